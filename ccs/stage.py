@@ -1,0 +1,128 @@
+"""What every stage shares: errors for people, outputs that are whole or absent, progress, and settings as flags.
+
+A stage is a module with a `main(argv)`; `run(main)` is its `if __name__ == "__main__":` body.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO, TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+class CcsError(Exception):
+    """Bad input or settings. The message names the file, what was expected, what was found and what to do."""
+
+
+def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
+    """Call a stage's `main`; a `CcsError` becomes one message on standard error and exit status 1."""
+    try:
+        main(argv)
+    except CcsError as error:
+        print(f"ccs: error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`.
+
+    On any error the temporary file is removed and `path` is left as it was, so that a file which exists is whole.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # the suffix is kept last: libraries choose the format by it
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield part
+        with open(part, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class _LineBar(tqdm):
+    """A progress bar for a log file: one whole line per report instead of carriage returns."""
+
+    @staticmethod
+    def status_printer(file: TextIO) -> Callable[[str], None]:
+        def report(line: str) -> None:
+            if line.strip():
+                print(line.strip(), file=file, flush=True)
+
+        return report
+
+
+def progress(iterable: Iterable[T] | None = None, *, total: int | None = None, desc: str, unit: str) -> tqdm:
+    """A tqdm bar on standard error with rate and time left; in a log file, a line every ten seconds.
+
+    Iterate over it, or call `.update(n)` when `iterable` is None.
+    """
+    kind, interval = (tqdm, 0.1) if sys.stderr.isatty() else (_LineBar, 10.0)
+    return kind(
+        iterable, total=total, desc=desc, unit=unit, mininterval=interval, maxinterval=interval, file=sys.stderr
+    )
+
+
+def add_settings(parser: argparse.ArgumentParser, settings: type) -> None:
+    """Add one flag per field of the dataclass `settings`, with its default.
+
+    Field metadata: `help` (text) and `choices`. Types: int, float, str, bool (`--flag true|false`), `X | None`
+    (`none`), and tuples of one type (several values).
+    """
+    hints = typing.get_type_hints(settings)
+    for field in dataclasses.fields(settings):
+        several = typing.get_origin(hints[field.name]) is tuple
+        default = field.default if field.default is not dataclasses.MISSING else None
+        text = field.metadata.get("help", "").replace("%", "%%")
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=_converter(typing.get_args(hints[field.name])[0] if several else hints[field.name]),
+            nargs="*" if several else None,
+            choices=field.metadata.get("choices"),
+            default=default,
+            required=field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING,
+            help=f"{text} (default: {default})",
+        )
+
+
+def settings_from(args: argparse.Namespace, settings: type[T]) -> T:
+    """The dataclass `settings` filled from parsed flags; its `__post_init__` may raise `CcsError`."""
+    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(settings)}
+    return settings(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def _converter(hint: type) -> Callable[[str], object]:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kind = next(option for option in options if option is not type(None))
+
+    def convert(text: str) -> object:
+        if type(None) in options and text.lower() in ("none", "null"):
+            return None
+        if kind is bool:
+            if text.lower() not in ("true", "false"):
+                raise ValueError(text)
+            return text.lower() == "true"
+        return kind(text)
+
+    convert.__name__ = kind.__name__  # argparse names it in "invalid ... value"
+    return convert

@@ -1,0 +1,19 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real clips, split lists and reference flow; see CCS_REAL_DATA in the README."""
+    folder = Path(os.environ.get("CCS_REAL_DATA", ROOT.parent / "shared" / "data")).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}: set CCS_REAL_DATA to the folder that holds ucf101, hmdb51, ssv2, splits")
+    return folder
