@@ -1,0 +1,127 @@
+"""From a video in a training shard to the clip that the network sees: uint8 arrays of both streams.
+
+Everything random is a function of (seed, epoch, video), so that the number of loader workers changes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from ccs import transforms
+from ccs.datasets import Video
+from ccs.sampling import pair_indices, segment_starts
+from ccs.shards import ShardReader
+from ccs.stage import CcsError
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """How clips are cut from videos; TSN's values as defaults."""
+
+    segments: int = dataclasses.field(default=3, metadata={"help": "snippets per video in training (K)"})
+    input_size: int = dataclasses.field(default=224, metadata={"help": "side of the square that the network sees"})
+    scales: tuple[float, ...] = dataclasses.field(
+        default=(1.0, 0.875, 0.75),
+        metadata={
+            "help": "sides of training crops as shares of the short side; TSN's flow scales, as streams share crops"
+        },
+    )
+    test_scale: float = dataclasses.field(
+        default=0.875, metadata={"help": "side of test crops as a share of the short side (224 of 256)"}
+    )
+    flip: bool = dataclasses.field(
+        default=True, metadata={"help": "mirror half of the training clips; not where left and right are labels"}
+    )
+
+    def __post_init__(self) -> None:
+        if not self.scales or not all(0 < scale <= 1 for scale in (*self.scales, self.test_scale)):
+            raise CcsError(f"train.scales, train.test_scale: expected shares in (0, 1], found {list(self.scales)}")
+        if self.segments < 1 or self.input_size < 32:
+            raise CcsError(
+                f"train.segments, train.input_size: expected at least 1 and 32, found {self.segments}, {self.input_size}"
+            )
+
+
+class TrainClips(Dataset):
+    """Random clips, indexed by the (video index, epoch, draw) of `BalancedBatches`.
+
+    An item is (rgb (K, 3, S, S), flow (K, 2L, S, S), label): uint8 tensors and an int.
+    """
+
+    def __init__(
+        self, reader: ShardReader, videos: Sequence[Video], settings: ClipSettings, *, flow_length: int, seed: int
+    ) -> None:
+        self.reader, self.videos, self.settings = reader, videos, settings
+        self.flow_length, self.seed = flow_length, seed
+
+    def __getitem__(self, key: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor, int]:
+        index, epoch, draw = key
+        video = self.videos[index]
+        name = int.from_bytes(hashlib.sha256(video.video.encode()).digest()[:8], "little")
+        rng = np.random.default_rng([self.seed, epoch, draw, name])
+        starts = segment_starts(
+            self.reader.num_frames[video.video],
+            segments=self.settings.segments,
+            flow_length=self.flow_length,
+            rng=rng,
+        )
+        frames, flow = _read(self.reader, video.video, starts, self.flow_length)
+        height, width = frames.shape[1:3]
+        crop = transforms.random_crop(height, width, scales=self.settings.scales, flip=self.settings.flip, rng=rng)
+        return *_crop(frames, flow, crop, self.settings.input_size), video.label
+
+
+class TestClips(Dataset):
+    """The clips of every video at `segments` segment centres, with 1 or 10 crops.
+
+    An item is (rgb (crops, segments, 3, S, S), flow (crops, segments, 2L, S, S), label): uint8 tensors and an int.
+    """
+
+    __test__ = False  # not a test, whatever pytest makes of its name
+
+    def __init__(
+        self,
+        reader: ShardReader,
+        videos: Sequence[Video],
+        settings: ClipSettings,
+        *,
+        flow_length: int,
+        segments: int,
+        crops: int,
+    ) -> None:
+        self.reader, self.videos, self.settings = reader, videos, settings
+        self.flow_length, self.segments, self.crops = flow_length, segments, crops
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+        video = self.videos[index]
+        starts = segment_starts(
+            self.reader.num_frames[video.video], segments=self.segments, flow_length=self.flow_length
+        )
+        frames, flow = _read(self.reader, video.video, starts, self.flow_length)
+        height, width = frames.shape[1:3]
+        crops = transforms.test_crops(height, width, scale=self.settings.test_scale, crops=self.crops)
+        pairs = [_crop(frames, flow, crop, self.settings.input_size) for crop in crops]
+        return torch.stack([rgb for rgb, _ in pairs]), torch.stack([flow for _, flow in pairs]), video.label
+
+
+def _read(reader: ShardReader, video: str, starts: np.ndarray, flow_length: int) -> tuple[np.ndarray, np.ndarray]:
+    pairs = pair_indices(starts, flow_length=flow_length, num_frames=reader.num_frames[video])
+    unique, inverse = np.unique(pairs, return_inverse=True)  # snippets of a short video overlap
+    flow = reader.flow(video, unique)[inverse.reshape(pairs.shape)]
+    unique, inverse = np.unique(starts, return_inverse=True)
+    return reader.frames(video, unique)[inverse.reshape(starts.shape)], flow
+
+
+def _crop(frames: np.ndarray, flow: np.ndarray, crop: transforms.Crop, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    rgb, flow = transforms.apply_rgb(frames, crop, size), transforms.apply_flow(flow, crop, size)
+    return torch.from_numpy(np.ascontiguousarray(rgb)), torch.from_numpy(np.ascontiguousarray(flow))

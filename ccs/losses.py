@@ -1,0 +1,139 @@
+"""The losses of CCS (Eq. 4-6): cross-modality triplets, discriminative embedding, cross entropy.
+
+Pure functions of tensors. z is L2-normalised for the ranking losses only: margins of 0.3 and 0.8 on squared distances
+have a meaning on the unit sphere (squared distances in 0..4), while cross entropy sees raw z through the classifier.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize, relu
+
+from ccs.stage import CcsError
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Weights and margins of the losses, with the paper's values (sec. 4.1) as defaults."""
+
+    ranking: bool = dataclasses.field(default=True, metadata={"help": "use L1 and L2; needs the shared block"})
+    triplet: str = dataclasses.field(
+        default="hardest", metadata={"help": "which triplets L1 takes", "choices": ("hardest", "paired", "all")}
+    )
+    reduction: str = dataclasses.field(
+        default="mean", metadata={"help": "mean or sum over the terms of L1 and L2", "choices": ("mean", "sum")}
+    )
+    alphas: tuple[float, ...] = dataclasses.field(
+        default=(0.3, 0.3, 0.8), metadata={"help": "margins: cross-modality, intra-class, inter-class (Eq. 4, 5)"}
+    )
+    lambdas: tuple[float, ...] = dataclasses.field(
+        default=(0.5, 0.5), metadata={"help": "weights of L1 and L2 beside cross entropy (Eq. 6)"}
+    )
+
+    def __post_init__(self) -> None:
+        if len(self.alphas) != 3 or len(self.lambdas) != 2 or min(self.alphas + self.lambdas) < 0:
+            raise CcsError(
+                "train.alphas, train.lambdas: expected three margins and two weights, none negative; "
+                f"found {list(self.alphas)} and {list(self.lambdas)}"
+            )
+
+
+class Losses(NamedTuple):
+    """Scalars: `total` (Eq. 6) with gradient, its parts, and the share of triplets with a positive loss."""
+
+    total: Tensor
+    triplet: Tensor
+    embedding: Tensor
+    cross_entropy: Tensor
+    active: Tensor
+
+
+def ccs_loss(
+    rgb: Tensor, flow: Tensor, z_rgb: Tensor | None, z_flow: Tensor | None, labels: Tensor, settings: LossSettings
+) -> Losses:
+    """L = lambda1 L1 + lambda2 L2 + L3 (Eq. 6).
+
+    Args:
+        rgb, flow: logits (B, num_classes) of the two streams.
+        z_rgb, z_flow: embeddings (B, D) of the shared block; None (or `settings.ranking` false) leaves out L1 and L2.
+        labels: (B,) int64.
+    """
+    L3 = cross_entropy(rgb, labels) + cross_entropy(flow, labels)
+    if z_rgb is None or z_flow is None or not settings.ranking:
+        zero = torch.zeros_like(L3)
+        return Losses(L3, zero, zero, L3.detach(), zero)
+    # distances in float32 also under autocast: hinges of small differences
+    z_rgb, z_flow = normalize(z_rgb.float(), dim=1), normalize(z_flow.float(), dim=1)
+    alpha1, alpha2, alpha3 = settings.alphas
+    L1, active = cross_modality_triplet(
+        z_rgb, z_flow, labels, margin=alpha1, triplet=settings.triplet, reduction=settings.reduction
+    )
+    L2 = sum(
+        discriminative_embedding(z, labels, intra=alpha2, inter=alpha3, reduction=settings.reduction)
+        for z in (z_rgb, z_flow)
+    )
+    total = settings.lambdas[0] * L1 + settings.lambdas[1] * L2 + L3
+    return Losses(total, L1.detach(), L2.detach(), L3.detach(), active)
+
+
+def cross_modality_triplet(
+    z_rgb: Tensor, z_flow: Tensor, labels: Tensor, *, margin: float, triplet: str = "hardest", reduction: str = "mean"
+) -> tuple[Tensor, Tensor]:
+    """L1 (Eq. 4): anchors of one modality, positives and negatives of the other, both directions added.
+
+    `hardest`: each anchor's farthest positive (its own video included) and nearest negative (batch-hard, Hermans et
+    al. 2017, across modalities); `paired`: its own video as positive and the nearest negative; `all`: every positive
+    with every negative. An anchor without a negative in the batch contributes 0.
+
+    Args:
+        z_rgb, z_flow: (B, D), row i of both from the same video.
+        labels: (B,).
+
+    Returns:
+        The loss, and the share of triplets within the margin (0..1, no gradient).
+    """
+    same = labels[:, None] == labels[None, :]
+    distance = _squared_distances(z_rgb, z_flow)  # (rgb, flow)
+    hinges = []
+    for d in (distance, distance.T):  # rows are anchors
+        if triplet == "all":
+            violation = relu(d[:, :, None] - d[:, None, :] + margin)
+            hinges.append(violation[same[:, :, None] & ~same[:, None, :]])
+            continue
+        positive = d.diagonal() if triplet == "paired" else d.masked_fill(~same, -torch.inf).amax(dim=1)
+        negative = d.masked_fill(same, torch.inf).amin(dim=1)
+        hinges.append(relu(positive - negative + margin))
+    loss = sum(_reduce(hinge, reduction) for hinge in hinges)
+    both = torch.cat(hinges).detach()
+    return loss, (both > 0).float().mean() if both.numel() else both.new_zeros(())
+
+
+def discriminative_embedding(
+    z: Tensor, labels: Tensor, *, intra: float, inter: float, reduction: str = "mean"
+) -> Tensor:
+    """One modality's half of L2 (Eq. 5): samples near the mean of their class, class means apart.
+
+    sum_i [ |z_i - m_c(i)|^2 - intra ]_+  +  sum over ordered pairs of classes [ inter - |m_c - m_c'|^2 ]_+, where m_c
+    is the mean over the mini-batch, with gradient. `mean` divides each sum by its number of terms.
+    """
+    classes, index = labels.unique(return_inverse=True)
+    count = torch.bincount(index, minlength=len(classes)).to(z.dtype)
+    means = torch.zeros(len(classes), z.shape[1], dtype=z.dtype, device=z.device).index_add(0, index, z)
+    means = means / count[:, None]
+    compact = relu((z - means[index]).square().sum(dim=1) - intra)
+    different = ~torch.eye(len(classes), dtype=torch.bool, device=z.device)
+    apart = relu(inter - _squared_distances(means, means))[different]
+    return _reduce(compact, reduction) + _reduce(apart, reduction)
+
+
+def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    return (a[:, None, :] - b[None, :, :]).square().sum(dim=2)
+
+
+def _reduce(x: Tensor, reduction: str) -> Tensor:
+    return x.sum() if reduction == "sum" or x.numel() == 0 else x.mean()

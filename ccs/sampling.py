@@ -1,0 +1,87 @@
+"""Which snippets of a video and which videos of a batch: pure functions of a seed, of no file.
+
+Indices: frame t of T, and flow pair t of T - 1 between frames t and t + 1, share the index t. A snippet that starts at
+t is RGB frame t and flow pairs t .. t + length - 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+
+def segment_starts(
+    num_frames: int, *, segments: int, flow_length: int, rng: np.random.Generator | None = None
+) -> np.ndarray:
+    """Start of one snippet in each of `segments` equal parts of a video (Temporal Segment Networks, sec. 3.1).
+
+    Args:
+        num_frames: T, at least 2.
+        segments: K.
+        flow_length: pairs that a snippet needs; a shorter video has the one start 0.
+        rng: draws a position in each segment; None takes the segments' centres, as in testing.
+
+    Returns:
+        (K,) int64, ascending, each in 0 .. max(T - 1 - flow_length, 0).
+    """
+    num_starts = max(num_frames - flow_length, 1)
+    within = np.full(segments, 0.5) if rng is None else rng.random(segments)
+    return np.minimum(((np.arange(segments) + within) * num_starts / segments).astype(np.int64), num_starts - 1)
+
+
+def pair_indices(starts: np.ndarray, *, flow_length: int, num_frames: int) -> np.ndarray:
+    """The flow pairs (K, flow_length) of snippets that start at `starts`; past the end the last pair repeats."""
+    return np.minimum(starts[:, None] + np.arange(flow_length), num_frames - 2)
+
+
+class BalancedBatches:
+    """Batches of `batch_classes` classes with `batch_videos` videos each (sec. 4.1), a function of (seed, epoch).
+
+    Classes come in shuffled rounds, and so do the videos of a class: over an epoch all classes are drawn equally often,
+    and no video twice before the others of its class once. An epoch is ceil(videos / batch size) batches.
+
+    Args:
+        labels: class of each video.
+        batch_classes: N; where there are fewer classes, all of them.
+        batch_videos: M; a class with fewer videos repeats them (with other snippets).
+        seed: of the run.
+
+    Yields (iteration) lists of (video index, epoch, draw), where `draw` counts the uses of that video in the epoch.
+    """
+
+    def __init__(self, labels: Sequence[int], *, batch_classes: int, batch_videos: int, seed: int) -> None:
+        self.videos = {int(c): np.flatnonzero(np.asarray(labels) == c) for c in sorted(set(labels))}
+        self.batch_classes = min(batch_classes, len(self.videos))
+        self.batch_videos = batch_videos
+        self.seed = seed
+        self.epoch = 0
+        self.num_videos = len(labels)
+
+    def __len__(self) -> int:
+        return -(-self.num_videos // (self.batch_classes * self.batch_videos))
+
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        classes = _rounds(list(self.videos), rng)
+        videos = {c: _rounds(list(indices), rng) for c, indices in self.videos.items()}
+        draws: dict[int, int] = {}
+        for _ in range(len(self)):
+            batch: list[tuple[int, int, int]] = []
+            chosen: list[int] = []
+            while len(chosen) < self.batch_classes:  # a round's end may bring a class that this batch has
+                candidate = next(classes)
+                if candidate not in chosen:
+                    chosen.append(candidate)
+            for c in chosen:
+                for _ in range(self.batch_videos):
+                    index = int(next(videos[c]))
+                    draws[index] = draws.get(index, -1) + 1
+                    batch.append((index, self.epoch, draws[index]))
+            yield batch
+
+
+def _rounds(items: list, rng: np.random.Generator) -> Iterator:
+    while True:
+        for i in rng.permutation(len(items)):
+            yield items[i]
