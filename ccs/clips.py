@@ -5,17 +5,19 @@ Everything random is a function of (seed, epoch, video), so that the number of l
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from ccs import transforms
-from ccs.datasets import Video
+from ccs.datasets import Manifest, Video
 from ccs.sampling import pair_indices, segment_starts
 from ccs.shards import ShardReader
 from ccs.stage import CcsError
@@ -30,7 +32,7 @@ class ClipSettings:
     scales: tuple[float, ...] = dataclasses.field(
         default=(1.0, 0.875, 0.75),
         metadata={
-            "help": "sides of training crops as shares of the short side; TSN's flow scales, as streams share crops"
+            "help": "sides of training crops as shares of the short side (TSN's for flow, as the streams share crops)"
         },
     )
     test_scale: float = dataclasses.field(
@@ -45,8 +47,30 @@ class ClipSettings:
             raise CcsError(f"train.scales, train.test_scale: expected shares in (0, 1], found {list(self.scales)}")
         if self.segments < 1 or self.input_size < 32:
             raise CcsError(
-                f"train.segments, train.input_size: expected at least 1 and 32, found {self.segments}, {self.input_size}"
+                f"train.segments, train.input_size: expected at least 1, 32; found {self.segments}, {self.input_size}"
             )
+
+
+def usable_videos(manifest: Manifest, part: str, reader: ShardReader, quarantine: str | Path) -> list[Video]:
+    """The videos of `part` (train, val or test) that are in the shards, in the manifest's order.
+
+    Raises:
+        CcsError: videos that are neither in a shard nor in the quarantine list have been lost on the way.
+    """
+    if not Path(quarantine).is_file():
+        raise CcsError(
+            f"{quarantine}: no such list of bad videos; `ccs quarantine` writes it"
+        )
+    with open(quarantine, newline="") as file:
+        bad = {row["video"] for row in csv.DictReader(file)}
+    wanted = [video for video in manifest.videos if video.split == part]
+    lost = [video.video for video in wanted if video.video not in reader and video.video not in bad]
+    if lost:
+        raise CcsError(
+            f"{len(lost)} of {len(wanted)} {part} videos of {manifest.dataset} are neither in the shards nor in "
+            f"{quarantine}, for instance {', '.join(lost[:3])}. Give all shards of the data set, or make them again"
+        )
+    return [video for video in wanted if video.video in reader]
 
 
 class TrainClips(Dataset):

@@ -1,0 +1,148 @@
+"""Score the test videos of a split with a trained network: checkpoint and shards in, scores.h5 out (rule `evaluate`).
+
+Each video is seen at the centres of `segments` segments, in 1 or 10 crops: one forward pass per crop over all segments,
+logits averaged over crops. Both streams' logits are kept, so that nothing needs to be evaluated again for a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from ccs import checkpoint, datasets, scores
+from ccs.clips import ClipSettings, TestClips, usable_videos
+from ccs.models.network import CCS, NetworkSettings
+from ccs.shards import ShardReader
+from ccs.stage import CcsError, add_settings, progress, run, settings_from
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """TSN's testing as default (sec. 4.2): 25 segments; fusion weights are fixed beforehand, never tuned on test."""
+
+    segments: int = dataclasses.field(default=25, metadata={"help": "snippets per video, at segment centres"})
+    crops: int = dataclasses.field(default=1, metadata={"help": "1 (centre) or 10 (TSN's)", "choices": (1, 10)})
+    fusion: tuple[float, ...] = dataclasses.field(
+        default=(1.0, 1.5), metadata={"help": "weights of the RGB and flow logits in RGB+Flow"}
+    )
+
+    def __post_init__(self) -> None:
+        if self.segments < 1 or len(self.fusion) != 2 or min(self.fusion) < 0 or sum(self.fusion) == 0:
+            raise CcsError(
+                "evaluate.segments, evaluate.fusion: expected at least 1 segment and two weights, none negative and "
+                f"not both 0; found {self.segments} and {list(self.fusion)}"
+            )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line of the stage."""
+    parser = argparse.ArgumentParser(prog="ccs evaluate", description="Score a split's test videos with a checkpoint.")
+    parser.add_argument("--checkpoint", required=True, help="checkpoint.pt of ccs train")
+    parser.add_argument("--manifest", required=True, help="manifest.csv of the dataset that it was trained on")
+    parser.add_argument("--split", type=int, default=1, help="split of the manifest (default: 1)")
+    parser.add_argument("--shards", nargs="+", required=True, help="training shards (.h5)")
+    parser.add_argument("--quarantine", required=True, help="quarantine.csv: bad videos, which count as errors")
+    parser.add_argument("--workers", type=int, default=0, help="processes that load clips; they change no result")
+    parser.add_argument("--output", required=True, help="output: scores.h5")
+    add_settings(parser, EvaluateSettings)
+    args = parser.parse_args(argv)
+    manifest = datasets.read(args.manifest, args.split)
+    state = checkpoint.read(args.checkpoint)
+    check_same_task(state, manifest, args.split, path=args.checkpoint)
+    result = evaluate(
+        state,
+        manifest,
+        ShardReader(args.shards),
+        settings_from(args, EvaluateSettings),
+        quarantine=args.quarantine,
+        workers=args.workers,
+    )
+    scores.write(args.output, result)
+
+
+def check_same_task(state: dict, manifest: datasets.Manifest, split: int, *, path: str) -> None:
+    """Refuse a checkpoint of another dataset, split or class list: its scores would look right and mean nothing."""
+    if (state["dataset"], state["split"]) != (manifest.dataset, split):
+        raise CcsError(
+            f"{path}: trained on {state['dataset']} split {state['split']}, asked to score {manifest.dataset} split "
+            f"{split}, whose test videos may be among its training videos. Give the checkpoint of this split"
+        )
+    if tuple(state["classes"]) != manifest.classes:
+        differing = sorted(set(state["classes"]) ^ set(manifest.classes))
+        raise CcsError(
+            f"{path}: trained with {len(state['classes'])} classes, the manifest of {manifest.dataset} has "
+            f"{len(manifest.classes)} (in one only: {differing[:5] or 'none, but their order differs'}). Train again"
+        )
+
+
+def evaluate(
+    state: dict,
+    manifest: datasets.Manifest,
+    reader: ShardReader,
+    settings: EvaluateSettings,
+    *,
+    quarantine: str,
+    workers: int = 0,
+) -> scores.Scores:
+    """Logits of both streams for every test video of the manifest; NaN for quarantined ones."""
+    trained = json.loads(state["settings"])
+    network = NetworkSettings(**_tuples(trained["network"]))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = CCS(len(manifest.classes), network, load_weights=False)
+    model.load_state_dict(state["model"])
+    model.to(device).eval()
+
+    test = [video for video in manifest.videos if video.split == "test"]
+    usable = usable_videos(manifest, "test", reader, quarantine)
+    if not test:
+        raise CcsError(
+            f"{manifest.dataset}, split {state['split']}: no test video in the manifest; check the split lists"
+        )
+    clips = TestClips(
+        reader,
+        usable,
+        ClipSettings(**_tuples(trained["clips"])),
+        flow_length=network.flow_length,
+        segments=settings.segments,
+        crops=settings.crops,
+    )
+    loader = DataLoader(clips, batch_size=1, num_workers=workers, pin_memory=device.type == "cuda")
+    row_of = {video.video: row for row, video in enumerate(test)}
+    logits = {stream: np.full((len(test), len(manifest.classes)), np.nan, np.float32) for stream in ("rgb", "flow")}
+    with torch.inference_mode():
+        for video, (rgb, flow, _) in zip(usable, progress(loader, desc="evaluate", unit="video"), strict=True):
+            # one crop at a time: 25 segments x 10 crops at once would need ten times the memory
+            outputs = [model(rgb[:, i].to(device), flow[:, i].to(device)) for i in range(settings.crops)]
+            row = row_of[video.video]
+            logits["rgb"][row] = torch.stack([output.rgb[0] for output in outputs]).mean(dim=0).cpu()
+            logits["flow"][row] = torch.stack([output.flow[0] for output in outputs]).mean(dim=0).cpu()
+    good = {video.video for video in usable}
+    return scores.Scores(
+        video=tuple(video.video for video in test),
+        label=np.array([video.label for video in test], np.int64),
+        rgb=logits["rgb"],
+        flow=logits["flow"],
+        quarantined=np.array([video.video not in good for video in test]),
+        dataset=manifest.dataset,
+        split=state["split"],
+        run=state["run"],
+        seed=state["seed"],
+        classes=manifest.classes,
+        settings={**trained, "evaluate": dataclasses.asdict(settings)},
+        fusion=tuple(settings.fusion),
+    )
+
+
+def _tuples(values: dict) -> dict:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+if __name__ == "__main__":
+    run(main)
