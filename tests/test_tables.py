@@ -1,0 +1,248 @@
+"""Table 1: published numbers against the paper typed anew, measured ones against `statistics`, Markdown read back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import statistics
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ccs.scores import Scores, write
+from ccs.stage import CcsError
+from ccs.tables import main, published
+
+# typed from the paper's Table 1: method with its reference, pre-training, UCF-101 and HMDB-51 RGB, Flow, RGB+Flow
+PAPER = """
+ConvNets+LSTM [5] | ImageNet | 68.2 - - - - -
+Two-stream Network [24] | ImageNet | 73.0 83.7 88.0 40.5 54.6 59.4
+ConvNet fusion [7] | ImageNet | 82.6 86.2.7 90.6 47.0 55.2 58.2
+ST-resNet [6] | ImageNet | 82.3 79.1 93.4 43.2 55.5 66.4
+DTPP [47] | ImageNet | 89.7 89.1 94.9 61.5 66.3 75.0
+TLE+Two-stream [4] | ImageNet | - - 95.6 - - 71.1
+ActionVLAD [8] | ImageNet | - - 92.7 49.8 59.1 66.9
+C3D [30] | sports-1M | 82.3 - - 51.6 - -
+C3D [31] | sports-1M | 85.8 - - 54.9 - -
+R(2+1)D [32] | sports-1M | 93.6 93.3 95.0 66.6 70.1 72.7
+TSN [38] | ImageNet | 85.7 87.9 93.5 - - 68.5
+I3D [2] | ImageNet | 84.5 90.6 93.4 49.8 61.9 66.4
+R(2+1)D [32] | ImageNet+Kinetics | 96.8 95.5 97.3 74.5 76.4 78.7
+TSN [38] | ImageNet+Kinetics | 91.1 95.2 97.0 - - -
+CCS + TSN | ImageNet | 87.2 87.4 95.3 60.5 62.1 77.2
+CCS + TSN | ImageNet+Kinetics | 94.2 95.0 97.4 69.4 71.2 81.9
+CCS + I3D | ImageNet | 86.7 87.1 93.8 60.1 62.3 68.2
+"""
+PAPER_ROWS = [[m, p, *cells.split()] for m, p, cells in (line.split(" | ") for line in PAPER.strip().splitlines())]
+PAPER_COLUMNS = [f"{data} {stream}" for data in ("UCF-101", "HMDB-51") for stream in ("RGB", "Flow", "RGB+Flow")]
+ROWS = {"two_stream": "TSN, streams trained separately", "ccs": "CCS | TSN"}
+
+
+def scores_with(correct: tuple[int, int, int], num_videos=20, num_quarantined=0, **changes) -> Scores:
+    """Scores whose first `correct` readable videos are right for RGB, flow and fused, the others wrong."""
+    logits = np.zeros((2, num_videos, 4), np.float32)
+    for i in range(num_videos):
+        rgb, flow, fused = (i - num_quarantined < count for count in correct)
+        assert fused or not (rgb and flow)
+        logits[:, i, i % 4] = 2
+        # each stream errs towards another class, so that both may be wrong and their sum right
+        sure = 3 if fused else 9
+        logits[0, i, (i + 1) % 4] = 0 if rgb else sure
+        logits[1, i, (i + 2) % 4] = 0 if flow else sure
+    logits[:, :num_quarantined] = np.nan
+    fields = {
+        "video": tuple(f"v{i:03d}" for i in range(num_videos)),
+        "label": np.arange(num_videos) % 4,
+        "rgb": logits[0],
+        "flow": logits[1],
+        "quarantined": np.arange(num_videos) < num_quarantined,
+        "dataset": "demo",
+        "split": 1,
+        "run": "ccs",
+        "seed": 0,
+        "classes": ("drink", "eat", "push", "pull"),
+        "settings": {"weights": "none"},
+        "fusion": (1.0, 1.0),
+    }
+    return Scores(**(fields | changes))
+
+
+@pytest.fixture
+def table(tmp_path, capsys):
+    """Write scores, run the stage and give (csv, Markdown); the files' order must not matter."""
+
+    def run(*scores: Scores, rows=ROWS, flags=()):
+        paths = []
+        for index, one in enumerate(scores):
+            paths.append(str(tmp_path / f"s{index}.h5"))
+            write(paths[-1], one)
+        outputs = ["--output", str(tmp_path / "t.csv"), "--markdown", str(tmp_path / "t.md")]
+        texts = []
+        for order in (paths, paths[::-1]):
+            main(["table1", "--scores", *order, "--rows", json.dumps(rows), *outputs, *flags])
+            texts.append(((tmp_path / "t.csv").read_bytes(), (tmp_path / "t.md").read_text(encoding="utf-8")))
+            assert capsys.readouterr().out == texts[-1][1]
+        assert texts[0] == texts[1]
+        return pd.read_csv(tmp_path / "t.csv"), texts[0][1]
+
+    return run
+
+
+def parse_markdown(markdown: str, heading: str) -> list[dict[str, str]]:
+    """The first table below the heading that starts with `heading`."""
+    section = next(part for part in re.split(r"^#+ ", markdown, flags=re.M) if part.startswith(heading))
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    cells = [[cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    return [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
+
+
+def test_published_rows_are_the_papers():
+    rows = published("table1")
+    assert len(rows) == len(PAPER_ROWS) == 17
+    for (_, row), expected in zip(rows.iterrows(), PAPER_ROWS, strict=True):
+        method = f"{row['method']} {row['reference']}".strip()
+        assert [method, row["pretrain"], *row[PAPER_COLUMNS]] == expected
+        for cell in expected[2:]:
+            # whatever is printed and is no number is explained
+            assert cell == "-" or cell.count(".") == 1 or cell in row["note"]
+    notes = "\n".join(rows["note"])
+    for slip in ("86.2.7", "Table 3's row CB", "97.4 - 85.8 = 11.6", "97.4 - 88.0 = 9.4", "81.9 - 59.4 = 22.5"):
+        assert slip in notes
+
+
+def test_means_and_deviations_over_seeds(table):
+    ccs = [(10, 8, 14), (11, 12, 15), (9, 13, 18)]
+    files = [scores_with(c, run="ccs", seed=s, num_quarantined=2) for s, c in enumerate(ccs)]
+    files.append(scores_with((5, 6, 6), run="two_stream", seed=7, num_quarantined=2))
+    csv, markdown = table(*files)
+    measured = csv[csv["source"] == "measured"].set_index("method")
+    assert list(measured.index) == list(ROWS.values())
+    assert set(csv["source"]) == {"measured", "published"}
+    assert len(csv) == 2 + 17
+    row = measured.loc[ROWS["ccs"]]
+    for i, stream in enumerate(("RGB", "Flow", "RGB+Flow")):
+        percent = [100 * c[i] / 20 for c in ccs]  # of all 20 videos, the 2 undecoded ones too
+        assert row[f"demo {stream}"] == pytest.approx(statistics.mean(percent), abs=1e-4)
+        assert row[f"demo {stream} std"] == pytest.approx(statistics.stdev(percent), abs=1e-4)
+        assert np.isnan(measured.loc[ROWS["two_stream"], f"demo {stream} std"])
+    counts = measured[["demo seeds", "demo test videos", "demo quarantined"]]
+    assert counts.to_numpy().tolist() == [[1, 20, 2], [3, 20, 2]]
+    assert "2 of 20 test videos could not be decoded and count as errors" in row["note"]
+    assert row["pretrain"] == "none"
+
+    first, second = parse_markdown(markdown, "Measured here: demo, split 1, 20 test videos of 4 classes, 1 to 3 seeds")
+    assert first == {
+        "Method": ROWS["two_stream"],
+        "Pre-train": "none",
+        "RGB": "25.0",
+        "Flow": "30.0",
+        "RGB+Flow": "30.0",
+        "Gain": "+0.0",
+        "Seeds": "1",
+    }
+    # RGB 50, 55, 45; flow 40, 60, 65; fused 70, 75, 90
+    expected = ["**50.0 ± 5.0**", "**55.0 ± 13.2**", "**78.3 ± 10.4**", "+23.3", "3"]
+    assert list(second.values()) == ["CCS | TSN", "none", *expected]
+    assert "**2 of 20 test videos could not be decoded and count as errors**" in markdown
+
+
+def test_published_table_in_both_outputs(table):
+    csv, markdown = table(scores_with((1, 1, 1)), rows={"ccs": "CCS"})
+    rows = csv[csv["source"] == "published"]
+    shown = parse_markdown(markdown, "Published: Table 1 of arXiv 1908.10136, split 1")
+    for expected, (_, row), line in zip(PAPER_ROWS, rows.iterrows(), shown, strict=True):
+        assert [row["method"], row["pretrain"]] == expected[:2]
+        assert re.sub(r" \([a-z]\)$", "", line["Method"]) == expected[0]
+        for column, cell in zip(PAPER_COLUMNS, expected[2:], strict=True):
+            assert line[column].strip("*") == cell
+            assert np.isnan(row[column]) if cell in ("-", "86.2.7") else row[column] == float(cell)
+    bold = {(line["Pre-train"], column) for line in shown for column in PAPER_COLUMNS if line[column].startswith("*")}
+    assert bold == {("ImageNet+Kinetics", column) for column in PAPER_COLUMNS}  # as the paper has it
+    for note in published("table1")["note"]:
+        assert note in markdown
+
+
+def test_only_a_benchmarks_own_split_shares_columns_with_the_published_rows(table):
+    on = [("ucf101", 1), ("ucf101", 2), ("hmdb51", 1), ("demo", 1), ("demo", 2)]
+    settings = {"weights": "/home/someone/tsn_kinetics.pth"}
+    files = [scores_with((5, 5, 5), dataset=name, split=split, settings=settings) for name, split in on]
+    csv, markdown = table(*files, rows={"ccs": "CCS"})
+    measured, *others = csv.to_dict("records")
+    columns = [c.removesuffix(" RGB") for c in csv.columns if c.endswith(" RGB")]
+    assert columns == ["UCF-101", "HMDB-51", "UCF-101 split 2", "demo", "demo split 2"]
+    assert all(measured[f"{column} Flow"] == 25.0 for column in columns)
+    for row in others:
+        assert all(np.isnan(row[f"{column} Flow"]) for column in columns[2:])
+    for reason in (
+        "UCF-101: 20 test videos where split 1 has 3,783, not comparable",
+        "HMDB-51: 20 test videos where split 1 has 1,530, not comparable",
+        "UCF-101 split 2: the published rows are on split 1, not comparable",
+        "demo: other data than the published rows, not comparable",
+    ):
+        assert reason in measured["note"]
+    assert markdown.count("ot comparable with") == 5
+    assert measured["pretrain"] == "tsn_kinetics.pth"
+    headings = re.findall(r"^## (.*?), \d", markdown, flags=re.M)
+    assert headings[0] == "Measured here: UCF-101, split 1"
+    assert len(headings) == 5
+
+
+def test_a_whole_benchmark_split_needs_no_caution(table):
+    scores = scores_with((2000, 2500, 3000), 3783, dataset="ucf101", settings={"weights": "imagenet"})
+    csv, markdown = table(scores, rows={"ccs": "CCS"})
+    assert np.isnan(csv["note"][0]) or not csv["note"][0]
+    assert csv["pretrain"][0] == "ImageNet"
+    assert "comparable" not in markdown
+    assert "3,783 test videos" in markdown
+
+
+CCS = scores_with((5, 6, 6), num_quarantined=1)
+OTHER = dataclasses.replace(CCS, run="two_stream")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([CCS], "row 'TSN, streams trained separately': no scores of run 'two_stream'"),
+        (
+            [CCS, OTHER, dataclasses.replace(CCS, run="mine")],
+            r"s2\.h5: run 'mine' has no row; expected one of two_stream",
+        ),
+        ([CCS, OTHER, CCS], r"s2\.h5: seed 0 of run 'ccs' on 'demo' split 1 is also in .*s0\.h5"),
+        (
+            [CCS, dataclasses.replace(OTHER, classes=("drink", "eat", "pull", "push"))],
+            "same classes for dataset 'demo'",
+        ),
+        (
+            [CCS, dataclasses.replace(OTHER, split=2, classes=("drink", "eat", "pull", "push"))],
+            "same classes for dataset 'demo', found 4 and 4, of which number 3 is 'push' and 'pull'",
+        ),
+        ([CCS, scores_with((5, 6, 6), 24, 1, run="two_stream")], "same test videos .* found 20 and 24"),
+        ([CCS, dataclasses.replace(OTHER, label=np.zeros(20, int))], "same labels for dataset 'demo', split 1"),
+        ([CCS, scores_with((5, 6, 6), run="two_stream")], "same quarantined videos .* found 1 and 0"),
+        ([CCS, OTHER, dataclasses.replace(CCS, seed=1, fusion=(1.0, 1.5))], "same fusion weights .* run 'ccs'"),
+        (
+            [CCS, OTHER, dataclasses.replace(CCS, seed=1, settings={"weights": "imagenet"})],
+            "same pretrained weights .* 'none' and 'ImageNet'",
+        ),
+        ([dataclasses.replace(s, dataset="UCF-101") for s in (CCS, OTHER)], "dataset 'UCF-101': .* rename it"),
+    ],
+)
+def test_what_cannot_stand_in_one_table_is_refused(table, tmp_path, files, message):
+    with pytest.raises(CcsError, match=message):
+        table(*files)
+    assert not (tmp_path / "t.csv").exists()
+    assert not (tmp_path / "t.md").exists()
+
+
+def test_other_runs_are_ignored_only_if_asked(table):
+    csv, _ = table(CCS, OTHER, rows={"ccs": "CCS"}, flags=["--ignore-unlisted"])
+    assert csv["method"].tolist()[:2] == ["CCS", "ConvNets+LSTM [5]"]
+
+
+@pytest.mark.parametrize("rows", ["{", "[]", '{"ccs": 1}', '{"ccs": " "}'])
+def test_rows_that_are_no_mapping_of_labels_are_refused(tmp_path, rows):
+    with pytest.raises(CcsError, match="--rows: expected a JSON object"):
+        main(["table1", "--scores", "x.h5", "--rows", rows, "--output", "t.csv", "--markdown", "t.md"])
