@@ -1,0 +1,205 @@
+"""The demo data set: ten classes of short clips that it renders itself, as real H.264 files in mp4.
+
+In: a seed and counts. Out: `data/{dataset}/videos/CLASS/ID.mp4`, ids such as `drink_train_003`; then on as any other
+data set. The first stage for `adapter: demo`; also alone:
+
+    python -m ccs.datasets.demo --output-dir data/demo/videos --workers 2
+
+The classes are built as those in Figure 1 of the paper. `drink`, `eat`, `smoke` and `sing` share one motion, a
+hand that goes to the mouth and back, and differ in what is held. `raise` and `lower`, `push` and `pull`, `sit` and
+`stand` share every pose and differ in the direction of time: one of each pair is the other's generator played
+backwards. So a frame cannot tell the pairs, the motion cannot tell the things held, and both together can tell all ten.
+
+A video depends on (seed, split, class, index) and on the format (size, rate, frames), on nothing else. Video number
+`index` of every class shows the same figure in the same kind of place, so that neither says anything about the class;
+that figure is the video's group. Train and test share no figure and no place: clothes have other patterns and other
+hues, bodies and faces are drawn anew, and the walls come from other families of texture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ccs.stage import CcsError, add_settings, atomic, progress, run, settings_from
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ccs.datasets import Manifest
+
+CLASSES = ("drink", "eat", "lower", "pull", "push", "raise", "sing", "sit", "smoke", "stand")
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is rendered."""
+
+    seed: int = field(default=0, metadata={"help": "changes every video"})
+    train_per_class: int = field(default=16, metadata={"help": "training videos a class, validation included"})
+    test_per_class: int = field(default=10, metadata={"help": "test videos a class"})
+    width: int = field(default=192, metadata={"help": "of the frames in pixels, even"})
+    height: int = field(default=144, metadata={"help": "of the frames in pixels, even"})
+    frames: int = field(default=16, metadata={"help": "frames a video"})
+    fps: int = field(default=12, metadata={"help": "frames a second"})
+
+    def __post_init__(self):
+        for name, least in (("seed", 0), ("train_per_class", 1), ("test_per_class", 1), ("frames", 2), ("fps", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise CcsError(f"demo: {name} must be a whole number of at least {least}, not {value!r}")
+        for name in ("width", "height"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 32 or value % 2:
+                raise CcsError(f"demo: {name} must be an even number of at least 32, not {value!r}")
+
+    @classmethod
+    def of(cls, block: Mapping) -> Settings:
+        """Those of a data set's block of the configuration; keys of other stages are left aside."""
+        return cls(**{name: block[name] for name in cls.__dataclass_fields__ if block.get(name) is not None})
+
+
+class Clip(NamedTuple):
+    """One video to be: its id and what it is made from."""
+
+    video: str
+    split: str
+    class_name: str
+    index: int
+
+
+def clips(settings: Settings) -> list[Clip]:
+    """Every video of the data set in the order of its id, without rendering any."""
+    counts = {"train": settings.train_per_class, "test": settings.test_per_class}
+    return sorted(
+        Clip(f"{class_name}_{split}_{index:03d}", split, class_name, index)
+        for class_name in CLASSES
+        for split in SPLITS
+        for index in range(counts[split])
+    )
+
+
+def group_of(video: str) -> str:
+    """The group of a video, its figure: `drink_train_003` and `sit_train_003` show the same one."""
+    return video.split("_", 1)[1]
+
+
+def video_paths(dataset: str, settings: Mapping) -> dict[str, str]:
+    """The file of each video id, relative to the working directory."""
+    return {c.video: f"data/{dataset}/videos/{c.class_name}/{c.video}.mp4" for c in clips(Settings.of(settings))}
+
+
+def manifest(dataset: str, settings: Mapping, split: int = 1) -> Manifest:
+    """The videos of the demo, whether they are rendered or not.
+
+    `settings`: those of `Settings`, and `val_fraction` (0..1), the share of the training figures kept for validation.
+    The demo has one split, number 1.
+    """
+    from ccs.datasets import Manifest, Video
+    from ccs.datasets.holdout import hold_out
+
+    if split != 1:
+        raise CcsError(f"{dataset}: the demo has split 1 only, not {split}; set splits: [1]")
+    listed, paths = clips(Settings.of(settings)), video_paths(dataset, settings)
+    train = [(group_of(c.video), CLASSES.index(c.class_name)) for c in listed if c.split == "train"]
+    held_out = hold_out(train, settings.get("val_fraction", 0.1), settings.get("seed", 0))
+    videos = tuple(
+        Video(
+            video=clip.video,
+            path=paths[clip.video],
+            label=CLASSES.index(clip.class_name),
+            class_name=clip.class_name,
+            split="val" if group_of(clip.video) in held_out else clip.split,
+        )
+        for clip in listed
+    )
+    return Manifest(dataset=dataset, classes=CLASSES, videos=videos)
+
+
+def render(clip: Clip, settings: Settings) -> np.ndarray:
+    """Draw one video: (T, H, W, 3) uint8 RGB."""
+    from ccs.datasets import demo_scene
+
+    scene = demo_scene.draw_scene(settings.seed, clip.split, clip.class_name, clip.index, settings.frames)
+    shown = demo_scene.moments(scene, clip.class_name, settings.frames)
+    return demo_scene.frames(scene, shown, settings.height, settings.width)
+
+
+def find_ffmpeg() -> str:
+    """The ffmpeg on the PATH if it can write H.264 with libx264, otherwise the one that imageio-ffmpeg brings."""
+    import shutil
+
+    found = shutil.which("ffmpeg")
+    if found:
+        encoders = subprocess.run([found, "-v", "error", "-encoders"], capture_output=True, text=True, check=False)
+        if "libx264" in encoders.stdout:
+            return found
+    import imageio_ffmpeg
+
+    return imageio_ffmpeg.get_ffmpeg_exe()
+
+
+def encode(frames: np.ndarray, path: str | Path, fps: int, ffmpeg: str) -> None:
+    """Write frames (T, H, W, 3) uint8 RGB as H.264 in mp4; the same frames give the same file."""
+    _, height, width, _ = frames.shape
+    command = [ffmpeg, "-v", "error", "-nostdin", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24"]
+    command += ["-s", f"{width}x{height}", "-r", str(fps), "-i", "-", "-map_metadata", "-1", "-fflags", "+bitexact"]
+    # one thread: as fast with a worker per core, and the same stream everywhere
+    command += ["-c:v", "libx264", "-preset", "veryfast", "-crf", "17", "-threads", "1", "-flags:v", "+bitexact"]
+    command += ["-pix_fmt", "yuv420p", "-movflags", "+faststart"]
+    with atomic(path) as part:
+        done = subprocess.run([*command, str(part)], input=frames.tobytes(), capture_output=True, check=False)
+        if done.returncode:
+            reason = done.stderr.decode(errors="replace").strip()
+            raise CcsError(f"{path}: {ffmpeg} could not encode the video ({reason}); it must have libx264")
+
+
+def render_all(
+    output_dir: str | Path, settings: Settings, workers: int = 1, only: Sequence[Clip] | None = None
+) -> None:
+    """Render every video (or those in `only`) to `output_dir/CLASS/ID.mp4`; existing files are replaced."""
+    listed = clips(settings) if only is None else list(only)
+    ffmpeg = find_ffmpeg()
+    jobs = [(clip, settings, str(Path(output_dir, clip.class_name, f"{clip.video}.mp4")), ffmpeg) for clip in listed]
+    for _ in progress(_each(jobs, workers), total=len(jobs), desc="demo", unit="video"):
+        pass
+
+
+def _each(jobs: list[tuple], workers: int) -> Iterator[None]:
+    if workers <= 1:
+        yield from map(_job, jobs)
+        return
+    # spawn: a fork would copy whatever threads and locks the caller has
+    with multiprocessing.get_context("spawn").Pool(min(workers, len(jobs)), _one_thread) as pool:
+        yield from pool.imap_unordered(_job, jobs, chunksize=4)
+
+
+def _one_thread() -> None:
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
+def _job(job: tuple) -> None:
+    clip, settings, path, ffmpeg = job
+    encode(render(clip, settings), path, settings.fps, ffmpeg)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Render the demo's videos."""
+    parser = argparse.ArgumentParser(prog="python -m ccs.datasets.demo", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--output-dir", required=True, help="directory of CLASS/ID.mp4, e.g. data/demo/videos")
+    parser.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
+    add_settings(parser, Settings)
+    args = parser.parse_args(argv)
+    render_all(args.output_dir, settings_from(args, Settings), args.workers)
+
+
+if __name__ == "__main__":
+    run(main)
