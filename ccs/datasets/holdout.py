@@ -1,0 +1,46 @@
+"""Which videos to hold out of training, by group, by class, by seed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+
+def hold_out(videos: Iterable[tuple[str, int]], fraction: float, seed: int, at_least: int = 0) -> set[str]:
+    """The groups to hold out, given (group, label) of each video: about `fraction` of every class.
+
+    Groups are ranked by a hash of seed and group, whatever their order, and walked in that order; one is taken if
+    that brings the number of videos held out nearer to `fraction` of each of its classes, and no class then is
+    without a video that stays. A group is never divided, even where it spans classes. With `at_least` 1, a class of
+    several groups has something held out however small the fraction.
+
+    One more video moves no other, or those at the edge of its own class: where each video is a group, one at most.
+    """
+    if not fraction:
+        return set()
+    sizes: dict[str, dict[int, int]] = defaultdict(dict)
+    totals: Counter[int] = Counter()
+    num_groups: Counter[int] = Counter()
+    for group, label in videos:
+        size = sizes[group]
+        num_groups[label] += label not in size
+        size[label] = size.get(label, 0) + 1
+        totals[label] += 1
+    targets = {
+        label: max(fraction * total, at_least if num_groups[label] > 1 else 0) for label, total in totals.items()
+    }
+    taken = dict.fromkeys(totals, 0)
+    held = set()
+    for group in sorted(sizes, key=lambda group: hashlib.sha256(f"{seed} {group}".encode()).digest()):
+        gain = 0.0
+        for label, num in sizes[group].items():
+            if taken[label] + num == totals[label]:
+                break
+            gain += abs(taken[label] - targets[label]) - abs(taken[label] + num - targets[label])
+        else:
+            if gain > 0:
+                held.add(group)
+                for label, num in sizes[group].items():
+                    taken[label] += num
+    return held

@@ -1,0 +1,88 @@
+"""Something-something-v2 as published: `root/ID.webm`, and four JSON lists.
+
+The lists are something-something-v2-{labels,train,validation,test}.json, or labels.json, train.json and so on.
+Placeholders are no part of a class: "Putting [something] on [something]" is "Putting something on something". The
+labels of the official test videos are not published, so that results are reported on the official validation videos.
+Here, therefore:
+
+| official | split | label |
+|---|---|---|
+| train | train, and `val` at random by `val_fraction` and `seed` | from labels.json |
+| validation | test | from labels.json |
+| test | unused | -1 |
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+
+from ccs.datasets import Manifest
+from ccs.datasets.disk import Folder, Listed, assemble, directory, read_text, scan
+from ccs.stage import CcsError
+
+_PREFIX = "something-something-v2-"
+
+
+def manifest(dataset: str, settings: Mapping, split: int) -> Manifest:
+    """The manifest of the only split, 1; raises `CcsError` as `ccs.datasets.load` says."""
+    if split != 1:
+        raise CcsError(f"dataset {dataset}: split {split} of something-something-v2 does not exist: only 1 does")
+    root = directory(dataset, settings, "root", "the something-something-v2 videos, ID.webm")
+    lists = directory(dataset, settings, "lists", f"the lists {_PREFIX}labels.json and so on")
+    classes = _classes(_path(lists, "labels"))
+    labels = {name: label for label, name in enumerate(classes)}
+    listed = [
+        *_videos(_path(lists, "train"), "train", labels),
+        *_videos(_path(lists, "validation"), "test", labels),
+        *_videos(_path(lists, "test"), "unused", None),
+    ]
+    return assemble(dataset, settings, root, classes, listed, {"": Folder(root, scan(root).videos)})
+
+
+def _path(lists: str, part: str) -> str:
+    short = os.path.join(lists, f"{part}.json")
+    return short if os.path.exists(short) else os.path.join(lists, f"{_PREFIX}{part}.json")
+
+
+def _read(path: str, kind: type) -> list | dict:
+    try:
+        content = json.loads(read_text(path, "a list of something-something-v2"))
+    except ValueError as error:
+        raise CcsError(f"{path}: not JSON ({error}): download it again") from error
+    if not isinstance(content, kind):
+        raise CcsError(f"{path}: expected a JSON {kind.__name__}, found a {type(content).__name__}: download it again")
+    return content
+
+
+def _class_name(template: str) -> str:
+    return template.replace("[", "").replace("]", "")
+
+
+def _classes(path: str) -> list[str]:
+    """Class names in label order; the file has label numbers, as text, by name."""
+    by_label: dict[str, str] = {str(label): _class_name(name) for name, label in _read(path, dict).items()}
+    classes = [by_label.get(str(label)) for label in range(len(by_label))]
+    if None in classes or len(set(classes)) < len(_read(path, dict)):
+        raise CcsError(f"{path}: expected a class for each label from 0 to {len(classes) - 1}, each once")
+    return classes
+
+
+def _videos(path: str, split: str, labels: Mapping[str, int] | None) -> Iterator[Listed]:
+    """The entries of one list; `labels` is None where the list has ids only."""
+    by_template: dict[str | None, int] = {} if labels else {None: -1}
+    for number, entry in enumerate(_read(path, list), start=1):
+        try:
+            video = str(entry["id"])
+            template = entry["template"] if labels else None
+        except (TypeError, KeyError):
+            keys = "id and template" if labels else "id"
+            raise CcsError(f"{path}, entry {number}: expected an object with {keys}, found {entry!r}") from None
+        if template not in by_template:
+            if _class_name(str(template)) not in labels:
+                raise CcsError(
+                    f"{path}, entry {number}: unknown class {template!r}: it is not in labels.json; correct one"
+                )
+            by_template[template] = labels[_class_name(template)]
+        yield Listed(video, "", f"{video}.webm", by_template[template], split, video, f"{path}, entry {number}")
