@@ -125,7 +125,8 @@ def group(paths: Iterable[str | Path], rows: Mapping[str, str], *, ignore_unlist
     """Read scores files and sort them by dataset and split, run (in the order of `rows`) and seed.
 
     rows: run name -> row label. Raises `CcsError` for a run without a row (unless `ignore_unlisted`), a row without
-    scores, a seed given twice, and runs of one dataset whose classes, test videos or quarantined videos differ.
+    scores, a seed given twice, runs of one dataset whose classes, test videos or quarantined videos differ, and seeds
+    of one run whose settings differ.
     """
     loaded: dict[tuple[str, int, str, int], tuple[Path, Scores]] = {}
     for path in map(Path, paths):
@@ -181,7 +182,7 @@ def table1(tests: Sequence[TestSplit], rows: Mapping[str, str]) -> Table:
     reserved = {b.name for b in BENCHMARKS.values()}
     for test in tests:
         if names.count(test.column) > 1 or (test.column in reserved and test.dataset not in BENCHMARKS):
-            raise CcsError(f"dataset {test.dataset!r}: another dataset has the columns {test.column!r}; rename it")
+            raise CcsError(f"dataset {test.dataset!r}: other data has the columns {test.column!r}; rename the dataset")
     accuracies += [f"{name} {stream}" for name in names if name not in reserved for stream in STREAMS]
     spreads = [f"{name} {stream} std" for name in names for stream in STREAMS]
     counts = [f"{name} {what}" for name in names for what in ("seeds", "test videos", "quarantined")]
@@ -275,20 +276,14 @@ def _published_section(paper: pd.DataFrame) -> str:
     for row in paper.to_dict("records"):
         mark = ""
         if row["note"]:
-            notes.append(row["note"])
-            mark = f" ({chr(ord('a') + len(notes) - 1)})"
+            mark = f" ({chr(ord('a') + len(notes))})"
+            notes.append(f"{mark.strip()} {row['note']}")
         methods.append(_method(row) + mark)
     cells = {"Method": methods, "Pre-train": list(paper["pretrain"])}
     for column in (f"{b.name} {stream}" for b in BENCHMARKS.values() for stream in STREAMS):
         cells[column] = _bold_best(list(paper[column]), [_number(cell) for cell in paper[column]])
-    lines = [f"({chr(ord('a') + index)}) {note}" for index, note in enumerate(notes)]
-    return "\n\n".join(
-        [
-            f"## Published: Table 1 of {PAPER}, split 1",
-            _markdown(cells),
-            f"Numbers in brackets are the paper's references. Known slips of the paper:\n\n{_bullets(lines)}",
-        ]
-    )
+    legend = "Numbers in brackets are the paper's references. Known slips of the paper:"
+    return "\n\n".join([f"## Published: Table 1 of {PAPER}, split 1", _markdown(cells), legend, _bullets(notes)])
 
 
 # what must agree within a dataset (1), a test split of it (2) and the seeds of one run there (3)
@@ -298,7 +293,7 @@ _AGREE: tuple[tuple[int, str, Callable[[Scores], Sequence]], ...] = (
     (2, "labels", lambda scores: scores.label.tolist()),
     (2, "quarantined videos", lambda scores: np.array(scores.video)[scores.quarantined].tolist()),
     (3, "fusion weights", lambda scores: scores.fusion),
-    (3, "pretrained weights", lambda scores: [_pretrain(scores)]),
+    (3, "settings", lambda scores: [f"{name}: {value}" for name, value in _flat(scores.settings)]),
 )
 
 
@@ -320,9 +315,18 @@ def _check_agreement(loaded: Sequence[tuple[Path, Scores]]) -> None:
 
 
 def _pretrain(scores: Scores) -> str:
-    weights = str(scores.settings.get("weights", "unknown"))
+    named = (value for name, value in _flat(scores.settings) if name.split(".")[-1] == "weights")
+    weights = str(next(named, "unknown"))
     # of weights of one's own the file's name: where it lies is nobody's concern
     return PRETRAIN.get(weights.lower(), Path(weights).name)
+
+
+def _flat(settings: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:
+    """("network.weights", "none") and so on, by name."""
+    pairs = []
+    for name, value in sorted(settings.items()):
+        pairs += _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
+    return pairs
 
 
 def _method(row: Mapping[str, str]) -> str:

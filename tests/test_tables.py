@@ -63,7 +63,7 @@ def scores_with(correct: tuple[int, int, int], num_videos=20, num_quarantined=0,
         "run": "ccs",
         "seed": 0,
         "classes": ("drink", "eat", "push", "pull"),
-        "settings": {"weights": "none"},
+        "settings": {"network": {"weights": "none"}, "train": {"lr": 0.001}},
         "fusion": (1.0, 1.0),
     }
     return Scores(**(fields | changes))
@@ -166,7 +166,7 @@ def test_published_table_in_both_outputs(table):
 
 def test_only_a_benchmarks_own_split_shares_columns_with_the_published_rows(table):
     on = [("ucf101", 1), ("ucf101", 2), ("hmdb51", 1), ("demo", 1), ("demo", 2)]
-    settings = {"weights": "/home/someone/tsn_kinetics.pth"}
+    settings = {"network": {"weights": "/home/someone/tsn_kinetics.pth"}}
     files = [scores_with((5, 5, 5), dataset=name, split=split, settings=settings) for name, split in on]
     csv, markdown = table(*files, rows={"ccs": "CCS"})
     measured, *others = csv.to_dict("records")
@@ -224,10 +224,10 @@ OTHER = dataclasses.replace(CCS, run="two_stream")
         ([CCS, scores_with((5, 6, 6), run="two_stream")], "same quarantined videos .* found 1 and 0"),
         ([CCS, OTHER, dataclasses.replace(CCS, seed=1, fusion=(1.0, 1.5))], "same fusion weights .* run 'ccs'"),
         (
-            [CCS, OTHER, dataclasses.replace(CCS, seed=1, settings={"weights": "imagenet"})],
-            "same pretrained weights .* 'none' and 'ImageNet'",
+            [CCS, OTHER, dataclasses.replace(CCS, seed=1, settings=CCS.settings | {"train": {"lr": 0.01}})],
+            "same settings .* run 'ccs', .* number 2 is 'train.lr: 0.001' and 'train.lr: 0.01'",
         ),
-        ([dataclasses.replace(s, dataset="UCF-101") for s in (CCS, OTHER)], "dataset 'UCF-101': .* rename it"),
+        ([dataclasses.replace(s, dataset="UCF-101") for s in (CCS, OTHER)], "dataset 'UCF-101': .* rename the dataset"),
     ],
 )
 def test_what_cannot_stand_in_one_table_is_refused(table, tmp_path, files, message):
