@@ -15,7 +15,6 @@ ROOT = Path(__file__).resolve().parent.parent
 def conda_environment() -> str:
     """The text of envs/ccs.yaml."""
     lock = (ROOT / "envs" / "requirements.lock").read_text()
-    locked = dict(re.findall(r"^([A-Za-z0-9_.-]+)(?:\[[^]]*\])?==([^ \\;]+)", lock, re.MULTILINE))
     asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     names = [re.match(r"[A-Za-z0-9_.-]+", requirement).group() for requirement in asked]
     lines = [
@@ -26,14 +25,14 @@ def conda_environment() -> str:
         "  - python=3.12",
         "  - pip",
         "  - pip:",
-        *(f"      - {name}=={_version(lock, name, locked)}" for name in names),
+        *(f"      - {name}=={_version(lock, name)}" for name in names),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _version(lock: str, name: str, locked: dict[str, str]) -> str:
-    # a package with a version of its own for older Pythons: the last line is for 3.12 and newer
-    return re.findall(rf"^{re.escape(name)}==([^ \\;]+)", lock, re.MULTILINE)[-1] if name in locked else locked[name]
+def _version(lock: str, name: str) -> str:
+    # of a package locked twice, for older and newer Pythons, the later line is for 3.12 and newer
+    return re.findall(rf"^{re.escape(name)}==([^ \\;]+)", lock, re.MULTILINE)[-1]
 
 
 if __name__ == "__main__":

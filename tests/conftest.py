@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# tests run one per core; torch reads this when it is first imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -15,5 +18,5 @@ def real_data() -> Path:
     """The folder of real clips, split lists and reference flow; see CCS_REAL_DATA in the README."""
     folder = Path(os.environ.get("CCS_REAL_DATA", ROOT.parent / "shared" / "data")).resolve()
     if not folder.is_dir():
-        pytest.skip(f"no real data at {folder}: set CCS_REAL_DATA to the folder that holds ucf101, hmdb51, ssv2, splits")
+        pytest.skip(f"no real clips at {folder}; set CCS_REAL_DATA to their folder")
     return folder

@@ -57,6 +57,8 @@ def build(name: str, *, weights: str = "none", flow_length: int | None = None) -
     model = _load(name, weights)
     if hasattr(model, "features"):
         body = model.features
+        if isinstance(model, torchvision.models.DenseNet):
+            body.add_module("relu", nn.ReLU())  # the one family that applies its last activation outside `features`
     elif type(model).__name__ in _LAST_LAYER:
         body = nn.Sequential()
         for child, module in model.named_children():

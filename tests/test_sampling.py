@@ -1,0 +1,83 @@
+"""Sampling against slow loops and counts."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from ccs.sampling import BalancedBatches, pair_indices, segment_starts
+
+
+@pytest.mark.parametrize("num_frames", [2, 3, 6, 7, 9, 30, 251])
+@pytest.mark.parametrize(("segments", "flow_length"), [(3, 5), (8, 5), (25, 5), (1, 1), (3, 10)])
+def test_test_time_snippets_are_segment_centres(num_frames, segments, flow_length):
+    """By the definition: the possible starts in K equal parts, and of each part the one at its middle."""
+    possible = [t for t in range(num_frames - 1) if t + flow_length <= num_frames - 1] or [0]
+    starts = segment_starts(num_frames, segments=segments, flow_length=flow_length)
+    for k, start in enumerate(starts):
+        middle = (2 * k + 1) * len(possible) / (2 * segments)
+        assert start == possible[int(middle)]
+
+
+def test_training_snippets_cover_their_segment_evenly_and_nothing_else():
+    rng = np.random.default_rng(0)
+    starts = np.array([segment_starts(35, segments=3, flow_length=5, rng=rng) for _ in range(6000)])
+    assert [(int(c.min()), int(c.max())) for c in starts.T] == [(0, 9), (10, 19), (20, 29)]  # 30 starts, 10 a segment
+    counts = np.array([np.bincount(c - c.min(), minlength=10) for c in starts.T])
+    chi_squared = ((counts - 600) ** 2 / 600).sum(axis=1)
+    assert (chi_squared < 27.9).all()  # 99.9 % quantile at 9 degrees of freedom
+
+
+@pytest.mark.parametrize("num_frames", [2, 4, 6, 20])
+def test_flow_pairs_follow_the_frame_and_stay_inside(num_frames):
+    starts = segment_starts(num_frames, segments=4, flow_length=5)
+    for start, pairs in zip(starts, pair_indices(starts, flow_length=5, num_frames=num_frames), strict=True):
+        assert pairs[0] == start  # RGB frame t and flow pair t share t
+        assert pairs.min() >= 0
+        assert pairs.max() <= num_frames - 2
+        if num_frames >= 6:
+            assert list(pairs) == list(range(start, start + 5))
+        else:
+            assert list(pairs) == [min(start + i, num_frames - 2) for i in range(5)]  # the last pair repeats
+
+
+def test_batches_are_balanced_and_complete():
+    labels = [c for c, n in enumerate([9, 5, 7, 2, 6, 8, 7, 9, 4, 3]) for _ in range(n)]
+    batches = BalancedBatches(labels, batch_classes=4, batch_videos=3, seed=1)
+    assert len(list(batches)) == len(batches) == 5  # ceil(60 / 12)
+    epochs = []
+    for epoch in range(40):
+        batches.epoch = epoch
+        epochs.append(list(batches))
+    for batch in itertools.chain(*epochs):
+        assert sorted(Counter(labels[index] for index, _, _ in batch).values()) == [3] * 4
+    per_class = Counter(labels[index] for batch in itertools.chain(*epochs) for index, _, _ in batch)
+    assert max(per_class.values()) / min(per_class.values()) < 1.2
+    for epoch, (epoch_batches) in enumerate(epochs):
+        keys = [key for batch in epoch_batches for key in batch]
+        assert len(set(keys)) == len(keys)  # a video drawn twice gets another crop
+        assert {e for _, e, _ in keys} == {epoch}
+        uses = Counter(index for index, _, _ in keys)
+        for c in set(labels):  # no video twice before the others of its class once
+            counts = [uses[i] for i, label in enumerate(labels) if label == c]
+            assert max(counts) - min(counts) <= 1
+
+
+def test_batches_are_a_function_of_seed_and_epoch():
+    def draw(seed: int, epoch: int) -> list:
+        batches = BalancedBatches([0, 0, 1, 1, 2, 2] * 5, batch_classes=2, batch_videos=2, seed=seed)
+        batches.epoch = epoch
+        return list(batches)
+
+    assert draw(0, 3) == draw(0, 3)
+    assert draw(0, 3) != draw(0, 4)
+    assert draw(0, 3) != draw(1, 3)
+
+
+def test_fewer_classes_or_videos_than_asked():
+    batches = BalancedBatches([0, 1, 1], batch_classes=8, batch_videos=4, seed=0)
+    (batch,) = batches
+    assert Counter(index for index, _, _ in batch) == {0: 4, 1: 2, 2: 2}
