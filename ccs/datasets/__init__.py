@@ -122,8 +122,8 @@ def write(path: str | os.PathLike[str], manifests: Mapping[int, Manifest], num_s
     that classes without a video are kept without rows that are not videos; it is empty elsewhere. Raises `CcsError`
     where the splits disagree about a class or a video, or `num_shards` is not 1 to 9999.
     """
-    if not 1 <= num_shards <= 9999:
-        raise CcsError(f"shards is {num_shards}: expected 1 to 9999")
+    if not isinstance(num_shards, int) or not 1 <= num_shards <= 9999:
+        raise CcsError(f"shards is {num_shards!r}: expected a whole number from 1 to 9999")
     first = next(iter(manifests.values()))
     parts: dict[str, dict[int, str]] = defaultdict(dict)
     facts: dict[str, tuple[str, int, str]] = {}

@@ -223,4 +223,4 @@ def _check_absent(dataset: str, settings: Mapping, root: str, listed: Sequence[L
         )
     if not found:
         raise CcsError(f"{root}: no videos at all: {text}. The first: {first}. Correct `root` of dataset {dataset}")
-    note(dataset, f"{text} and are left out, among them {absent[0].source}")
+    note(dataset, f"{text} and are left out, the first {absent[0].name} ({absent[0].source})")

@@ -11,9 +11,9 @@ def hold_out(videos: Iterable[tuple[str, int]], fraction: float, seed: int, at_l
     """The groups to hold out, given (group, label) of each video: about `fraction` of every class.
 
     Groups are ranked by a hash of seed and group, whatever their order, and walked in that order; one is taken if
-    that brings the number of videos held out nearer to `fraction` of each of its classes, and no class then is
-    without a video that stays. A group is never divided, even where it spans classes. With `at_least` 1, a class of
-    several groups has something held out however small the fraction.
+    that brings the numbers of videos held out nearer to `fraction` of every class (in the sum of squares), and no
+    class is then left without a video. A group is never divided, even where it spans classes. For a class of several
+    groups, `at_least` videos are aimed at however small the fraction.
 
     One more video moves no other, or those at the edge of its own class: where each video is a group, one at most.
     """
@@ -32,12 +32,14 @@ def hold_out(videos: Iterable[tuple[str, int]], fraction: float, seed: int, at_l
     }
     taken = dict.fromkeys(totals, 0)
     held = set()
-    for group in sorted(sizes, key=lambda group: hashlib.sha256(f"{seed} {group}".encode()).digest()):
+    for group in sorted(
+        sizes, key=lambda group: hashlib.sha256(f"{seed} {group}".encode(errors="surrogateescape")).digest()
+    ):
         gain = 0.0
         for label, num in sizes[group].items():
             if taken[label] + num == totals[label]:
                 break
-            gain += abs(taken[label] - targets[label]) - abs(taken[label] + num - targets[label])
+            gain += (taken[label] - targets[label]) ** 2 - (taken[label] + num - targets[label]) ** 2
         else:
             if gain > 0:
                 held.add(group)

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from ccs import datasets
+from ccs.stage import CcsError
+
+
+def load(root, **settings):
+    return datasets.load("mine", {"adapter": "folder", "root": str(root), **settings})
+
+
+def parts(manifest) -> dict[str, str]:
+    return {video.video: video.split for video in manifest.videos}
+
+
+def test_stated_shares_of_every_class(tree):
+    root = tree(
+        [f"b/{i}.mp4" for i in range(40)] + [f"a/{i}.MKV" for i in range(20)] + ["c/1.mov", "c/2.avi", "d/1.mp4"]
+    )
+    manifest = load(root, test_fraction=0.25, val_fraction=0.2, seed=5)
+    assert manifest.classes == ("a", "b", "c", "d")
+    assert Counter((video.class_name, video.split) for video in manifest.videos) == {
+        ("a", "test"): 5,
+        ("a", "val"): 3,
+        ("a", "train"): 12,
+        ("b", "test"): 10,
+        ("b", "val"): 6,
+        ("b", "train"): 24,
+        ("c", "test"): 1,  # a class of two or more is tested, however small the share
+        ("c", "train"): 1,
+        ("d", "train"): 1,
+    }
+    assert load(root, test_fraction=0.25, val_fraction=0.2, seed=5) == manifest
+    assert parts(load(root, test_fraction=0.25, val_fraction=0.2, seed=6)) != parts(manifest)
+
+
+def test_a_new_video_moves_at_most_one_other_of_its_class_for_test_and_one_for_val(tree):
+    settings = {"test_fraction": 0.3, "val_fraction": 0.1}
+    root = tree([f"{c}/{i:03}.mp4" for c in "ab" for i in range(23)])
+    before = parts(load(root, **settings))
+    for i in range(100, 130):
+        tree([f"a/{i}.mp4"])
+        after = parts(load(root, **settings))
+        moved = [video for video in before if before[video] != after[video]]
+        assert len(moved) <= 3  # one between test and the rest, which may push one more between val and train
+        assert all(video.startswith("a/") for video in moved)
+        before = after
+
+
+def test_train_and_test_directories(tree):
+    root = tree(["train/a/1.mp4", "train/b/2.mp4", "test/a/3.mp4"])
+    assert parts(load(root, val_fraction=0.5)) == {"a/1": "train", "a/3": "test", "b/2": "train"}
+    tree([f"train/a/{i}.mp4" for i in range(10, 19)])
+    # half of the ten of class a; the only one of b stays
+    assert Counter(parts(load(root, val_fraction=0.5)).values()) == {"train": 6, "val": 5, "test": 1}
+    tree(["val/b/9.mp4"])
+    assert [video for video, part in parts(load(root, val_fraction=0.5)).items() if part == "val"] == ["b/9"]
+
+
+def test_a_class_may_be_called_train(tree):
+    manifest = load(tree([f"{name}/{i}.mp4" for name in ("bus", "train") for i in range(5)]))
+    assert manifest.classes == ("bus", "train")
+    assert Counter(parts(manifest).values()) == {"train": 8, "test": 2}
+
+
+def test_other_files_are_counted_and_left_out(tree, capsys):
+    root = tree(["a/1.mp4", "a/2.mp4", "a/1.json", "notes.txt", "loose.mp4", ".git/x", "a/._1.mp4", "a/.DS_Store"])
+    assert set(parts(load(root))) == {"a/1", "a/2"}
+    assert "3 files" in capsys.readouterr().err
+
+
+def test_links_count_as_files_and_dangling_ones_do_not(tree):
+    root = tree(["stored.mp4", "root/a/1.mp4"]) / "root"
+    (root / "a" / "2.mp4").symlink_to(root.parent / "stored.mp4")
+    (root / "a" / "3.mp4").symlink_to(root / "gone.mp4")
+    assert set(parts(load(root))) == {"a/1", "a/2"}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a/1.mp4", "a/1.avi"], r"a/1\.\w+: its id a/1 is also that of .*a/1\.\w+: rename"),
+        (["train/a/1.mp4", "test/a/1.mp4"], r"id a/1 is also that of"),
+        (["a/1.mp4", "a/more/2.mp4"], r"a/more: .*found a directory"),
+        (["a/1.mp4", "b/notes.txt"], r"/b: expected the videos of a class, found none"),
+        (["notes.txt"], "no videos at all"),
+        (["1.mp4"], "no videos at all"),
+        (["train/a/1.mp4", "val/a/2.mp4"], r"expected train/ and test/, found only train and val"),
+        (["train/a/1.mp4", "test/a/2.mp4", "validation/a/3.mp4"], "found validation"),
+        (["train/a/1.mp4", "test/b/2.mp4"], r"test/b: unknown class 'b'"),
+    ],
+)
+def test_errors_name_the_file_and_what_to_do(tree, names, message):
+    with pytest.raises(CcsError, match=message):
+        load(tree(names))
+
+
+def test_there_is_one_split(tree):
+    with pytest.raises(CcsError, match="split 2"):
+        datasets.load("mine", {"adapter": "folder", "root": str(tree(["a/1.mp4"]))}, 2)
+
+
+def test_real_clips(real_data, tmp_path):
+    for path in sorted((real_data / "ssv2" / "videos").iterdir()):
+        name = path.name.split("_")[0]
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / path.name).symlink_to(path)
+    manifest = load(tmp_path)
+    assert [(video.class_name, video.video) for video in manifest.videos] == [
+        ("task41", "task41/task41_1"),
+        ("task41", "task41/task41_2"),
+        ("task5", "task5/task5_0"),
+        ("task5", "task5/task5_1"),
+        ("task5", "task5/task5_2"),
+        ("task93", "task93/task93_1"),
+    ]
+    assert Counter(parts(manifest).values()) == {"train": 4, "test": 2}

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from ccs import datasets
+from ccs.stage import CcsError
+
+CATCH = "Ball (Timo 3)_catch_f_cm_np1_le_goo_0.avi"
+WAVE = "Ball (Timo 3)_wave_f_cm_np1_le_goo_0.avi"
+FILES = {
+    "lists/wave_test_split1.txt": f"{WAVE} 2 \r\nfilm!_wave_x_1.avi 0 \r\n \r\n",
+    "lists/catch_test_split1.txt": f"{CATCH} 1 \n",
+    "lists/readme.txt": "",
+    f"videos/catch/{CATCH}": "",
+    f"videos/wave/{WAVE}": "",
+    "videos/wave/film!_wave_x_1.avi": "",
+}
+
+
+def load(root, split=1, **settings):
+    return datasets.load(
+        "hmdb", {"adapter": "hmdb51", "root": str(root / "videos"), "lists": str(root / "lists"), **settings}, split
+    )
+
+
+def test_published_lists_give_the_published_counts(real_data, tree, tmp_path):
+    lists = real_data / "splits" / "hmdb51"
+    rows = {
+        f"{path.name.split('_test_split')[0]}/{line.split()[0]}": line.split()[1]
+        for path in lists.glob("*.txt")
+        for line in path.read_text().splitlines()
+    }
+    tree([f"videos/{name}" for name in rows])
+    manifest = load(tmp_path, lists=str(lists), val_fraction=0.1)
+    assert len(manifest.videos) == len(rows) == 6766
+    assert list(manifest.classes) == sorted({name.split("/")[0] for name in rows})
+    assert len(manifest.classes) == 51
+    counts = Counter((v.label, "train" if v.split == "val" else v.split) for v in manifest.videos)
+    assert all((counts[label, "train"], counts[label, "test"]) == (70, 30) for label in range(51))
+    assert all(
+        {"0": {"unused"}, "1": {"train", "val"}, "2": {"test"}}[rows[f"{v.video}.avi"]] >= {v.split}
+        for v in manifest.videos
+    )
+
+    def films(split: str) -> set[str]:
+        return {
+            video.video.split("/")[1].rpartition(f"_{video.class_name}_")[0]
+            for video in manifest.videos
+            if video.split == split
+        }
+
+    assert not films("val") & films("train")  # many films have clips of several classes
+    val = Counter(video.label for video in manifest.videos if video.split == "val")
+    assert sum(val.values()) == pytest.approx(357, abs=36)
+    assert all(4 <= val[label] <= 14 for label in range(51)), val  # 7 wanted; films of up to 41 clips
+
+
+def test_real_clips(real_data):
+    settings = {
+        "adapter": "hmdb51",
+        "root": str(real_data / "hmdb51" / "videos"),
+        "lists": str(real_data / "splits" / "hmdb51"),
+        "max_absent_fraction": 0.9995,
+    }
+    manifest = datasets.load("hmdb", settings)
+    assert {video.video.split("/")[1].split("_")[0]: video.split for video in manifest.videos} == {
+        "Turnk": "train",
+        "Torwarttraining": "test",
+        "RATRACE": "train",
+        "SchoolRulesHowTheyHelpUs": "unused",
+        "TrumanShow": "test",
+    }
+    assert {video.class_name for video in manifest.videos} == {"cartwheel", "catch", "wave"}
+    assert len(manifest.classes) == 51
+
+
+def test_line_ends_blanks_spaces_and_parentheses(tree):
+    manifest = load(tree(FILES))
+    assert manifest.classes == ("catch", "wave")
+    assert [(video.video, video.label, video.split) for video in manifest.videos] == [
+        (f"catch/{CATCH[:-4]}", 0, "train"),
+        (f"wave/{WAVE[:-4]}", 1, "test"),
+        ("wave/film!_wave_x_1", 1, "unused"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lists/wave_test_split1.txt": "film.avi 3\n"}, r"wave_test_split1\.txt, line 1: .*'film\.avi 3'"),
+        ({"lists/wave_test_split1.txt": "\nfilm.avi\n"}, r"wave_test_split1\.txt, line 2: "),
+        ({"lists/wave_test_split1.txt": f"{WAVE} 1\n{WAVE} 2\n"}, r"line 2: .*in train .*line 1.* and in test"),
+        ({"lists/wave_test_split1.txt": f"{WAVE} 1\n{WAVE} 1\n"}, r"line 2: .*second time.*line 1"),
+        ({"lists/run_test_split2.txt": "x.avi 1\n"}, r"run_test_split1\.txt: expected"),
+        ({f"videos/wave/{WAVE}": None}, r"1 of 3 listed videos are absent.*wave/Ball \(Timo 3\)"),
+    ],
+)
+def test_errors_name_the_file_and_the_line(tree, changes, message):
+    root = tree({name: text for name, text in {**FILES, **changes}.items() if text is not None})
+    with pytest.raises(CcsError, match=message):
+        load(root)
+
+
+def test_lists_of_another_split_are_missed(tree):
+    root = tree(FILES)
+    with pytest.raises(CcsError, match=r"CLASS_test_split2\.txt.*`splits`"):
+        load(root, 2)
+    with pytest.raises(CcsError, match="lists: expected"):
+        load(root, lists=str(root / "nothing" / "lists"))
