@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import os
 import sys
 import types
@@ -67,7 +68,7 @@ class _LineBar(tqdm):
     def status_printer(file: TextIO) -> Callable[[str], None]:
         def report(line: str) -> None:
             if line.strip():
-                print(line.strip(), file=file, flush=True)
+                print(line.strip(), file=sys.stderr, flush=True)
 
         return report
 
@@ -77,10 +78,11 @@ def progress(iterable: Iterable[T] | None = None, *, total: int | None = None, d
 
     Iterate over it, or call `.update(n)` when `iterable` is None.
     """
-    kind, interval = (tqdm, 0.1) if sys.stderr.isatty() else (_LineBar, 10.0)
-    return kind(
-        iterable, total=total, desc=desc, unit=unit, mininterval=interval, maxinterval=interval, file=sys.stderr
-    )
+    if sys.stderr.isatty():
+        return tqdm(iterable, total=total, desc=desc, unit=unit, file=sys.stderr)
+    # what tqdm writes itself (line ends, carriage returns) goes nowhere; only whole lines reach the log
+    sink = io.StringIO()
+    return _LineBar(iterable, total=total, desc=desc, unit=unit, mininterval=10, maxinterval=10, file=sink)
 
 
 def add_settings(parser: argparse.ArgumentParser, settings: type) -> None:

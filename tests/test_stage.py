@@ -1,0 +1,99 @@
+"""What all stages share: whole files or none, messages instead of tracebacks, flags, progress in a log."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ccs.stage import CcsError, add_settings, atomic, run, settings_from
+
+
+def python(code: str, *args: str) -> subprocess.CompletedProcess:
+    root = Path(__file__).resolve().parent.parent
+    return subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, cwd=root, timeout=120)
+
+
+@pytest.mark.parametrize("death", ["raise ValueError", "os.kill(os.getpid(), 9)"])
+def test_a_file_that_exists_is_whole(tmp_path, death):
+    target = tmp_path / "out.csv"
+    code = f"import os, sys; from ccs.stage import atomic\nwith atomic(sys.argv[1]) as p: p.write_text('half'); {death}"
+    for before in (None, "old"):
+        if before:
+            target.write_text(before)
+        assert python(code, str(target)).returncode != 0
+        assert target.exists() is bool(before)
+        assert not before or target.read_text() == before
+    with atomic(target) as part:
+        part.write_text("whole")
+        assert target.read_text() == "old"
+        assert part.suffix == ".csv"
+    assert target.read_text() == "whole"
+    with atomic(tmp_path / "new" / "folder" / "x") as part:
+        part.touch()
+    assert (tmp_path / "new" / "folder" / "x").exists()
+
+
+def test_bad_input_is_a_message_and_a_bug_is_a_traceback(capsys):
+    def bad(argv):
+        raise CcsError("videos/a.mp4: expected a video, found a text file; remove it")
+
+    with pytest.raises(SystemExit) as exit_:
+        run(bad, [])
+    assert exit_.value.code == 1
+    assert capsys.readouterr().err == "ccs: error: videos/a.mp4: expected a video, found a text file; remove it\n"
+
+    def bug(argv):
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        run(bug, [])
+
+
+def test_progress_in_a_log_is_whole_lines_with_rate_and_time_left():
+    code = (
+        "import time; from ccs.stage import progress\n"
+        "bar = progress(total=4, desc='flow', unit='pair'); bar.mininterval = bar.maxinterval = 0\n"
+        "for _ in range(4): time.sleep(0.02); bar.update()\n"
+        "bar.close()\n"
+    )
+    log = python(code).stderr
+    assert "\r" not in log
+    assert "\x1b" not in log
+    lines = log.splitlines()
+    assert all(line.startswith("flow:") and "pair" in line and "<" in line for line in lines)
+    assert "4/4" in lines[-1]
+    assert len(lines) >= 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    size: int = 3
+    share: float = 0.5
+    name: str = dataclasses.field(default="a", metadata={"help": "which, 100 %", "choices": ("a", "b")})
+    on: bool = True
+    path: str | None = None
+    steps: tuple[int, ...] = (1, 2)
+
+    def __post_init__(self):
+        if self.size < 0:
+            raise CcsError("size")
+
+
+def test_settings_as_flags():
+    parser = argparse.ArgumentParser()
+    add_settings(parser, Example)
+    assert settings_from(parser.parse_args([]), Example) == Example()
+    flags = ["--size=7", "--share=1e-3", "--name=b", "--on=false", "--path=some/file", "--steps", "5", "6", "7"]
+    assert settings_from(parser.parse_args(flags), Example) == Example(7, 1e-3, "b", False, "some/file", (5, 6, 7))
+    assert settings_from(parser.parse_args(["--path", "none", "--steps"]), Example) == Example(steps=())
+    assert "100 %" in parser.format_help()
+    for wrong in (["--size", "x"], ["--on", "yes"], ["--name", "c"], ["--steps", "1.5"]):
+        with pytest.raises(SystemExit):
+            parser.parse_args(wrong)
+    with pytest.raises(CcsError):
+        settings_from(parser.parse_args(["--size=-1"]), Example)
