@@ -1,0 +1,144 @@
+"""TV-L1 optical flow: grey frames of one video in, one flow field per pair of neighbouring frames out.
+
+`estimate` is the whole interface; `python -m ccs.flow` (rule `flow`) calls it for every pair of a shard. The engines
+behind it are the rows of `BACKENDS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from ccs.flow import opencv
+from ccs.stage import CcsError
+
+MIN_SIDE = 3  # below it OpenCV reads beyond its buffers and gives values that change from call to call
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """Settings of TV-L1, named and preset as in OpenCV; greys count from 0 to 255. Out of range: `CcsError`."""
+
+    tau: float = field(default=0.25, metadata={"help": "time step of the dual update, in (0, 0.25]"})
+    lambda_: float = field(default=0.15, metadata={"help": "weight of the data term, > 0; smaller is smoother"})
+    theta: float = field(default=0.3, metadata={"help": "coupling of data term and smoothness, > 0"})
+    scales: int = field(default=5, metadata={"help": "pyramid levels at most, >= 1; none has a side below 16 px"})
+    scale_step: float = field(default=0.8, metadata={"help": "size ratio of neighbouring levels, in [0.2, 1)"})
+    warps: int = field(default=5, metadata={"help": "warps per level, >= 1"})
+    epsilon: float = field(default=0.01, metadata={"help": "stop at this change of an iteration, px RMS, >= 0"})
+    inner_iterations: int = field(default=30, metadata={"help": "iterations between median filters at most, >= 1"})
+    outer_iterations: int = field(default=10, metadata={"help": "median filters per warp at most, >= 1"})
+    median_filtering: int = field(
+        default=5, metadata={"help": "median window: 1 (off), 3 or 5 px; none in opencv-cuda"}
+    )
+    gamma: float = field(default=0.0, metadata={"help": "weight of the illumination term, >= 0; 0 is off"})
+
+    def __post_init__(self):
+        ranges = {
+            "tau": ("in (0, 0.25]", lambda value: 0 < value <= 0.25),
+            "lambda_": ("above 0", lambda value: value > 0),
+            "theta": ("above 0", lambda value: value > 0),
+            "scale_step": ("in [0.2, 1)", lambda value: 0.2 <= value < 1),
+            "epsilon": ("0 or more", lambda value: value >= 0),
+            "median_filtering": ("1 (off), 3 or 5", lambda value: value in (1, 3, 5)),
+            "gamma": ("0 or more", lambda value: value >= 0),
+        }
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            whole = isinstance(each.default, int)
+            text, fits = ranges.get(each.name, ("1 or more", lambda value: value >= 1))
+            kind = numbers.Integral if whole else numbers.Real
+            if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value) or not fits(value):
+                noun = "a whole number" if whole else "a number"
+                raise CcsError(f"flow setting {each.name.rstrip('_')}: expected {noun} {text}, found {value!r}")
+
+    @classmethod
+    def from_names(cls, values: dict[str, object]) -> Parameters:
+        """Parameters by name, `lambda` (as in the config) or `lambda_`; an unknown name is a `CcsError`."""
+        names = {each.name.rstrip("_"): each.name for each in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - {*names, *names.values()})
+        if unknown:
+            raise CcsError(f"flow: unknown parameter {', '.join(unknown)}; there are {', '.join(names)}")
+        return cls(**{names.get(name, name): value for name, value in values.items()})
+
+    def to_names(self) -> dict[str, object]:
+        """The same by the config's names: `lambda`, not `lambda_`."""
+        return {name.rstrip("_"): value for name, value in dataclasses.asdict(self).items()}
+
+
+class Backend(NamedTuple):
+    """One engine: a row of `BACKENDS`."""
+
+    available: Callable[[], str | None]  # None, or why it cannot be used here and how to get it
+    estimate: Callable[[np.ndarray, Parameters], np.ndarray]  # as `estimate`, frames already checked
+    version: Callable[[], str]  # of the library whose arithmetic it is
+    num_processes: Callable[[int], int]  # from the worker count asked for
+    set_up: Callable[[int], None]  # called once in each worker process with its index
+    pairs_per_task: int  # how many neighbouring pairs a worker takes at a time
+
+
+# `auto` takes the first that is available
+BACKENDS = {
+    "opencv-cuda": Backend(
+        available=opencv.cuda_available,
+        estimate=opencv.cuda_estimate,
+        version=opencv.version,
+        num_processes=lambda num_workers: opencv.num_devices(),
+        set_up=opencv.cuda_set_up,
+        pairs_per_task=32,
+    ),
+    "opencv": Backend(
+        available=opencv.cpu_available,
+        estimate=opencv.cpu_estimate,
+        version=opencv.version,
+        num_processes=lambda num_workers: num_workers,
+        set_up=opencv.cpu_set_up,
+        pairs_per_task=4,
+    ),
+}
+
+
+def choose(backend: str = "auto") -> str:
+    """The name of the row of `BACKENDS` that `backend` means on this machine; `CcsError` where it cannot be used."""
+    if backend != "auto" and backend not in BACKENDS:
+        raise CcsError(f"flow: unknown backend {backend!r}; there are auto, {', '.join(BACKENDS)}")
+    reasons = {}
+    for name in BACKENDS if backend == "auto" else [backend]:
+        reasons[name] = BACKENDS[name].available()
+        if reasons[name] is None:
+            return name
+    raise CcsError("\n".join(f"flow backend {name} cannot be used here: {reason}" for name, reason in reasons.items()))
+
+
+def estimate(frames: np.ndarray, backend: str = "auto", **parameters: object) -> np.ndarray:
+    """TV-L1 flow between neighbouring frames of one video.
+
+    Args:
+        frames: uint8 grey (T, H, W), T >= 1, sides of at least 3 px.
+        backend: a name in `BACKENDS`, or "auto". The engines agree to a few hundredths of a pixel, not to the bit.
+        parameters: fields of `Parameters`; `lambda` may be written either way.
+
+    Returns:
+        float32 (T-1, 2, H, W) in pixels, x (to the right) then y (down). Pair t is between frames t and t+1:
+        what is at (x, y) in frame t is at (x, y) + flow[t, :, y, x] in frame t+1.
+
+    Raises:
+        CcsError: frames, backend or parameters are not as above, or the backend failed.
+    """
+    settings = Parameters.from_names(parameters)
+    if not isinstance(frames, np.ndarray) or frames.ndim != 3 or frames.dtype != np.uint8:
+        found = f"{frames.dtype} of shape {frames.shape}" if isinstance(frames, np.ndarray) else type(frames).__name__
+        raise CcsError(f"flow: expected grey frames, a uint8 array (T, H, W); found {found}")
+    num_frames, height, width = frames.shape
+    if num_frames < 1 or min(height, width) < MIN_SIDE:
+        raise CcsError(
+            f"flow: expected at least one frame with sides of {MIN_SIDE} px or more; "
+            f"found {num_frames} frames of {width}x{height}"
+        )
+    return BACKENDS[choose(backend)].estimate(frames, settings)

@@ -1,0 +1,172 @@
+"""The flow stage's work: a frames shard cut into tasks, one task computed, the results written as a flow shard.
+
+A task is a few neighbouring pairs of one video, as JPEG bytes: one long video then keeps every worker busy, and what
+travels to a worker is small. The cut depends on the backend alone, so the file does not depend on the workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import h5py
+import hdf5plugin
+import numpy as np
+
+from ccs.flow import Parameters, estimate
+from ccs.flow.quantise import quantise
+from ccs.stage import CcsError
+
+
+class VideoFrames(NamedTuple):
+    """One video of a frames shard."""
+
+    key: str  # its group's name, and its dataset's in the flow shard
+    video: str
+    num_frames: int
+    height: int
+    width: int
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of the video's flow: (T-1, 2, H, W)."""
+        return self.num_frames - 1, 2, self.height, self.width
+
+
+class Task(NamedTuple):
+    """Pairs first .. first + len(jpegs) - 2 of one video."""
+
+    video: VideoFrames
+    first: int
+    jpegs: list[bytes]
+
+
+class Pairs(NamedTuple):
+    """A task's result."""
+
+    video: VideoFrames
+    first: int
+    values: np.ndarray  # uint8 (pairs, 2, H, W)
+    clipped: float  # share of the values
+
+
+def videos(frames: h5py.File, path: Path) -> list[VideoFrames]:
+    """The videos of the open frames shard `path`, in its order; `CcsError` where it is no such shard."""
+    try:
+        ids = frames["video"].asstr()[:]
+        found = []
+        for index, video in enumerate(ids):
+            group = frames[f"frames/{index:06d}"]
+            height, width = int(group.attrs["height"]), int(group.attrs["width"])
+            offset = group["offset"][:]
+            if np.any(np.diff(offset) <= 0) or offset[-1] != len(group["jpeg"]):
+                raise ValueError(f"the offsets of {video} do not fit its JPEGs")
+            found.append(VideoFrames(f"{index:06d}", video, len(offset) - 1, height, width))
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        raise CcsError(
+            f"{path}: expected a frames shard (`video`, `frames/000000/jpeg`, ...), found no such layout: {error}. "
+            "Delete it and run the frames stage again."
+        ) from error
+    for video in found:
+        if video.num_frames < 2:
+            raise CcsError(
+                f"{path}: expected two frames or more of every video, found {video.num_frames} of {video.video}; "
+                "the frames stage should have quarantined it. Delete the file and run that stage again."
+            )
+    return found
+
+
+def tasks(frames: h5py.File, found: Iterable[VideoFrames], pairs_per_task: int) -> Iterator[Task]:
+    """Cut the videos `found` into tasks of at most `pairs_per_task` pairs, reading JPEGs as they are asked for."""
+    for video in found:
+        group = frames[f"frames/{video.key}"]
+        offset = group["offset"][:]
+        for first in range(0, video.num_frames - 1, pairs_per_task):
+            last = min(first + pairs_per_task, video.num_frames - 1)
+            start = offset[first]
+            packed = group["jpeg"][start : offset[last + 1]]
+            jpegs = [packed[offset[t] - start : offset[t + 1] - start].tobytes() for t in range(first, last + 1)]
+            yield Task(video, first, jpegs)
+
+
+def compute(task: Task, *, backend: str, parameters: Parameters, bound: float) -> Pairs:
+    """Decode, estimate and quantise one task."""
+    frames = np.stack([_grey(jpeg, task.video, task.first + t) for t, jpeg in enumerate(task.jpegs)])
+    try:
+        values, clipped = quantise(estimate(frames, backend, **parameters.to_names()), bound)
+    except CcsError as error:
+        raise CcsError(f"video {task.video.video}, frames from {task.first}: {error}") from error
+    return Pairs(task.video, task.first, values, clipped)
+
+
+def _grey(jpeg: bytes, video: VideoFrames, t: int) -> np.ndarray:
+    # A JPEG's first plane is the grey picture already (0.299 R + 0.587 G + 0.114 B, full range): decoding it alone is
+    # twice as fast as by way of colour, and nearer to the grey of the video, having lost nothing to clamped colours.
+    data = np.frombuffer(jpeg, np.uint8)
+    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+    frame = cv2.imdecode(data, flags) if data.size else None
+    if frame is None or frame.shape != (video.height, video.width):
+        found = "no image" if frame is None else f"{frame.shape[1]}x{frame.shape[0]}"
+        raise CcsError(
+            f"video {video.video}, frame {t}: expected a JPEG of {video.width}x{video.height}, found {found}. "
+            "The frames shard is damaged: delete it and run the frames stage again."
+        )
+    return frame
+
+
+def write(
+    path: Path,
+    found: list[VideoFrames],
+    results: Iterable[Pairs],
+    attributes: Mapping[str, object],
+    report: Callable[[int], object],
+) -> float:
+    """Write a new flow shard at `path` from `results`, which come in order, with root `attributes`.
+
+    `report` is told each number of pairs written. Returns the share of clipped values in the shard, 0 if it is empty.
+    """
+    clipped = dict.fromkeys((video.key for video in found), 0)
+    with h5py.File(path, "w") as file:
+        file.attrs.update(attributes)
+        file.create_dataset(
+            "video", data=[video.video for video in found], shape=(len(found),), dtype=h5py.string_dtype()
+        )
+        group = file.create_group("flow")
+        for result in results:
+            video = result.video
+            if result.first == 0:
+                group.create_dataset(
+                    video.key,
+                    shape=video.shape,
+                    dtype=np.uint8,
+                    chunks=(1, *video.shape[1:]),
+                    track_times=False,
+                    **hdf5plugin.Blosc(cname="zstd", clevel=5, shuffle=hdf5plugin.Blosc.NOSHUFFLE),
+                )
+            group[video.key][result.first : result.first + len(result.values)] = result.values
+            clipped[video.key] += round(result.clipped * result.values.size)
+            report(len(result.values))
+        for key, dataset in group.items():
+            dataset.attrs["clipped"] = clipped[key] / dataset.size
+    num_values = sum(int(np.prod(video.shape)) for video in found)
+    return sum(clipped.values()) / num_values if num_values else 0.0
+
+
+def verify(path: Path, found: list[VideoFrames]) -> None:
+    """`CcsError` unless the flow shard `path` holds T-1 written pairs of every video, and nothing else."""
+    with h5py.File(path) as file:
+        group = file["flow"]
+        for video in found:
+            shape = group[video.key].shape if video.key in group else None
+            written = group[video.key].id.get_num_chunks() if shape else 0
+            if shape != video.shape or written != video.num_frames - 1:
+                raise CcsError(
+                    f"{path}: expected {video.num_frames - 1} pairs of {video.width}x{video.height} for {video.video}, "
+                    f"found {written}. Nothing was kept; please report this."
+                )
+        if len(group) != len(found) or len(file["video"]) != len(found):
+            raise CcsError(
+                f"{path}: expected {len(found)} videos, found {len(group)}. Nothing was kept; please report this."
+            )
