@@ -1,0 +1,56 @@
+"""The command line for people: `ccs STAGE [flags]` runs one stage by itself, `ccs --help` lists them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from ccs import __version__
+from ccs.stage import CcsError, run
+
+# name: module, what goes in and what comes out; in the pipeline's order
+STAGES = {
+    "demo": ("ccs.datasets.demo", "render the demo's videos"),
+    "datasets": ("ccs.datasets.__main__", "videos and their lists -> manifest.csv"),
+    "frames": ("ccs.frames", "videos of one shard -> RGB frames"),
+    "quarantine": ("ccs.quarantine", "the bad videos of all shards -> quarantine.csv"),
+    "flow": ("ccs.flow.__main__", "frames -> TV-L1 optical flow"),
+    "shards": ("ccs.shards", "frames and flow -> training shard"),
+    "train": ("ccs.train", "training shards -> checkpoint.pt"),
+    "evaluate": ("ccs.evaluate", "checkpoint and shards -> scores.h5"),
+    "tables": ("ccs.tables", "scores -> a table of the paper with our numbers in it"),
+}
+
+HELP = "\n".join(
+    [
+        "usage: ccs STAGE [flags]",
+        "",
+        "Runs one stage by itself; `snakemake --cores all` runs them all.",
+        "",
+        *(f"  {name:<12}{text}" for name, (_, text) in STAGES.items()),
+        "",
+        "ccs STAGE --help lists a stage's flags; ccs --version prints the version.",
+    ]
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the stage that the first argument names with the arguments after it; only its modules are imported."""
+    run(_dispatch, argv)
+
+
+def _dispatch(argv: Sequence[str] | None) -> None:
+    name, *rest = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
+    if name in ("-h", "--help"):
+        print(HELP)
+    elif name == "--version":
+        print(f"ccs {__version__}")
+    elif name in STAGES:
+        importlib.import_module(STAGES[name][0]).main(rest)
+    else:
+        raise CcsError(f"no stage {name!r}; there are {', '.join(STAGES)}")
+
+
+if __name__ == "__main__":
+    main()

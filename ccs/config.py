@@ -1,0 +1,107 @@
+"""The configuration: read from YAML by Snakemake, checked here against `workflow/schemas/config.schema.yaml`.
+
+A misspelt key, a wrong type or a value out of range is an error that names the key. Defaults are filled in, so that
+what follows needs none.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+import yaml
+from jsonschema import Draft202012Validator, ValidationError
+from jsonschema.validators import extend
+
+from ccs.stage import CcsError
+
+SCHEMA = Path(__file__).resolve().parent.parent / "workflow" / "schemas" / "config.schema.yaml"
+
+
+def complete(config: Mapping) -> dict:
+    """A copy of `config` with every default filled in; each of its `runs` has all settings of `train`.
+
+    Raises:
+        CcsError: with a line for each thing that is wrong.
+    """
+    config = copy.deepcopy(dict(config))
+    validator = _validator()
+    problems = list(_problems(validator, config))
+    if not problems:
+        demos = [name for name, block in config["datasets"].items() if block["adapter"] == "demo"]
+        problems += [f"datasets.{name}: only one data set can be a demo, and {demos[0]} is one" for name in demos[1:]]
+        train = config["train"]
+        run_validator = validator.evolve(schema={"$ref": "#/$defs/run"})
+        for name, changes in config["runs"].items():
+            config["runs"][name] = {**train, **(changes or {})}
+            problems += _problems(run_validator, config["runs"][name], f"runs.{name}")
+        rows = config["tables"]["table1"].setdefault("rows", {name: name for name in config["runs"]})
+        problems += [
+            f"tables.table1.rows.{name}: no such run{_nearest(name, config['runs'])}"
+            for name in rows
+            if name not in config["runs"]
+        ]
+    if problems:
+        raise CcsError("the configuration is not valid:\n" + "\n".join(f"  {problem}" for problem in problems))
+    return config
+
+
+@cache
+def _validator() -> Draft202012Validator:
+    return extend(Draft202012Validator, {"properties": _fill_and_check})(yaml.safe_load(SCHEMA.read_text()))
+
+
+def _fill_and_check(
+    validator: Draft202012Validator, properties: Mapping, instance: object, schema: Mapping
+) -> Iterator[ValidationError]:
+    if isinstance(instance, dict):
+        for name, value in properties.items():
+            if "default" in value:
+                instance.setdefault(name, copy.deepcopy(value["default"]))
+    yield from Draft202012Validator.VALIDATORS["properties"](validator, properties, instance, schema)
+
+
+def _problems(validator: Draft202012Validator, instance: object, path: str = "") -> Iterator[str]:
+    for error in validator.iter_errors(instance):
+        yield from _explain(error, ".".join(filter(None, [path, *map(str, error.absolute_path)])))
+
+
+def _explain(error: ValidationError, where: str) -> Iterator[str]:
+    """One error as lines `key: what is wrong: what is expected`."""
+    prefix = f"{where}." if where else ""
+    if error.validator == "additionalProperties":
+        known = error.schema["properties"]
+        for name in error.instance:
+            if name not in known:
+                yield f"{prefix}{name}: no such key{_nearest(name, known)}"
+        return
+    if error.validator == "required":
+        properties = error.schema.get("properties", {})
+        for name in error.validator_value:
+            if name not in error.instance:
+                yield f"{prefix}{name}: missing{_description(properties.get(name, {}))}"
+        return
+    message = f"{error.message}{_description(error.schema)}"
+    if error.validator == "type" and isinstance(error.instance, str) and _is_number(error.instance):
+        message += "; YAML reads 1e-3 as text, write 1.0e-3 or 0.001"
+    yield f"{where or 'it'}: {message}"
+
+
+def _description(schema: Mapping) -> str:
+    return f" ({' '.join(schema['description'].split())})" if "description" in schema else ""
+
+
+def _nearest(name: object, known: Mapping) -> str:
+    close = difflib.get_close_matches(str(name), [str(each) for each in known], n=1)
+    return f": did you mean {close[0]}?" if close else f"; there are {', '.join(map(str, known))}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,126 @@
+"""What code a stage consists of, as one digest: an edit that can change its results changes the digest, others do not.
+
+Each rule carries `stage_digest("ccs.<stage>")` as a param, so that Snakemake reruns a stage, and what hangs on it, when
+its module or any `ccs` module that it imports, however deep, has changed. Comments, docstrings, formatting and
+`__version__` do not count. Nothing is imported: the digest costs milliseconds wherever the Snakefile is parsed.
+
+Seen are import statements anywhere in a module, also inside functions. A module that is loaded by a computed name is
+not: name it in an import statement of the stage that needs it.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from ccs.stage import CcsError
+
+ROOT = Path(__file__).resolve().parent.parent  # of `ccs`
+
+
+@cache
+def stage_digest(stage: str, *data: str, root: Path = ROOT) -> str:
+    """The digest (16 hex digits) of the code that `python -m STAGE` runs.
+
+    Args:
+        stage: a module such as `ccs.train`, or a package such as `ccs.flow` (its `__main__` included).
+        data: data files that count as code, as patterns relative to `root`, e.g. `ccs/published/*.csv`.
+        root: the directory that holds the package.
+
+    Raises:
+        CcsError: the module is missing or not valid Python, or a pattern matches no file.
+    """
+    digest = hashlib.sha256()
+    for module in modules(stage, root):
+        digest.update(f"{module}\0{_module_digest(root, module)}\n".encode())
+    for pattern in data:
+        files = sorted(root.glob(pattern))
+        if not files:
+            raise CcsError(f"{root / pattern}: expected data of {stage}, found no such file: is the checkout complete?")
+        for file in files:
+            digest.update(f"{file.name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def modules(stage: str, root: Path = ROOT) -> tuple[str, ...]:
+    """The names, sorted, of the stage's module and of every module of its package that it imports, however deep."""
+    if not _path(root, stage):
+        raise CcsError(f"{stage}: no such module under {root}: is the checkout complete?")
+    main = f"{stage}.__main__"
+    found, waiting = set(), [stage, main] if _path(root, main) else [stage]
+    while waiting:
+        module = waiting.pop()
+        if module in found or not _path(root, module):
+            continue
+        found.add(module)
+        waiting += _imports(root, module)
+        waiting += _parents(module)  # Python runs them first
+    return tuple(sorted(found))
+
+
+def _path(root: Path, module: str) -> Path | None:
+    """The file of a module or of a package's `__init__`; None where there is none."""
+    base = root.joinpath(*module.split("."))
+    return next((file for file in (base / "__init__.py", base.with_suffix(".py")) if file.is_file()), None)
+
+
+def _parents(module: str) -> list[str]:
+    parts = module.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts))]
+
+
+@cache
+def _tree(root: Path, module: str) -> ast.Module:
+    path = _path(root, module)
+    try:
+        return ast.parse(path.read_bytes())
+    except SyntaxError as error:
+        raise CcsError(f"{path}, line {error.lineno}: not valid Python ({error.msg})") from None
+
+
+@cache
+def _imports(root: Path, module: str) -> frozenset[str]:
+    """Names that the module's import statements may load from its own top-level package, modules or not."""
+    is_package = _path(root, module).name == "__init__.py"
+    package = module.split(".") if is_package else module.split(".")[:-1]
+    names = set()
+    for node in ast.walk(_tree(root, module)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*above, node.module] if node.module else above)
+            names.add(source)
+            names.update(f"{source}.{alias.name}" for alias in node.names)
+    top = module.split(".")[0]
+    return frozenset(name for name in names if name.split(".")[0] == top)
+
+
+@cache
+def _module_digest(root: Path, module: str) -> str:
+    return hashlib.sha256(_canonical(_tree(root, module)).encode()).hexdigest()
+
+
+def _canonical(node: object) -> str:
+    """A syntax tree as text, without positions, empty fields and what `_is_ignored`.
+
+    `ast.dump` would do, but prints the same tree differently under different versions of Python.
+    """
+    if isinstance(node, ast.AST):
+        fields = ((name, value) for name, value in ast.iter_fields(node) if value is not None and value != [])
+        return f"{type(node).__name__}({','.join(f'{name}={_canonical(value)}' for name, value in fields)})"
+    if isinstance(node, list):
+        return f"[{','.join(_canonical(each) for each in node if not _is_ignored(each))}]"
+    return repr(node)
+
+
+def _is_ignored(node: object) -> bool:
+    """Docstrings and other bare strings; the version number, or else every release would compute everything anew."""
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return (
+        isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__version__"
+    )

@@ -1,0 +1,235 @@
+# What the rules share: the checked configuration, the data sets' videos in memory, and settings as flags.
+# Jobs of a cluster parse this file again, so nothing here may import what is slow to import.
+import functools
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+# The stages' `python` and `ccs` are those of this checkout, wherever the working directory and however it was called.
+sys.path.insert(0, workflow.basedir)
+os.environ.update(
+    PATH=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]),
+    PYTHONPATH=os.pathsep.join(filter(None, [workflow.basedir, os.environ.get("PYTHONPATH")])),
+)
+
+from ccs import config as configuration
+from ccs import datasets
+from ccs.provenance import stage_digest
+from ccs.stage import CcsError
+
+
+resource_scopes:
+    gpu="local",
+
+
+def explained(function):
+    """`function` with errors of the user's input as messages instead of tracebacks."""
+
+    @functools.wraps(function)
+    def explaining(*args):
+        try:
+            return function(*args)
+        except CcsError as error:
+            raise WorkflowError(str(error)) from None
+
+    return explaining
+
+
+config = explained(configuration.complete)(config)
+
+
+# -- videos ------------------------------------------------------------------------------------------------------------
+@functools.cache
+@explained
+def manifests(dataset):
+    """The data set's manifests by split number; every error in names and lists comes up here."""
+    settings = config["datasets"][dataset]
+    return {split: datasets.load(dataset, settings, split) for split in datasets.splits(settings)}
+
+
+@functools.cache
+@explained
+def shard_digests(dataset):
+    """A digest of the videos of each shard that has any."""
+    videos = {video.video: video for manifest in manifests(dataset).values() for video in manifest.videos}
+    first = next(iter(manifests(dataset).values()))
+    every = replace(first, videos=tuple(videos[name] for name in sorted(videos)))
+    return datasets.shard_digests(every, config["datasets"][dataset]["shards"])
+
+
+if not workflow.remote_exec:  # a cluster's job needs its own data set only, and has been checked before
+    for dataset in config["datasets"]:
+        shard_digests(dataset)
+
+
+wildcard_constraints:
+    dataset="|".join(config["datasets"]),
+    run="|".join(config["runs"]),
+    shard=r"\d{4}",
+    split=r"\d+",
+    seed=r"\d+",
+
+
+def shard_digest(wildcards):
+    digests = shard_digests(wildcards.dataset)
+    if wildcards.shard not in digests:
+        raise WorkflowError(f"dataset {wildcards.dataset} has no video in a shard {wildcards.shard}")
+    return digests[wildcards.shard]
+
+
+def shard_files(folder, suffix):
+    """A function for `input:`: the data set's files in `folder`, one per shard that has videos."""
+
+    def files(wildcards):
+        return [f"data/{wildcards.dataset}/{folder}/{shard}{suffix}" for shard in shard_digests(wildcards.dataset)]
+
+    return files
+
+
+def manifest_digest(wildcards):
+    """Changes with anything that manifest.csv holds."""
+    content = repr([(split, each.classes, each.videos) for split, each in manifests(wildcards.dataset).items()])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def split_digest(wildcards):
+    split = int(wildcards.split)
+    if split not in manifests(wildcards.dataset):
+        raise WorkflowError(f"dataset {wildcards.dataset} is not configured to have a split {split}")
+    return datasets.split_digest(manifests(wildcards.dataset)[split])
+
+
+def demo():
+    """The name of the data set that the pipeline renders, or None; the configuration allows one."""
+    return next((name for name, block in config["datasets"].items() if block["adapter"] == "demo"), None)
+
+
+def rendered_videos():
+    return [video.path for video in manifests(demo())[1].videos] if demo() else []
+
+
+def rendered_videos_of_shard(wildcards):
+    """The shard's videos where the pipeline renders them. Raw videos are no inputs: thousands of them are slow."""
+    if wildcards.dataset != demo():
+        return []
+    num_shards = config["datasets"][demo()]["shards"]
+    videos = manifests(demo())[1].videos
+    return [v.path for v in videos if datasets.shard_of(v.video, num_shards) == int(wildcards.shard)]
+
+
+# -- settings ----------------------------------------------------------------------------------------------------------
+# Snakemake compares the values of params without their names and order, so related settings make up one value.
+def flags(settings):
+    """{"short_side": 64} as "--short-side 64". A value keeps its text however the number was written."""
+    return " ".join(f"--{name.replace('_', '-')} {flag_value(value)}".rstrip() for name, value in settings.items())
+
+
+def flag_value(value):
+    if isinstance(value, list):
+        return " ".join(flag_value(each) for each in value)
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return shlex.quote(str(value))
+
+
+def quoted_json(value):
+    return shlex.quote(json.dumps(value, ensure_ascii=False))
+
+
+def dataset_settings(wildcards):
+    return quoted_json(config["datasets"][wildcards.dataset])
+
+
+def demo_settings(wildcards):
+    other = ("adapter", "shards", "val_fraction")
+    return flags({name: value for name, value in config["datasets"][demo()].items() if name not in other})
+
+
+def frames_settings(wildcards):
+    other = "short_side" if config["frames"]["size"] else "size"
+    return flags({name: value for name, value in config["frames"].items() if name != other})
+
+
+def run_settings(wildcards):
+    return flags(config["runs"][wildcards.run])
+
+
+def table_rows(wildcards):
+    return quoted_json(config["tables"]["table1"]["rows"])
+
+
+# A param that is a function of `input` or `threads` is left out when Snakemake looks for changed params: these do not
+# change what comes out.
+def directory_of_videos(wildcards, output):
+    return os.path.commonpath(output)
+
+
+def ffmpeg(wildcards, input):
+    return flag_value(config["ffmpeg"])
+
+
+def max_bad(wildcards, input):
+    """How many videos of one shard may be bad before it is clear that the data set has too many."""
+    videos = {video.video for manifest in manifests(wildcards.dataset).values() for video in manifest.videos}
+    return int(config["max_bad_fraction"] * len(videos))
+
+
+def loader_workers(wildcards, threads):
+    return threads if threads > 1 else 0
+
+
+def provenance(wildcards, input):
+    """All that the shards depend on: training that was interrupted goes on only if none of it has changed."""
+    stages = ("ccs.datasets.demo", "ccs.frames", "ccs.flow", "ccs.shards", "ccs.train")
+    block = config["datasets"][wildcards.dataset]
+    content = [shard_digests(wildcards.dataset), block, config["frames"], config["flow"], *map(stage_digest, stages)]
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+
+
+# -- the machine -------------------------------------------------------------------------------------------------------
+@functools.cache
+def has_gpu():
+    """Whether this machine has a GPU that it may use."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1") or not shutil.which("nvidia-smi"):
+        return False
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    return "GPU" in listed.stdout
+
+
+def num_gpus(wildcards):
+    """Of a training job. A cluster is taken to have them."""
+    return int(workflow.remote_exec or workflow.non_local_exec or has_gpu())
+
+
+def flow_gpus(wildcards):
+    return num_gpus(wildcards) if config["flow"]["backend"] == "opencv-cuda" else 0
+
+
+def train_threads(wildcards):
+    return 8 if num_gpus(wildcards) else 1
+
+
+# -- targets -----------------------------------------------------------------------------------------------------------
+def scores_of_table(table):
+    """The scores files of every run that the table shows."""
+    return [
+        f"results/runs/{dataset}/split{split}/{run}/seed{seed}/scores.h5"
+        for dataset, settings in config["datasets"].items()
+        for split in datasets.splits(settings)
+        for run in config["tables"][table]["rows"]
+        for seed in config["seeds"]
+    ]

@@ -1,0 +1,22 @@
+rule flow:
+    input:
+        frames="data/{dataset}/frames/{shard}.h5",
+    output:
+        flow="data/{dataset}/flow/{shard}.h5",
+    log:
+        "logs/{dataset}/flow/{shard}.log",
+    conda:
+        "../../envs/ccs.yaml"
+    threads: 4
+    resources:
+        gpu=flow_gpus,
+    params:
+        settings=flags(config["flow"]),
+        code=stage_digest("ccs.flow"),
+    shell:
+        "python -m ccs.flow"
+        " --frames {input.frames}"
+        " --output {output.flow}"
+        " --workers {threads}"
+        " {params.settings}"
+        " > {log} 2>&1"

@@ -1,0 +1,37 @@
+# The list of bad videos is ancient: it says nothing that the shards do not, but it must be there, and not too long,
+# before anything is trained.
+rule train:
+    input:
+        manifest=ancient("data/{dataset}/manifest.csv"),
+        quarantine=ancient("data/{dataset}/quarantine.csv"),
+        shards=shard_files("shards", ".h5"),
+    output:
+        checkpoint="results/runs/{dataset}/split{split}/{run}/seed{seed}/checkpoint.pt",
+        history="results/runs/{dataset}/split{split}/{run}/seed{seed}/history.csv",
+    log:
+        "logs/{dataset}/split{split}/{run}/seed{seed}/train.log",
+    conda:
+        "../../envs/ccs.yaml"
+    threads: train_threads
+    resources:
+        gpu=num_gpus,
+    params:
+        videos=split_digest,
+        settings=run_settings,
+        provenance=provenance,
+        workers=loader_workers,
+        code=stage_digest("ccs.train"),
+    shell:
+        "python -m ccs.train"
+        " --manifest {input.manifest}"
+        " --split {wildcards.split}"
+        " --shards {input.shards}"
+        " --quarantine {input.quarantine}"
+        " --run {wildcards.run}"
+        " --seed {wildcards.seed}"
+        " --workers {params.workers}"
+        " --provenance {params.provenance}"
+        " --checkpoint {output.checkpoint}"
+        " --history {output.history}"
+        " {params.settings}"
+        " > {log} 2>&1"
