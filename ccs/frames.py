@@ -1,0 +1,153 @@
+"""Frames: the videos of one shard in, their frames as JPEG in one HDF5 file out; between the manifest and the flow.
+
+    python -m ccs.frames --manifest data/D/manifest.csv --shard 0003 --output data/D/frames/0003.h5 \
+        --quarantine data/D/frames/0003.quarantine.csv --workers 4 --short-side 256 --quality 95
+
+What is decoded and how, and when a video is bad, is told in `ccs.decode`. The frames are stored as `video` (the ids
+of the good videos, sorted) and `frames/{index:06d}` with `jpeg` (uint8, all JPEG files of the video end to end),
+`offset` (int64, T+1) and the attributes video, height, width and fps (nominal). The same videos, settings and ffmpeg
+give the same bytes, whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+
+import h5py
+
+import ccs
+from ccs.decode import BadVideo, Clip, Ffmpeg, FramesSettings, Video, check_ffmpeg, extract, find_ffmpeg
+from ccs.stage import CcsError, add_settings, atomic, progress, run, settings_from
+
+
+def read_shard(manifest: str, shard: str) -> tuple[str, list[Video]]:
+    """The name of the manifest's dataset and the videos of one shard, sorted by id."""
+    csv.field_size_limit(2**31 - 1)  # the list of classes is one field
+    try:
+        with open(manifest, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        videos = [Video(row["video"], row["path"]) for row in rows if int(row["shard"]) == int(shard)]
+    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
+        raise CcsError(
+            f"{manifest}: expected a manifest with columns video, path and shard and a shard number {shard!r}, "
+            f"found {type(error).__name__}: {error}: write it with `python -m ccs.datasets`"
+        ) from error
+    return (rows[0].get("dataset") or "" if rows else ""), sorted(videos)
+
+
+def write_shard(file: h5py.File, clips: Iterator[tuple[str, Clip]]) -> None:
+    """Write clips, sorted by id, as `video` (ids) and `frames/{index:06d}/{jpeg,offset}`."""
+    ids = []
+    group = file.create_group("frames")
+    for video, clip in clips:
+        entry = group.create_group(f"{len(ids):06d}")
+        entry.create_dataset("jpeg", data=clip.jpeg, track_times=False)
+        entry.create_dataset("offset", data=clip.offset, track_times=False)
+        entry.attrs.update(video=video, height=clip.height, width=clip.width, fps=clip.fps)
+        ids.append(video)
+    file.create_dataset("video", data=ids, shape=(len(ids),), dtype=h5py.string_dtype(), track_times=False)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the stage; see the module's docstring. Raises `CcsError`."""
+    parser = argparse.ArgumentParser(prog="ccs frames", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--manifest", required=True, help="the dataset's manifest.csv")
+    parser.add_argument("--shard", required=True, help="which shard of it, such as 0003")
+    parser.add_argument("--output", required=True, help="the shard's frames, HDF5")
+    parser.add_argument("--quarantine", required=True, help="the shard's bad videos, CSV: video, path, stage, reason")
+    parser.add_argument("--workers", type=int, default=1, help="videos decoded at a time (default: 1)")
+    parser.add_argument(
+        "--ffmpeg",
+        type=lambda text: None if text.lower() in ("", "none") else text,
+        help="path of ffmpeg, or none (default): the one on the PATH or imageio-ffmpeg's",
+    )
+    parser.add_argument("--max-bad", type=int, help="stop as soon as more videos than this are bad (default: never)")
+    add_settings(parser, FramesSettings)
+    args = parser.parse_args(argv)
+    settings = settings_from(args, FramesSettings)
+    if args.workers < 1:
+        raise CcsError(f"workers is {args.workers}: expected at least 1")
+    dataset, videos = read_shard(args.manifest, args.shard)
+    tool = check_ffmpeg(find_ffmpeg(args.ffmpeg))
+    with _ends_on_sigterm():
+        try:
+            _run(args, settings, dataset, videos, tool)
+        except (OSError, RuntimeError) as error:  # h5py raises either when a disk is full
+            raise CcsError(
+                f"{args.output}: cannot write it or {args.quarantine}: {error}: check the free space and "
+                "the permissions there"
+            ) from error
+
+
+def _run(args: argparse.Namespace, settings: FramesSettings, dataset: str, videos: list[Video], tool: Ffmpeg) -> None:
+    bad: list[tuple[Video, str]] = []
+    num_frames = 0
+    with (
+        atomic(args.quarantine) as quarantine,
+        atomic(args.output) as output,
+        h5py.File(output, "w") as file,
+        closing(extract(videos, settings, tool, args.workers)) as decoded,
+        progress(total=len(videos), desc=f"frames {args.shard}", unit="video") as bar,
+    ):
+
+        def good() -> Iterator[tuple[str, Clip]]:
+            nonlocal num_frames
+            for video, clip in decoded:
+                if isinstance(clip, BadVideo):
+                    bad.append((video, " ".join(str(clip).split())))
+                    bar.write(f"ccs: frames: bad video {video.video} ({video.path}): {bad[-1][1]}", file=sys.stderr)
+                    _check_allowance(bad, args.max_bad)
+                else:
+                    if clip.note:
+                        bar.write(f"ccs: frames: {video.video} ({video.path}): {clip.note}", file=sys.stderr)
+                    yield video.video, clip
+                    num_frames += len(clip.offset) - 1
+                bar.set_postfix_str(f"{num_frames / max(bar.format_dict['elapsed'], 1e-3):.0f} frames/s", refresh=False)
+                bar.update()
+
+        file.attrs.update(ccs=ccs.__version__, dataset=dataset, ffmpeg=tool.version)
+        file.attrs["settings"] = json.dumps(asdict(settings), sort_keys=True)
+        write_shard(file, good())
+        with open(quarantine, "w", encoding="utf-8", newline="") as part:
+            rows = csv.writer(part, lineterminator="\n")
+            rows.writerow(["video", "path", "stage", "reason"])
+            rows.writerows([*video, "frames", reason] for video, reason in bad)
+    print(
+        f"ccs: frames: shard {args.shard}: {len(videos) - len(bad)} videos, {num_frames} frames, {len(bad)} bad",
+        file=sys.stderr,
+    )
+
+
+def _check_allowance(bad: list[tuple[Video, str]], max_bad: int | None) -> None:
+    if max_bad is None or len(bad) <= max_bad:
+        return
+    listed = "\n".join(f"  {video.path}: {reason}" for video, reason in bad[:5])
+    raise CcsError(
+        f"more than {max_bad} bad videos in this shard, the first:\n{listed}\nRepair, replace or remove them "
+        "(and their lines in the lists), or raise max_bad_fraction in the configuration"
+    )
+
+
+@contextmanager
+def _ends_on_sigterm() -> Iterator[None]:
+    """Within, SIGTERM is an ordinary exit, which ends every ffmpeg and removes what is half written."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    run(main)

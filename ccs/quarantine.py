@@ -1,0 +1,91 @@
+"""Quarantine: the bad videos of every shard in, the dataset's quarantine.csv out; too many of them end the run.
+
+    python -m ccs.quarantine --manifest data/D/manifest.csv --parts data/D/frames/*.quarantine.csv \
+        --max-bad-fraction 0.01 --output data/D/quarantine.csv
+
+Both sides have the columns video, path, stage (which found it bad) and reason. Evaluation counts a quarantined test
+video as an error, so a dataset that silently lost videos would silently change what its accuracy means.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ccs.stage import CcsError, atomic, run
+
+COLUMNS = ("video", "path", "stage", "reason")
+
+
+class Bad(NamedTuple):
+    """A video that was set aside, by which stage and why."""
+
+    video: str
+    path: str
+    stage: str
+    reason: str
+
+
+def read_table(path: str, columns: Sequence[str], remedy: str) -> list[tuple[str, ...]]:
+    """These columns of every row of a CSV file; raises `CcsError` with `remedy` where it is missing or lacks one."""
+    csv.field_size_limit(2**31 - 1)  # a manifest's list of classes is one field
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file)
+            if absent := [name for name in columns if name not in (rows.fieldnames or ())]:
+                raise ValueError(f"no column {absent[0]}")
+            return [tuple(row[name] or "" for name in columns) for row in rows]
+    except (OSError, ValueError, csv.Error) as error:
+        raise CcsError(f"{path}: expected a table with the columns {', '.join(columns)}: {error}: {remedy}") from error
+
+
+def check(bad: Sequence[Bad], num_videos: int, max_bad_fraction: float, where: str) -> None:
+    """Raise `CcsError` where more than `max_bad_fraction` (0 to 1) of `num_videos` are bad."""
+    if len(bad) <= max_bad_fraction * num_videos:
+        return
+    first = "\n".join(f"  {video.path} ({video.stage}): {video.reason}" for video in bad[:5])
+    raise CcsError(
+        f"{where}: {len(bad)} of {num_videos} videos are bad, a share of {len(bad) / num_videos:.3g}; "
+        f"max_bad_fraction allows {max_bad_fraction:g}. The first:\n{first}\n"
+        "Repair, replace or remove these files (and their lines in the lists), or raise max_bad_fraction in the "
+        "configuration; bad videos of the test split count as errors"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the stage; see the module's docstring. Raises `CcsError`."""
+    parser = argparse.ArgumentParser(prog="ccs quarantine", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--manifest", required=True, help="the dataset's manifest.csv")
+    parser.add_argument("--parts", required=True, nargs="*", help="the shards' quarantine tables")
+    parser.add_argument("--max-bad-fraction", type=float, default=0.01, help="of all videos, 0 to 1 (default: 0.01)")
+    parser.add_argument("--output", required=True, help="the dataset's quarantine.csv, sorted by id")
+    args = parser.parse_args(argv)
+    if not 0 <= args.max_bad_fraction <= 1:
+        raise CcsError(f"max_bad_fraction is {args.max_bad_fraction!r}: expected a share from 0 to 1")
+    known = {video for (video,) in read_table(args.manifest, ["video"], "write it with `python -m ccs.datasets`")}
+    bad: dict[str, Bad] = {}
+    for part in args.parts:
+        for row in read_table(part, COLUMNS, "run the shard's frames stage again"):
+            found = Bad(*row)
+            if found.video not in known:
+                raise CcsError(
+                    f"{part}: {found.video} is not in {args.manifest}: the manifest has changed since; run the shard's "
+                    "frames stage again"
+                )
+            bad.setdefault(found.video, found)
+    ordered = [bad[video] for video in sorted(bad)]
+    for video in ordered:
+        print(f"ccs: quarantine: {video.video} ({video.path}), {video.stage}: {video.reason}", file=sys.stderr)
+    check(ordered, len(known), args.max_bad_fraction, args.output)
+    with atomic(args.output) as part, open(part, "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(COLUMNS)
+        table.writerows(ordered)
+    print(f"ccs: quarantine: {len(ordered)} of {len(known)} videos are bad", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run(main)
