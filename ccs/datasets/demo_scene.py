@@ -16,17 +16,36 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ccs.datasets import demo_drawing as art
-from ccs.datasets.demo_drawing import Canvas, Colour, Figure, Point
+from ccs.datasets import demo_figures as body
+from ccs.datasets import demo_things as things
+from ccs.datasets.demo_drawing import Canvas, Colour, Point, mix, shade, toward
+from ccs.datasets.demo_figures import Figure
 from ccs.datasets.demo_rooms import FAMILIES, Place, texture
 
 BACKWARDS = {"lower": "raise", "pull": "push", "stand": "sit"}  # class -> the class whose clips it plays backwards
-HELD = {
+THINGS = {
     "drink": ("glass", "bottle"),
-    "eat": ("apple", "burger", "banana"),
+    "eat": ("apple", "banana"),
     "smoke": ("cigarette",),
     "sing": ("microphone",),
+    "raise": ("barbell", "crate", "parcel"),
+    "push": ("crate", "parcel"),
+    "sit": ("padded", "wooden"),  # chairs
 }
+_THING_COLOURS = {  # hue from and to, saturation, value
+    "glass": (0.07, 0.11, 0.95, 1.0),
+    "bottle": (0.32, 0.4, 0.85, 0.75),
+    "apple": (-0.03, 0.01, 0.88, 0.95),
+    "banana": (0.13, 0.15, 0.85, 1.0),
+    "cigarette": (0.1, 0.15, 0.03, 1.0),
+    "microphone": (0.6, 1.0, 0.3, 0.25),
+    "barbell": (0.0, 1.0, 0.75, 0.9),
+    "crate": (0.06, 0.11, 0.55, 0.65),
+    "parcel": (0.06, 0.11, 0.5, 0.75),
+    "padded": (0.0, 1.0, 0.45, 0.75),
+    "wooden": (0.05, 0.11, 0.6, 0.85),
+}
+TO_MOUTH = ("drink", "eat", "smoke", "sing")
 FABRICS = {"train": ("plain", "hoops", "checks", "badge"), "test": ("pinstripes", "dots", "sash", "yoke")}
 SUPERSAMPLING = 2
 _MARGIN = 0.12  # of the background beyond each edge of the frame, in frame heights
@@ -73,32 +92,31 @@ def _colour(hue: float, saturation: float, value: float) -> Colour:
     return tuple(round(255 * channel) for channel in colorsys.hsv_to_rgb(hue % 1.0, saturation, value))
 
 
-def _hue(rng: np.random.Generator, split: str) -> float:
+def _hue(rng: np.random.Generator, split: str, turn: int) -> float:
     """A hue of the split's own: train and test alternate in twelve sectors of the colour circle."""
-    sector = 2 * int(rng.integers(6)) + (split == "test")
-    return (sector + rng.uniform(0.1, 0.9)) / 12
+    return (2 * (turn % 6) + (split == "test") + rng.uniform(0.1, 0.9)) / 12
 
 
 def draw_figure(seed: int, split: str, index: int) -> Figure:
     """The figure of every class's video number `index`: knowing the figure says nothing about the class."""
     rng = _stream(seed, "figure", split, index)
     tone = rng.uniform()
-    skin = art.mix((246, 208, 176), (112, 68, 44), tone)
+    skin = mix((246, 208, 176), (112, 68, 44), tone)
     hairs = ((38, 28, 24), (72, 46, 30), (120, 76, 40), (196, 152, 82), (150, 70, 36), (150, 148, 150))
-    shirt = _hue(rng, split)
+    shirt = _hue(rng, split, index)
     bright = rng.uniform(0.55, 0.95)
     return Figure(
         skin=skin,
-        hair=art.shade(hairs[int(rng.integers(len(hairs) - 2 * (tone > 0.6)))], rng.uniform(0.85, 1.1)),
+        hair=shade(hairs[int(rng.integers(len(hairs) - 2 * (tone > 0.6)))], rng.uniform(0.85, 1.1)),
         hair_style=("short", "long", "bun", "curly", "cap")[int(rng.integers(5))],
         beard=bool(rng.uniform() < 0.22),
         glasses=bool(rng.uniform() < 0.25),
-        shirt=_colour(shirt, rng.uniform(0.5, 0.85), bright),
+        shirt=_colour(shirt, rng.uniform(0.3, 0.6), bright),
         accent=_colour(shirt + 0.5, rng.uniform(0.1, 0.5), 0.97) if bright < 0.8 else _colour(shirt, 0.8, 0.42),
         fabric=FABRICS[split][int(rng.integers(len(FABRICS[split])))],
         long_sleeves=bool(rng.uniform() < 0.5),
-        trousers=_colour(_hue(rng, split), rng.uniform(0.2, 0.6), rng.uniform(0.28, 0.5)),
-        shoes=_colour(_hue(rng, split), rng.uniform(0.0, 0.8), rng.uniform(0.2, 0.9)),
+        trousers=_colour(_hue(rng, split, int(rng.integers(6))), rng.uniform(0.2, 0.6), rng.uniform(0.28, 0.5)),
+        shoes=_colour(_hue(rng, split, int(rng.integers(6))), rng.uniform(0.0, 0.8), rng.uniform(0.2, 0.9)),
         build=rng.uniform(0.9, 1.14),
         head=rng.uniform(0.95, 1.06),
     )
@@ -111,8 +129,8 @@ def draw_place(seed: int, split: str, index: int) -> Place:
     family = FAMILIES[split][int(rng.integers(len(FAMILIES[split])))]
     return Place(
         family=family,
-        wall=_colour(hue, rng.uniform(0.05, 0.25), value),
-        second=_colour(hue + rng.uniform(-0.1, 0.1), rng.uniform(0.1, 0.35), value * rng.uniform(0.74, 0.88)),
+        wall=_colour(hue, rng.uniform(0.04, 0.18), value),
+        second=_colour(hue + rng.uniform(-0.1, 0.1), rng.uniform(0.08, 0.25), value * rng.uniform(0.74, 0.88)),
         floor=_colour(rng.uniform(0.02, 0.14), rng.uniform(0.1, 0.4), rng.uniform(0.4, 0.7)),
         grain=rng.uniform(8.0, 14.0),
         seed=int(rng.integers(2**31)),
@@ -123,11 +141,11 @@ def draw_scene(seed: int, split: str, class_name: str, index: int, num_frames: i
     """Everything that is random in a video."""
     rng = _stream(seed, "scene", split, class_name, index)
     action = BACKWARDS.get(class_name, class_name)
-    near = action in HELD
-    things = HELD.get(action) or {"raise": ("barbell", "crate", "parcel"), "push": ("crate", "parcel")}.get(action)
-    thing = (things or ("padded", "wooden"))[index % len(things or "ab")]
+    near = action in TO_MOUTH
+    kinds = THINGS[action]
+    thing = kinds[(index if near else index // 2) % len(kinds)]
     gain, warmth = rng.uniform(88, 108), rng.uniform(-6, 6)
-    shake = np.cumsum(rng.normal(0, 0.004, (num_frames, 2)), 0) + rng.normal(0, 0.003, (num_frames, 2))
+    shake = np.cumsum(rng.normal(0, 0.003, (num_frames, 2)), 0) + rng.normal(0, 0.002, (num_frames, 2))
     shake -= shake.mean(0)
     angle, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0.01, 0.04)
     return Scene(
@@ -155,18 +173,8 @@ def draw_scene(seed: int, split: str, class_name: str, index: int, num_frames: i
 
 
 def _thing_colour(rng: np.random.Generator, thing: str) -> Colour:
-    pick, value = rng.uniform(), rng.uniform(0.75, 1.0)
-    hue, saturation = {
-        "glass": ((0.09, 0.95), (0.02, 0.85), (0.07, 0.8))[int(pick * 3)],
-        "bottle": ((0.36, 0.75), (0.6, 0.7), (0.07, 0.75))[int(pick * 3)],
-        "apple": ((0.0, 0.85), (0.99, 0.8), (0.25, 0.75))[int(pick * 3)],
-        "banana": (0.14, 0.85),
-        "microphone": (0.6 + 0.4 * pick, 0.3),
-        "barbell": (pick, 0.75),
-    }.get(thing, (0.06 + 0.05 * pick, 0.55))
-    return _colour(
-        hue, saturation, {"microphone": 0.28, "bottle": 0.75, "crate": 0.72, "parcel": 0.72}.get(thing, 1) * value
-    )
+    low, high, saturation, value = _THING_COLOURS[thing]
+    return _colour(rng.uniform(low, high), saturation, value * rng.uniform(0.85, 1.0))
 
 
 def moments(scene: Scene, class_name: str, num_frames: int) -> list[Moment]:
@@ -174,7 +182,7 @@ def moments(scene: Scene, class_name: str, num_frames: int) -> list[Moment]:
     forward = []
     for t in range(num_frames):
         time = t / (num_frames - 1)
-        if scene.action in HELD:
+        if scene.action in TO_MOUTH:
             # to the mouth and back once, with a rest at the mouth
             turn = 0.5 - 0.5 * np.cos(2 * np.pi * (time * (1.15 - 0.3 * scene.ease) + scene.start))
             progress = scene.extent * (1.25 * turn - 0.25 * turn**2)
@@ -190,7 +198,7 @@ def frames(scene: Scene, shown: list[Moment], height: int, width: int) -> np.nda
     """Draw the moments: (T, H, W, 3) uint8 RGB."""
     tall, wide = height * SUPERSAMPLING, width * SUPERSAMPLING
     margin = round(_MARGIN * tall)
-    near = scene.action in HELD
+    near = scene.action in TO_MOUTH
     # the floor's line is a share of the frame's height, whatever the margin
     floor = None if near else (scene.floor * tall + margin) / (tall + 2 * margin)
     wall = texture(scene.place, tall + 2 * margin, wide + 2 * margin, floor)
@@ -213,7 +221,7 @@ def _bend(start: Point, end: Point, first: float, second: float, side: int) -> P
     dx, dy = end[0] - start[0], end[1] - start[1]
     distance = min(max(float(np.hypot(dx, dy)), 1e-6), 0.999 * (first + second))
     cosine = (first**2 + distance**2 - second**2) / (2 * first * distance)
-    return art.toward(start, float(np.arctan2(dy, dx)) + side * float(np.arccos(np.clip(cosine, -1, 1))), first)
+    return toward(start, float(np.arctan2(dy, dx)) + side * float(np.arccos(np.clip(cosine, -1, 1))), first)
 
 
 def _foreshortened(start: Point, end: Point, length: float, out: Point) -> Point:
@@ -231,22 +239,20 @@ def _to_mouth(image: np.ndarray, scene: Scene, progress: float, at: Point) -> No
     sway = 0.006 * np.sin(scene.sway + 3 * progress)
     face = (0.0 + sway, -0.64 - 0.012 * progress)
     tilt = 0.06 * np.sin(scene.sway) - 0.05 * progress
-    mouth = art.toward(face, np.pi / 2 + tilt, 0.54 * figure.head)
+    mouth = toward(face, np.pi / 2 + tilt, 0.54 * figure.head)
     neck, hip = (0.0, -0.43), (0.0, 0.12)
     shoulder = 0.235 * build
-    art.hair_behind(canvas, figure, face, tilt)
+    body.hair_behind(canvas, figure, face, tilt)
     other = (-shoulder, -0.36)
-    art.arm(canvas, figure, other, (-0.32 * build, -0.1), (-0.3 * build, 0.15), size, 0.92)
-    canvas.solid([[(0, -0.52, 0.075), (0, -0.38, 0.085)]], art.shade(figure.skin, 0.9))
+    body.arm(canvas, figure, other, (-0.32 * build, -0.1), (-0.3 * build, 0.15), size, 0.92)
+    canvas.solid([[(0, -0.52, 0.075), (0, -0.38, 0.085)]], shade(figure.skin, 0.9))
     torso = [(-shoulder, -0.35, 0.07), (shoulder, -0.35, 0.07), (-0.11, -0.39, 0.06), (0.11, -0.39, 0.06)]
     torso += [(-0.19 * build, 0.05, 0.08), (0.19 * build, 0.05, 0.08)]
-    art.shirt(canvas, figure, torso, neck, hip, 0.36)
-    canvas.solid(
-        [[(-0.055, -0.425, 0.03), (0.055, -0.425, 0.03), (0, -0.37, 0.03)]], art.shade(figure.skin, 0.93), False
-    )
-    art.head_front(canvas, figure, face, tilt, min(1.0, max(0.0, 2 * progress - 0.9)))
+    body.shirt(canvas, figure, torso, neck, hip, 0.36)
+    canvas.solid([[(-0.055, -0.425, 0.03), (0.055, -0.425, 0.03), (0, -0.37, 0.03)]], shade(figure.skin, 0.93), False)
+    body.head_front(canvas, figure, face, tilt, min(1.0, max(0.0, 2 * progress - 0.9)))
     # the hand's way bulges outwards; the held thing turns from upright to the mouth
-    rest, close = (0.36, -0.13), (mouth[0] + 0.12, mouth[1] + 0.115)
+    rest, close = (0.37, -0.17), (mouth[0] + 0.145, mouth[1] + 0.14)
     wrist = (
         rest[0] + (close[0] - rest[0]) * progress + 0.05 * np.sin(np.pi * progress),
         rest[1] + (close[1] - rest[1]) * progress,
@@ -256,12 +262,12 @@ def _to_mouth(image: np.ndarray, scene: Scene, progress: float, at: Point) -> No
     angle = upright + (aimed - upright) * progress
     top = (shoulder, -0.34)
     elbow = _foreshortened(top, wrist, 0.5, (0.55, 0.84))
-    art.arm(canvas, figure, top, elbow, wrist, size, 1.0)
-    palm = art.toward(wrist, angle, 0.0)
-    art.hand(canvas, figure, palm, size * 1.05)
+    body.arm(canvas, figure, top, elbow, wrist, size, 1.0)
+    palm = toward(wrist, angle, 0.0)
+    body.hand(canvas, figure, palm, size * 1.05)
     grip = palm[0] + 0.012 * np.cos(angle), palm[1] + 0.012 * np.sin(angle)
-    art.held(canvas, scene.thing, scene.thing_colour, grip, angle, 0.135 * scene.thing_size)
-    art.fingers(canvas, figure, palm, angle, size)
+    things.held(canvas, scene.thing, scene.thing_colour, grip, angle, 0.19 * scene.thing_size)
+    body.fingers(canvas, figure, palm, angle, size, 2 if scene.thing == "cigarette" else 4)
 
 
 def _raise(image: np.ndarray, scene: Scene, progress: float, at: Point) -> None:
@@ -275,64 +281,64 @@ def _raise(image: np.ndarray, scene: Scene, progress: float, at: Point) -> None:
     for side in (-1, 1):
         foot = (side * 0.1 * build, -0.045)
         knee = (side * 0.1 * build, -0.2 + 0.4 * dip)
-        art.shoe(canvas, figure, foot, side * 0.02, size, 1.0)
-        art.leg(canvas, figure, (side * 0.06 * build, hip), knee, foot, size, 0.95)
-    canvas.solid([[(0, chest - 0.09, 0.035), (0, chest - 0.02, 0.04)]], art.shade(figure.skin, 0.9))
+        body.shoe(canvas, figure, foot, side * 0.02, size, 1.0)
+        body.leg(canvas, figure, (side * 0.06 * build, hip), knee, foot, size, 0.95)
+    canvas.solid([[(0, chest - 0.09, 0.035), (0, chest - 0.02, 0.04)]], shade(figure.skin, 0.9))
     shoulder = 0.115 * build
     face = (0.0, chest - 0.145)
-    art.hair_behind(canvas, figure, face, 0.0)
+    body.hair_behind(canvas, figure, face, 0.0)
     torso = [
         (-shoulder, chest, 0.035),
         (shoulder, chest, 0.035),
         (-0.075 * build, hip, 0.05),
         (0.075 * build, hip, 0.05),
     ]
-    art.shirt(canvas, figure, torso, (0.0, chest - 0.04), (0.0, hip + 0.05), 0.2)
-    art.head_front(canvas, figure, face, 0.0, 0.3)
-    reach = 0.16 if scene.thing == "barbell" else 0.15 * scene.thing_size
+    body.shirt(canvas, figure, torso, (0.0, chest - 0.04), (0.0, hip + 0.05), 0.2)
+    body.head_front(canvas, figure, face, 0.0, 0.3)
+    reach = 0.16 if scene.thing == "barbell" else 0.16 * scene.thing_size
     low, high = hip + 0.02, chest - (0.30 if scene.thing == "barbell" else 0.27)
     level = low + (high - low) * (0.02 + 0.94 * scene.extent * progress)
     if scene.thing == "barbell":
-        art.barbell(canvas, (0.0, level), 0.40 * scene.thing_size, 0.085, scene.thing_colour)
+        things.barbell(canvas, (0.0, level), 0.40 * scene.thing_size, 0.085, scene.thing_colour)
     else:
         tall = 0.17 * scene.thing_size
-        art.box(canvas, (-reach, level - tall * 0.55), 2 * reach, tall, scene.thing_colour, scene.thing)
+        things.box(canvas, (-reach, level - tall * 0.55), 2 * reach, tall, scene.thing_colour, scene.thing)
     for side in (-1, 1):
         top, wrist = (side * shoulder, chest), (side * reach, level)
         elbow = _foreshortened(top, wrist, 0.32, (side * 0.75, 0.66))
-        art.arm(canvas, figure, top, elbow, wrist, size, 1.0)
-        art.hand(canvas, figure, wrist, size * 1.1)
+        body.arm(canvas, figure, top, elbow, wrist, size, 1.0)
+        body.hand(canvas, figure, wrist, size * 1.1)
 
 
 def _push(image: np.ndarray, scene: Scene, progress: float, at: Point) -> None:
     """From the side: the figure walks behind a crate and straightens its arms."""
     canvas = Canvas(image, (at[0] * 0.5, 0.93 + at[1]), scene.zoom, scene.mirror, scene.light)
     figure = scene.figure._replace(head=0.076 * scene.figure.head)
-    size, travel = 0.14, 0.34 * scene.extent
+    size, travel = 0.14, 0.20 * scene.extent
     walked = travel * progress
     x = -0.46 + walked
     canvas.shadow(x + 0.25, 0.42)
-    lean = 0.62 + 0.16 * progress
+    lean = 0.35 + 0.6 * scene.extent * progress  # into the load, which lowers the head
     hip = (x, -0.385)
     chest = (hip[0] + 0.25 * np.sin(lean), hip[1] - 0.25 * np.cos(lean))
-    face = (chest[0] + 0.105, chest[1] - 0.10)
+    face = toward(chest, 0.9 * lean + 0.1 - np.pi / 2, 0.145)
     grip = (chest[0] + 0.12 + 0.11 * progress, -0.40)
     tall, wide = 0.44, 0.36 * scene.thing_size
-    art.box(canvas, (grip[0] + 0.02, -tall), wide, tall, scene.thing_colour, scene.thing)
+    things.box(canvas, (grip[0] + 0.02, -tall), wide, tall, scene.thing_colour, scene.thing)
     feet = _steps(walked, scene.sway)
     for k, dim in ((1, 0.72), (0, 1.0)):
         foot = (x - 0.06 + feet[k][0], -0.045 - feet[k][1])
         knee = _bend(hip, foot, 0.19, 0.185, -1)
         if k == 1:
             _side_arm(canvas, figure, chest, (grip[0], grip[1] - 0.03), size, dim)
-        art.shoe(canvas, figure, foot, 0.05, size, dim)
-        art.leg(canvas, figure, hip, knee, foot, size, dim)
+        body.shoe(canvas, figure, foot, 0.05, size, dim)
+        body.leg(canvas, figure, hip, knee, foot, size, dim)
     build = figure.build
-    art.shirt(canvas, figure, [(*chest, 0.062 * build), (*hip, 0.058 * build)], chest, hip, 0.16)
+    body.shirt(canvas, figure, [(*chest, 0.062 * build), (*hip, 0.058 * build)], chest, hip, 0.16)
     canvas.solid(
         [[(chest[0] + 0.03, chest[1] - 0.03, 0.036), (face[0] - 0.02, face[1] + 0.04, 0.034)]], figure.skin, False
     )
-    art.head_side(canvas, figure, face, 0.12)
+    body.head_side(canvas, figure, face, 0.3 * lean)
     _side_arm(canvas, figure, chest, (grip[0], grip[1] + 0.03), size, 1.0)
 
 
@@ -351,8 +357,8 @@ def _steps(walked: float, phase: float) -> tuple[Point, Point]:
 
 def _side_arm(canvas: Canvas, figure: Figure, shoulder: Point, wrist: Point, size: float, dim: float) -> None:
     elbow = _bend(shoulder, wrist, 0.145, 0.14, 1)
-    art.arm(canvas, figure, shoulder, elbow, wrist, size, dim)
-    art.hand(canvas, figure, wrist, size * 1.1, dim)
+    body.arm(canvas, figure, shoulder, elbow, wrist, size, dim)
+    body.hand(canvas, figure, wrist, size * 1.1, dim)
 
 
 def _sit(image: np.ndarray, scene: Scene, progress: float, at: Point) -> None:
@@ -362,7 +368,7 @@ def _sit(image: np.ndarray, scene: Scene, progress: float, at: Point) -> None:
     size = 0.15
     canvas.shadow(-0.06, 0.30)
     seat = -0.245
-    art.chair(canvas, -0.31, -0.06, seat, 0.0, scene.thing_colour, scene.thing)
+    things.chair(canvas, -0.31, -0.06, seat, 0.0, scene.thing_colour, scene.thing)
     ankle = (0.03, -0.045)
     # stands upright over its feet, sits back on the seat, and leans forward between the two
     hip = (0.015 - 0.20 * progress, -0.43 + (seat + 0.43 - 0.065) * progress)
@@ -378,13 +384,13 @@ def _sit(image: np.ndarray, scene: Scene, progress: float, at: Point) -> None:
         foot = (ankle[0] + offset, ankle[1] - 0.4 * offset)
         if dim < 1:
             _side_arm(canvas, figure, chest, (wrist[0] + 0.03, wrist[1]), size, dim)
-        art.shoe(canvas, figure, foot, 0.055, size, dim)
-        art.leg(canvas, figure, hip, (knee[0] + offset, knee[1] - 0.4 * offset), foot, size, dim)
+        body.shoe(canvas, figure, foot, 0.055, size, dim)
+        body.leg(canvas, figure, hip, (knee[0] + offset, knee[1] - 0.4 * offset), foot, size, dim)
     build = figure.build
-    art.shirt(canvas, figure, [(*chest, 0.064 * build), (*hip, 0.062 * build)], chest, hip, 0.17)
+    body.shirt(canvas, figure, [(*chest, 0.064 * build), (*hip, 0.062 * build)], chest, hip, 0.17)
     canvas.solid([[(chest[0], chest[1] - 0.03, 0.04), (face[0] - 0.015, face[1] + 0.05, 0.036)]], figure.skin, False)
-    art.head_side(canvas, figure, face, 0.3 * lean)
+    body.head_side(canvas, figure, face, 0.3 * lean)
     _side_arm(canvas, figure, chest, wrist, size, 1.0)
 
 
-_PAINTERS = {**dict.fromkeys(HELD, _to_mouth), "raise": _raise, "push": _push, "sit": _sit}
+_PAINTERS = {**dict.fromkeys(TO_MOUTH, _to_mouth), "raise": _raise, "push": _push, "sit": _sit}

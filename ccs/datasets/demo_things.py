@@ -1,0 +1,147 @@
+"""The demo's things: what a hand brings to the mouth, what is lifted or pushed, and the chair.
+
+In: places, sizes and colours in figure units. Out: shapes on a `Canvas`.
+Every held thing is drawn in a frame whose x runs from the hand (0) to the mouth (about 1). All are about as large, so
+that they differ in the picture and little in the flow.
+"""
+
+from __future__ import annotations
+
+from ccs.datasets.demo_drawing import OUTLINE, Canvas, Colour, Local, Point, mix, shade
+
+_WHITE = (255, 255, 255)
+
+
+def held(canvas: Canvas, kind: str, colour: Colour, hand_at: Point, angle: float, size: float) -> None:
+    """What the hand brings to the mouth; `angle` points from the hand to the mouth, `size` is their distance."""
+    _HELD[kind](canvas, Local(hand_at, angle, size), colour)
+
+
+def _bar(start: float, half_start: float, end: float, half_end: float) -> list[Point]:
+    """Corners of a bar along x from `start` to `end`, with its half widths at the two."""
+    return [(start, -half_start), (end, -half_end), (end, half_end), (start, half_start)]
+
+
+def _glass(canvas: Canvas, at: Local, colour: Colour) -> None:
+    canvas.polygon(at.points(_bar(-0.66, 0.38, 1.12, 0.55)), (60, 75, 90))
+    canvas.polygon(at.points(_bar(-0.61, 0.34, 1.09, 0.51)), (214, 232, 240))
+    canvas.polygon(at.points(_bar(-0.52, 0.31, 0.78, 0.45)), colour)
+    canvas.polygon(at.points(_bar(0.78, 0.45, 0.86, 0.46)), mix(colour, _WHITE, 0.6))
+    canvas.polygon(at.points([(-0.4, -0.2), (1.02, -0.38), (1.02, -0.24), (-0.4, -0.1)]), (250, 252, 255))
+
+
+def _bottle(canvas: Canvas, at: Local, colour: Colour) -> None:
+    body = at.discs((-0.55, -0.16, 0.22), (-0.55, 0.16, 0.22), (0.35, -0.16, 0.22), (0.35, 0.16, 0.22))
+    canvas.solid([body, at.discs((0.4, 0, 0.3), (0.8, 0, 0.15)), at.discs((0.78, 0, 0.15), (1.05, 0, 0.15))], colour)
+    canvas.polygon(at.points(_bar(-0.5, 0.37, 0.28, 0.37)), (240, 236, 220))
+    canvas.polygon(at.points(_bar(-0.3, 0.37, 0.08, 0.37)), shade(colour, 0.7))
+    shine = [(0.33, -0.24), (0.75, -0.09), (0.75, -0.03), (0.33, -0.14)]
+    canvas.polygon(at.points(shine), mix(colour, _WHITE, 0.7))
+
+
+def _apple(canvas: Canvas, at: Local, colour: Colour) -> None:
+    halves = [at.discs((0.36, side * 0.2, 0.42), (0.56, side * 0.18, 0.38)) for side in (-1, 1)]
+    canvas.solid(halves, colour)
+    canvas.spot(*at.discs((0.5, -0.27, 0.12)), mix(colour, _WHITE, 0.6))
+    canvas.line(at.points([(0.5, 0.0), (0.85, 0.05), (1.05, 0.17)]), (90, 55, 25), 0.09 * at.size)
+    canvas.polygon(at.points([(0.85, 0.05), (1.08, -0.26), (1.22, -0.08)]), (70, 150, 50))
+
+
+def _banana(canvas: Canvas, at: Local, colour: Colour) -> None:
+    canvas.solid(
+        [at.discs((0.05, -0.1, 0.26), (0.6, -0.08, 0.26)), at.discs((0.6, -0.08, 0.26), (0.95, 0.06, 0.19))],
+        (252, 243, 205),
+    )
+    skin = at.discs((-0.75, 0.2, 0.1), (-0.45, 0.02, 0.26), (0.1, -0.1, 0.32), (0.35, -0.1, 0.28))
+    canvas.solid([skin[k : k + 2] for k in range(3)], colour)
+    for side in (-1, 1):
+        flap = at.discs((0.3, side * 0.2 - 0.1, 0.13), (0.14, side * 0.54 - 0.1, 0.12), (-0.2, side * 0.66 - 0.1, 0.05))
+        canvas.chain(flap, colour)
+
+
+def _cigarette(canvas: Canvas, at: Local, colour: Colour) -> None:
+    canvas.solid([at.discs((-0.85, 0, 0.17), (0.8, 0, 0.17))], colour)
+    canvas.solid([at.discs((0.84, 0, 0.17), (1.02, 0, 0.17))], (205, 150, 84))
+    canvas.solid([at.discs((-1.0, 0, 0.22), (-0.8, 0, 0.2))], (255, 84, 20))
+    canvas.spot(*at.discs((-0.97, 0, 0.12)), (255, 224, 110))
+
+
+def _microphone(canvas: Canvas, at: Local, colour: Colour) -> None:
+    canvas.solid([at.discs((-0.8, 0, 0.22), (0.4, 0, 0.3))], colour)
+    canvas.polygon(at.points(_bar(0.3, 0.36, 0.48, 0.4)), (235, 235, 240))
+    canvas.solid([at.discs((0.7, 0, 0.46))], (186, 190, 198))
+    for k in (-0.24, 0, 0.24):
+        end = 0.38 - 0.4 * abs(k)
+        canvas.line(at.points([(0.7 + k, -end), (0.7 + k, end)]), (80, 82, 90), 0.06 * at.size)
+        canvas.line(at.points([(0.7 - end, k), (0.7 + end, k)]), (80, 82, 90), 0.06 * at.size)
+    canvas.spot(*at.discs((0.83, -0.2, 0.09)), (235, 238, 245))
+
+
+_HELD = {
+    "glass": _glass,
+    "bottle": _bottle,
+    "apple": _apple,
+    "banana": _banana,
+    "cigarette": _cigarette,
+    "microphone": _microphone,
+}
+
+
+def barbell(canvas: Canvas, centre: Point, reach: float, plate: float, colour: Colour) -> None:
+    """A barbell seen from the front, as wide as twice `reach`."""
+    x, y = centre
+    canvas.solid([[(x - reach, y, 0.011), (x + reach, y, 0.011)]], (185, 188, 196))
+    for side in (-1, 1):
+        for out, size in ((0.62, 1.0), (0.78, 0.72)):
+            at = x + side * reach * out * 1.05
+            canvas.solid(
+                [[(at, y - plate * size, 0.022), (at, y + plate * size, 0.022)]], shade(colour, 0.7 + 0.3 * size)
+            )
+
+
+def box(canvas: Canvas, corner: Point, width: float, height: float, colour: Colour, style: str) -> None:
+    """A box seen from the front, its top left corner at `corner`: a wooden crate or a parcel."""
+    x, y = corner
+
+    def inset(left: float, top: float, right: float, bottom: float) -> list[Point]:
+        return [(x + left, y + top), (x + right, y + top), (x + right, y + bottom), (x + left, y + bottom)]
+
+    edge = OUTLINE
+    canvas.polygon(inset(-edge, -edge, width + edge, height + edge), shade(colour, 0.35))
+    canvas.polygon(inset(0, 0, width, height), colour)
+    if style == "parcel":
+        canvas.polygon(inset(width * 0.42, 0, width * 0.58, height), (226, 205, 160))
+        canvas.polygon(inset(0, height * 0.92, width, height), shade(colour, 0.8))
+        canvas.polygon(inset(width * 0.66, height * 0.55, width * 0.9, height * 0.8), (240, 240, 235))
+        canvas.polygon(inset(width * 0.7, height * 0.6, width * 0.86, height * 0.65), (60, 60, 60))
+        return
+    bar = min(width, height) * 0.16
+    for k in range(1, 5):
+        canvas.line([(x, y + height * k / 5), (x + width, y + height * k / 5)], shade(colour, 0.62), 0.006)
+    beam = shade(colour, 1.16)
+    canvas.polygon([(x, y + height - bar), (x + bar, y + height), (x + width, y + bar), (x + width - bar, y)], beam)
+    canvas.line([(x, y + height - bar), (x + width - bar, y)], shade(colour, 0.5), 0.006)
+    canvas.line([(x + bar, y + height), (x + width, y + bar)], shade(colour, 0.5), 0.006)
+    for frame in (
+        inset(0, 0, width, bar),
+        inset(0, height - bar, width, height),
+        inset(0, 0, bar, height),
+        inset(width - bar, 0, width, height),
+    ):
+        canvas.polygon(frame, beam)
+        canvas.line([*frame, frame[0]], shade(colour, 0.5), 0.006)
+
+
+def chair(canvas: Canvas, back: float, front: float, seat: float, floor: float, colour: Colour, style: str) -> None:
+    """A chair seen from the side, its back at x = `back`; the style is the form of the back."""
+    dark = shade(colour, 0.7)
+    for x in (back + 0.03, front - 0.03):
+        canvas.chain([(x, seat, 0.018), (x, floor - 0.012, 0.014)], dark)
+    canvas.chain([(back + 0.03, (seat + floor) / 2, 0.01), (front - 0.03, (seat + floor) / 2, 0.01)], dark)
+    top = seat - 0.33
+    if style == "padded":
+        canvas.chain([(back, seat, 0.03), (back - 0.03, top, 0.03)], colour)
+    else:
+        canvas.chain([(back + 0.01, seat, 0.017), (back - 0.03, top, 0.017)], colour)
+        canvas.chain([(back - 0.03, top, 0.027), (back - 0.018, top + 0.09, 0.027)], shade(colour, 1.15))
+    canvas.chain([(back, seat, 0.026), (front, seat, 0.026)], colour)
