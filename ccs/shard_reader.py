@@ -1,0 +1,291 @@
+"""Random access to training shards, the files that `ccs.shards` writes: for training and evaluation."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import h5py
+import hdf5plugin  # noqa: F401 - registers Blosc
+import numpy as np
+
+from ccs.stage import CcsError
+
+FORMAT = 1  # of the layout that `ccs.shards` describes; others are refused
+# Chunks are read once and not again, so HDF5's cache of 8 MiB a dataset is pure cost. Locks are for files that change;
+# a shard never does, and not every file system has them.
+READING = {"mode": "r", "rdcc_nbytes": 0, "locking": False}
+
+
+class ShardReader:
+    """Random access to the videos of training shards.
+
+    Reads the shards' indexes when made; opens a shard at the first read from it, in each process anew. It can be
+    pickled and survives a fork: a process never reads through a file that another has opened. One reader is for one
+    thread at a time. In a loader's worker call `cv2.setNumThreads(1)`: decoding uses one thread anyway.
+
+    Args:
+        paths: the training shards, in any order; each video may be in one of them only.
+        max_open: files kept open at a time in a process (about 0.1 MiB each); the least recently used is closed.
+
+    Attributes:
+        num_frames: video id -> T, in the order of the shards.
+        bound: pixels of motion at which flow was clipped (value 1 or 255), the same in all shards.
+
+    Raises:
+        CcsError: no shards, a shard is missing, cut short, no training shard or of another format; a video is in two
+            shards; the shards' bounds differ.
+    """
+
+    def __init__(self, paths: Iterable[str | os.PathLike[str]], max_open: int = 256) -> None:
+        self.paths = tuple(Path(path) for path in paths)
+        self.max_open = max_open
+        self.num_frames: dict[str, int] = {}
+        if not self.paths:
+            raise CcsError("training shards: expected one or more files, found none; run the stage `shards` first")
+        self._versions = [_version(path) for path in self.paths]
+        indexes = [_read_index(path) for path in self.paths]
+        self.bound: float = indexes[0].bound
+        for shard, (path, index) in enumerate(zip(self.paths, indexes, strict=True)):
+            if index.bound != self.bound:
+                raise CcsError(
+                    f"{path}: expected flow bound {self.bound} as in {self.paths[0]}, found {index.bound}; "
+                    "give shards made with one setting of flow.bound"
+                )
+            for video, num_frames in zip(index.videos, index.num_frames.tolist(), strict=True):
+                if video in self.num_frames:
+                    other = next(s for s in range(shard) if video in indexes[s].videos)
+                    raise CcsError(
+                        f"{path}: expected every video once, found {video} also in {self.paths[other]}; "
+                        "give each shard once, and shards of one data set"
+                    )
+                self.num_frames[video] = num_frames
+        # one array of numbers, not an object per video: forked workers share its memory
+        self._row = {video: row for row, video in enumerate(self.num_frames)}
+        self._places = np.concatenate([index.places(shard) for shard, index in enumerate(indexes)])
+        self._open: OrderedDict[int, _OpenShard] = OrderedDict()
+        self._pid = os.getpid()
+
+    def __contains__(self, video: str) -> bool:
+        return video in self._row
+
+    def frames(self, video: str, indices: Sequence[int]) -> np.ndarray:
+        """Frames of `video`, uint8 (n, H, W, 3) RGB, in the order of `indices` (0..T-1; any order, repeats allowed).
+
+        Raises:
+            CcsError: unknown video, index out of range, damaged shard.
+        """
+        place = self._place(video)
+        indices = _checked(video, indices, self.num_frames[video], "frames")
+        if not indices:
+            return np.empty((0, place.height, place.width, 3), np.uint8)
+        shard = self._opened(place.shard)
+        images: dict[int, np.ndarray] = {}
+        with reading(self.paths[place.shard], video):
+            for start, stop in _runs(indices):
+                offset = shard.offset[place.first_frame + start : place.first_frame + stop + 1].tolist()
+                data = shard.jpeg[offset[0] : offset[-1]]
+                for k in range(stop - start):
+                    images[start + k] = _decode(data[offset[k] - offset[0] : offset[k + 1] - offset[0]], place)
+        if len(indices) == 1:
+            return images[indices[0]][None]
+        return np.stack([images[index] for index in indices])
+
+    def flow(self, video: str, indices: Sequence[int]) -> np.ndarray:
+        """Flow of `video`, uint8 (n, 2, H, W), x then y, 128 = no motion, in the order of `indices` (0..T-2).
+
+        Pair t is the motion from frame t to frame t+1; a value is 128 + pixels * 127 / `bound`.
+
+        Raises:
+            CcsError: unknown video, index out of range, damaged shard.
+        """
+        place = self._place(video)
+        indices = _checked(video, indices, self.num_frames[video] - 1, "flow pairs")
+        if not indices:
+            return np.empty((0, 2, place.height, place.width), np.uint8)
+        runs = _runs(indices)
+        with reading(self.paths[place.shard], video):
+            flow = self._opened(place.shard).flow(place.height, place.width)
+            parts = [flow[place.first_pair + start : place.first_pair + stop] for start, stop in runs]
+        if indices == list(range(*runs[0])):  # the usual case
+            return parts[0]
+        position = {index: at for at, index in enumerate(index for run in runs for index in range(*run))}
+        return np.concatenate(parts)[[position[index] for index in indices]]
+
+    def close(self) -> None:
+        """Close this process's files; the next read opens them again."""
+        while self._open:
+            self._open.popitem()[1].file.close()
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_open": OrderedDict()}
+
+    def _place(self, video: str) -> _Place:
+        row = self._row.get(video)
+        if row is None:
+            raise CcsError(
+                f"{video}: expected a video of the {len(self.paths)} training shard(s) from {self.paths[0]} on, found "
+                "none of this id; it may be quarantined, or its shard not given"
+            )
+        return _Place(*self._places[row].tolist())
+
+    def _opened(self, shard: int) -> _OpenShard:
+        if self._pid != os.getpid():
+            self.close()  # what this process inherited: its own copies of the handles, the parent's stay open
+            self._pid = os.getpid()
+        if shard not in self._open:
+            while len(self._open) >= self.max_open:
+                self._open.popitem(last=False)[1].file.close()
+            path = self.paths[shard]
+            file = open_shard(path)
+            if _version(path) != self._versions[shard]:
+                file.close()
+                raise CcsError(
+                    f"{path}: expected the training shard that was there at the start, found another written since; "
+                    "start again, and let the stage `shards` finish first"
+                )
+            self._open[shard] = _OpenShard(file)
+        self._open.move_to_end(shard)
+        return self._open[shard]
+
+
+class _Place(NamedTuple):
+    """Where a video is: its shard's position among the paths, its first frame and pair there, its size."""
+
+    shard: int
+    first_frame: int
+    first_pair: int  # in the dataset of its size
+    height: int
+    width: int
+
+
+class _OpenShard:
+    """A shard's file and datasets, opened once; the datasets of at most 16 sizes of flow are kept."""
+
+    def __init__(self, file: h5py.File) -> None:
+        self.file, self.jpeg, self.offset = file, file["jpeg"], file["offset"]
+        self._flow: dict[tuple[int, int], h5py.Dataset] = {}
+
+    def flow(self, height: int, width: int) -> h5py.Dataset:
+        if (height, width) not in self._flow:
+            if len(self._flow) == 16:
+                del self._flow[next(iter(self._flow))]
+            self._flow[height, width] = self.file[f"flow/{height}x{width}"]
+        return self._flow[height, width]
+
+
+class _Index(NamedTuple):
+    """What a shard's file says of its videos."""
+
+    bound: float
+    videos: dict[str, None]  # ordered, and quick to search
+    num_frames: np.ndarray  # int64 (N), as the next two
+    height: np.ndarray
+    width: np.ndarray
+
+    def places(self, shard: int) -> np.ndarray:
+        """A `_Place` per row: int64 (N, 5)."""
+        places = np.zeros((len(self.videos), 5), np.int64)
+        first_pair: dict[tuple[int, int], int] = {}
+        first_frame = 0
+        sizes = zip(self.num_frames.tolist(), self.height.tolist(), self.width.tolist(), strict=True)
+        for row, (num_frames, *size) in enumerate(sizes):
+            pair = first_pair.get(tuple(size), 0)
+            places[row] = _Place(shard, first_frame, pair, *size)
+            first_frame += num_frames
+            first_pair[tuple(size)] = pair + num_frames - 1
+        return places
+
+
+def _read_index(path: Path) -> _Index:
+    with open_shard(path) as file:
+        found = file.attrs.get("format")
+        if found != FORMAT:
+            raise CcsError(
+                f"{path}: expected a training shard of format {FORMAT}, found "
+                f"{'no training shard' if found is None else f'format {found}'}; make it by the stage `shards`"
+            )
+        with reading(path, "its index"):
+            videos = dict.fromkeys(file["video"].asstr()[:].tolist())
+            columns = [file[name][:].astype(np.int64) for name in ("num_frames", "height", "width")]
+            index = _Index(float(file.attrs["bound"]), videos, *columns)
+            rows: dict[str, int] = {}
+            for num_frames, height, width in zip(*(column.tolist() for column in columns), strict=True):
+                rows[f"{height}x{width}"] = rows.get(f"{height}x{width}", 0) + num_frames - 1
+            flow = file["flow"]
+            if (
+                any(len(column) != len(videos) for column in columns)
+                or file["offset"].shape != (columns[0].sum() + 1,)
+                or file["offset"][-1] != len(file["jpeg"])
+                or {size: flow[size].shape[0] for size in flow} != rows
+            ):
+                raise ValueError("its parts do not fit together")
+            return index
+
+
+def open_shard(path: Path) -> h5py.File:
+    """The HDF5 file `path`, open for reading without locks or caches; `CcsError` where it is missing or damaged."""
+    try:
+        return h5py.File(path, **READING)
+    except FileNotFoundError as error:
+        raise CcsError(f"{path}: expected an HDF5 file, found none; run the stage that makes it") from error
+    except OSError as error:
+        raise CcsError(
+            f"{path}: expected a whole HDF5 file, found one that is cut short, damaged or of another kind ({error}); "
+            "delete it and run the stage that makes it again"
+        ) from error
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None  # opening it says what is wrong
+    return status.st_size, status.st_mtime_ns
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Errors of HDF5, and of content that cannot be, as a `CcsError` about `path`."""
+    try:
+        yield
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, IndexError) as error:
+        raise CcsError(
+            f"{path}: {what} cannot be read ({error}); the file is damaged: delete it and run the stage that makes it "
+            "again"
+        ) from error
+
+
+def _checked(video: str, indices: Sequence[int], count: int, what: str) -> list[int]:
+    try:
+        indices = [operator.index(index) for index in indices]
+    except TypeError as error:
+        raise CcsError(f"{video}: expected whole numbers as indices of {what}, found {indices!r}") from error
+    if indices and not (min(indices) >= 0 and max(indices) < count):
+        wrong = next(index for index in indices if not 0 <= index < count)
+        raise CcsError(f"{video}: expected indices of {what} in 0..{count - 1}, found {wrong}")
+    return indices
+
+
+def _runs(indices: Iterable[int]) -> list[tuple[int, int]]:
+    """The distinct `indices` as runs (start, stop) of neighbours, ascending; each is one read."""
+    runs: list[tuple[int, int]] = []
+    for index in sorted(set(indices)):
+        if runs and runs[-1][1] == index:
+            runs[-1] = runs[-1][0], index + 1
+        else:
+            runs.append((index, index + 1))
+    return runs
+
+
+def _decode(data: np.ndarray, place: _Place) -> np.ndarray:
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION) if len(data) else None
+    if image is None or image.shape[:2] != (place.height, place.width):
+        raise ValueError(f"a frame is not a JPEG of {place.width}x{place.height}")
+    return image
