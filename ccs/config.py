@@ -21,8 +21,12 @@ from ccs.stage import CcsError
 SCHEMA = Path(__file__).resolve().parent.parent / "workflow" / "schemas" / "config.schema.yaml"
 
 
-def complete(config: Mapping) -> dict:
+def complete(config: Mapping, source: str = "config") -> dict:
     """A copy of `config` with every default filled in; each of its `runs` has all settings of `train`.
+
+    Args:
+        config: as read from YAML.
+        source: the name of its file, for messages.
 
     Raises:
         CcsError: with a line for each thing that is wrong.
@@ -45,7 +49,7 @@ def complete(config: Mapping) -> dict:
             if name not in config["runs"]
         ]
     if problems:
-        raise CcsError("the configuration is not valid:\n" + "\n".join(f"  {problem}" for problem in problems))
+        raise CcsError("\n  ".join([f"{source} is not valid:", *problems]))
     return config
 
 

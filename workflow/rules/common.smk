@@ -32,25 +32,8 @@ resource_scopes:
     gpu="local",
 
 
-def explained(function):
-    """`function` with errors of the user's input as messages instead of tracebacks."""
-
-    @functools.wraps(function)
-    def explaining(*args):
-        try:
-            return function(*args)
-        except CcsError as error:
-            raise WorkflowError(str(error)) from None
-
-    return explaining
-
-
-config = explained(configuration.complete)(config)
-
-
 # -- videos ------------------------------------------------------------------------------------------------------------
 @functools.cache
-@explained
 def manifests(dataset):
     """The data set's manifests by split number; every error in names and lists comes up here."""
     settings = config["datasets"][dataset]
@@ -58,18 +41,32 @@ def manifests(dataset):
 
 
 @functools.cache
-@explained
+def all_videos(dataset):
+    """The videos of all splits."""
+    videos = {video.video: video for manifest in manifests(dataset).values() for video in manifest.videos}
+    return tuple(videos[name] for name in sorted(videos))
+
+
+@functools.cache
 def shard_digests(dataset):
     """A digest of the videos of each shard that has any."""
-    videos = {video.video: video for manifest in manifests(dataset).values() for video in manifest.videos}
-    first = next(iter(manifests(dataset).values()))
-    every = replace(first, videos=tuple(videos[name] for name in sorted(videos)))
-    return datasets.shard_digests(every, config["datasets"][dataset]["shards"])
+    manifest = next(iter(manifests(dataset).values()))
+    return datasets.shard_digests(replace(manifest, videos=all_videos(dataset)), config["datasets"][dataset]["shards"])
 
 
-if not workflow.remote_exec:  # a cluster's job needs its own data set only, and has been checked before
-    for dataset in config["datasets"]:
-        shard_digests(dataset)
+@functools.cache
+def split_digests(dataset):
+    """A digest per split number of what training depends on: classes, and the videos' labels and parts."""
+    return {split: datasets.split_digest(manifest) for split, manifest in manifests(dataset).items()}
+
+
+try:
+    config = configuration.complete(config, source=" ".join(map(str, workflow.overwrite_configfiles)) or "config.yaml")
+    if not workflow.remote_exec:  # a cluster's job needs its own data set only, and has been checked before
+        for dataset in config["datasets"]:
+            shard_digests(dataset)
+except CcsError as error:
+    raise WorkflowError(str(error)) from None
 
 
 wildcard_constraints:
@@ -96,17 +93,16 @@ def shard_files(folder, suffix):
     return files
 
 
-def manifest_digest(wildcards):
-    """Changes with anything that manifest.csv holds."""
-    content = repr([(split, each.classes, each.videos) for split, each in manifests(wildcards.dataset).items()])
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+def write_manifests():
+    for dataset, settings in config["datasets"].items():
+        datasets.write(f"data/{dataset}/manifest.csv", manifests(dataset), settings["shards"])
 
 
 def split_digest(wildcards):
-    split = int(wildcards.split)
-    if split not in manifests(wildcards.dataset):
-        raise WorkflowError(f"dataset {wildcards.dataset} is not configured to have a split {split}")
-    return datasets.split_digest(manifests(wildcards.dataset)[split])
+    digests = split_digests(wildcards.dataset)
+    if int(wildcards.split) not in digests:
+        raise WorkflowError(f"dataset {wildcards.dataset} is not configured to have a split {wildcards.split}")
+    return digests[int(wildcards.split)]
 
 
 def demo():
@@ -130,8 +126,8 @@ def rendered_videos_of_shard(wildcards):
 # -- settings ----------------------------------------------------------------------------------------------------------
 # Snakemake compares the values of params without their names and order, so related settings make up one value.
 def flags(settings):
-    """{"short_side": 64} as "--short-side 64". A value keeps its text however the number was written."""
-    return " ".join(f"--{name.replace('_', '-')} {flag_value(value)}".rstrip() for name, value in settings.items())
+    """{"short_side": 64} as "--short-side 64": the same text in whatever order and form the settings were written."""
+    return " ".join(f"--{name.replace('_', '-')} {flag_value(settings[name])}".rstrip() for name in sorted(settings))
 
 
 def flag_value(value):
@@ -144,14 +140,6 @@ def flag_value(value):
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return shlex.quote(str(value))
-
-
-def quoted_json(value):
-    return shlex.quote(json.dumps(value, ensure_ascii=False))
-
-
-def dataset_settings(wildcards):
-    return quoted_json(config["datasets"][wildcards.dataset])
 
 
 def demo_settings(wildcards):
@@ -169,34 +157,38 @@ def run_settings(wildcards):
 
 
 def table_rows(wildcards):
-    return quoted_json(config["tables"]["table1"]["rows"])
+    return shlex.quote(json.dumps(config["tables"]["table1"]["rows"], ensure_ascii=False))
 
 
-# A param that is a function of `input` or `threads` is left out when Snakemake looks for changed params: these do not
-# change what comes out.
+# A param that is a function of `output` or `threads` is left out when Snakemake looks for changed params: these do not
+# change what comes out, or only when something else does.
 def directory_of_videos(wildcards, output):
     return os.path.commonpath(output)
 
 
-def ffmpeg(wildcards, input):
+def ffmpeg(wildcards, output):
     return flag_value(config["ffmpeg"])
 
 
-def max_bad(wildcards, input):
+def max_bad_fraction(wildcards, output):
+    return config["max_bad_fraction"]
+
+
+def max_bad(wildcards, output):
     """How many videos of one shard may be bad before it is clear that the data set has too many."""
-    videos = {video.video for manifest in manifests(wildcards.dataset).values() for video in manifest.videos}
-    return int(config["max_bad_fraction"] * len(videos))
+    return int(config["max_bad_fraction"] * len(all_videos(wildcards.dataset)))
 
 
 def loader_workers(wildcards, threads):
     return threads if threads > 1 else 0
 
 
-def provenance(wildcards, input):
-    """All that the shards depend on: training that was interrupted goes on only if none of it has changed."""
+def provenance(wildcards, output):
+    """All that the shards and the code depend on: interrupted training goes on only if none of it has changed."""
     stages = ("ccs.datasets.demo", "ccs.frames", "ccs.flow", "ccs.shards", "ccs.train")
-    block = config["datasets"][wildcards.dataset]
-    content = [shard_digests(wildcards.dataset), block, config["frames"], config["flow"], *map(stage_digest, stages)]
+    content = [shard_digests(wildcards.dataset), config["frames"], config["flow"], *map(stage_digest, stages)]
+    if wildcards.dataset == demo():
+        content.append(demo_settings(wildcards))
     return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
 
 

@@ -1,3 +1,10 @@
+# data/DATASET/manifest.csv is no rule's output. Snakemake 9.27 would rerun all shards of a data set with its manifest,
+# or, with the manifest as ancient(), not even the shard whose videos have changed (its issue 4166). Instead the
+# manifests are written before the first job, and what depends on their content has a digest of it as a param.
+onstart:
+    write_manifests()
+
+
 # No job of it where no data set renders itself: its list of outputs is empty then.
 rule demo:
     output:
@@ -16,23 +23,4 @@ rule demo:
         " --output-dir {params.directory}"
         " --workers {threads}"
         " {params.settings}"
-        " > {log} 2>&1"
-
-
-rule dataset:
-    output:
-        manifest="data/{dataset}/manifest.csv",
-    log:
-        "logs/{dataset}/dataset.log",
-    conda:
-        "../../envs/ccs.yaml"
-    params:
-        settings=dataset_settings,
-        digest=manifest_digest,
-        code=stage_digest("ccs.datasets"),
-    shell:
-        "python -m ccs.datasets"
-        " --dataset {wildcards.dataset}"
-        " --settings {params.settings}"
-        " --output {output.manifest}"
         " > {log} 2>&1"

@@ -1,8 +1,7 @@
 rule evaluate:
     input:
         checkpoint="results/runs/{dataset}/split{split}/{run}/seed{seed}/checkpoint.pt",
-        manifest=ancient("data/{dataset}/manifest.csv"),
-        quarantine=ancient("data/{dataset}/quarantine.csv"),
+        quarantine="data/{dataset}/quarantine.csv",
         shards=shard_files("shards", ".h5"),
     output:
         scores="results/runs/{dataset}/split{split}/{run}/seed{seed}/scores.h5",
@@ -14,13 +13,14 @@ rule evaluate:
     resources:
         gpu=num_gpus,
     params:
+        manifest="data/{dataset}/manifest.csv",
         settings=flags(config["evaluate"]),
         workers=loader_workers,
         code=stage_digest("ccs.evaluate"),
     shell:
         "python -m ccs.evaluate"
         " --checkpoint {input.checkpoint}"
-        " --manifest {input.manifest}"
+        " --manifest {params.manifest}"
         " --split {wildcards.split}"
         " --shards {input.shards}"
         " --quarantine {input.quarantine}"

@@ -1,8 +1,5 @@
-# The manifest is ancient in all rules: what depends on its content has a digest of that content as a param, so that
-# writing it anew reruns no shard but those whose videos have changed.
 rule frames:
     input:
-        manifest=ancient("data/{dataset}/manifest.csv"),
         rendered=rendered_videos_of_shard,
     output:
         frames="data/{dataset}/frames/{shard}.h5",
@@ -13,6 +10,7 @@ rule frames:
         "../../envs/ccs.yaml"
     threads: 4
     params:
+        manifest="data/{dataset}/manifest.csv",
         videos=shard_digest,
         settings=frames_settings,
         ffmpeg=ffmpeg,
@@ -20,7 +18,7 @@ rule frames:
         code=stage_digest("ccs.frames"),
     shell:
         "python -m ccs.frames"
-        " --manifest {input.manifest}"
+        " --manifest {params.manifest}"
         " --shard {wildcards.shard}"
         " --output {output.frames}"
         " --quarantine {output.quarantine}"
@@ -33,7 +31,6 @@ rule frames:
 
 rule quarantine:
     input:
-        manifest=ancient("data/{dataset}/manifest.csv"),
         parts=shard_files("frames", ".quarantine.csv"),
     output:
         quarantine="data/{dataset}/quarantine.csv",
@@ -42,11 +39,12 @@ rule quarantine:
     conda:
         "../../envs/ccs.yaml"
     params:
-        max_bad_fraction=config["max_bad_fraction"],
+        manifest="data/{dataset}/manifest.csv",
+        max_bad_fraction=max_bad_fraction,
         code=stage_digest("ccs.quarantine"),
     shell:
         "python -m ccs.quarantine"
-        " --manifest {input.manifest}"
+        " --manifest {params.manifest}"
         " --parts {input.parts}"
         " --max-bad-fraction {params.max_bad_fraction}"
         " --output {output.quarantine}"

@@ -1,9 +1,6 @@
-# The list of bad videos is ancient: it says nothing that the shards do not, but it must be there, and not too long,
-# before anything is trained.
 rule train:
     input:
-        manifest=ancient("data/{dataset}/manifest.csv"),
-        quarantine=ancient("data/{dataset}/quarantine.csv"),
+        quarantine="data/{dataset}/quarantine.csv",
         shards=shard_files("shards", ".h5"),
     output:
         checkpoint="results/runs/{dataset}/split{split}/{run}/seed{seed}/checkpoint.pt",
@@ -16,6 +13,7 @@ rule train:
     resources:
         gpu=num_gpus,
     params:
+        manifest="data/{dataset}/manifest.csv",
         videos=split_digest,
         settings=run_settings,
         provenance=provenance,
@@ -23,7 +21,7 @@ rule train:
         code=stage_digest("ccs.train"),
     shell:
         "python -m ccs.train"
-        " --manifest {input.manifest}"
+        " --manifest {params.manifest}"
         " --split {wildcards.split}"
         " --shards {input.shards}"
         " --quarantine {input.quarantine}"

@@ -1,0 +1,34 @@
+"""Stands in for the stages in the tests of the DAG: Python runs this first wherever this folder is on PYTHONPATH.
+
+`python -m ccs.STAGE ...` then writes something new to each of its outputs instead of doing the work, and its command
+line to commands.txt. All else, `ccs.datasets` too, runs as ever. So the rules, the command lines and the digests of
+the real stages' code are under test, while their work is not done.
+"""
+
+import os
+import sys
+
+OUTPUTS = {
+    "ccs.frames": ("--output", "--quarantine"),
+    "ccs.quarantine": ("--output",),
+    "ccs.flow": ("--output",),
+    "ccs.shards": ("--output",),
+    "ccs.train": ("--checkpoint", "--history"),
+    "ccs.evaluate": ("--output",),
+    "ccs.tables": ("--output", "--markdown"),
+}
+
+arguments = sys.orig_argv
+stage = arguments[arguments.index("-m") + 1] if "-m" in arguments else None
+if stage in OUTPUTS:
+    with open("commands.txt", "a") as commands:
+        print(*arguments[arguments.index(stage) :], sep="\t", file=commands)
+    if stage == os.environ.get("FAILING_STAGE"):
+        sys.stderr.write("ccs: error: videos/jump/3.mp4: expected a video, found a poem\n")
+        os._exit(1)
+    for flag in OUTPUTS[stage]:
+        path = arguments[arguments.index(flag) + 1]
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as output:
+            print(stage, os.urandom(8).hex(), file=output)
+    os._exit(0)

@@ -1,0 +1,129 @@
+"""The configuration: every mistake is an error that names the key; defaults are those of the stages."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import typing
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from ccs import config
+from ccs.stage import CcsError
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SCHEMA = yaml.safe_load(config.SCHEMA.read_text())
+SMALL = {"datasets": {"mine": {"adapter": "folder", "root": "videos"}}}
+
+
+def changed(path, value):
+    """`SMALL` with the key at `path` set."""
+    result = copy.deepcopy(SMALL)
+    *blocks, key = path.split(".")
+    place = result
+    for block in blocks:
+        place = place.setdefault(block, {})
+    place[key] = value
+    return result
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("flow.bond", 20, "flow.bond: no such key: did you mean bound?"),
+        ("flows", {}, "flows: no such key: did you mean flow?"),
+        ("datasets.mine.shard", 3, "datasets.mine.shard: no such key: did you mean shards?"),
+        ("datasets.mine.lists", "x", "datasets.mine.lists: no such key"),  # not of a folder
+        ("datasets.mine.adapter", "ucf102", "datasets.mine.adapter: 'ucf102' is not one of"),
+        ("datasets.a b", {"adapter": "folder", "root": "x"}, "datasets: 'a b' does not match"),
+        ("datasets.other", {"adapter": "hmdb51", "root": "x"}, "datasets.other.lists: missing (directory of"),
+        ("datasets.other", {"root": "x"}, "datasets.other.adapter: missing"),
+        ("frames.short_side", "256px", "frames.short_side: '256px' is not of type 'integer'"),
+        ("frames.size", "340*256", "frames.size: '340*256' does not match"),
+        ("flow.tau", 0.5, "flow.tau: 0.5 is greater than the maximum of 0.25 (time step of the dual update)"),
+        ("train.lr", "1e-3", "write 1.0e-3"),
+        ("train.alphas", [0.3, 0.3], "train.alphas: [0.3, 0.3] is too short"),
+        ("runs.ccs.lr_step", [3], "runs.ccs.lr_step: no such key: did you mean lr_steps?"),
+        ("runs.ccs.shared", False, "runs.ccs.ranking: False was expected (the ranking losses compare the embeddings z"),
+        ("tables.table1.rows", {"csc": "CCS"}, "tables.table1.rows.csc: no such run: did you mean ccs?"),
+        ("seeds", [], "seeds: []"),
+    ],
+)
+def test_a_mistake_is_named(path, value, message):
+    with pytest.raises(CcsError) as error:
+        config.complete(changed(path, value))
+    assert message in str(error.value)
+
+
+def test_all_mistakes_are_named_at_once():
+    wrong = {**changed("flow.bond", 1), "seeds": "0"}
+    with pytest.raises(CcsError, match=r"(?s)flow\.bond.*seeds|seeds.*flow\.bond"):
+        config.complete(wrong)
+
+
+def test_two_demos_are_refused():
+    with pytest.raises(CcsError, match=r"datasets\.b: only one data set can be a demo, and a is one"):
+        config.complete({"datasets": {"a": {"adapter": "demo"}, "b": {"adapter": "demo"}}})
+
+
+def test_runs_are_train_with_their_changes_and_rows_all_runs():
+    given = {**SMALL, "train": {"lr": 0.5}, "runs": {"a": None, "b": {"lr": 0.25, "epochs": 3}}}
+    before = copy.deepcopy(given)
+    full = config.complete(given)
+    assert given == before
+    assert full["runs"]["a"] == full["train"] == {**full["train"], "lr": 0.5, "epochs": 400}
+    assert full["runs"]["b"] == {**full["train"], "lr": 0.25, "epochs": 3}
+    assert full["tables"]["table1"]["rows"] == {"a": "a", "b": "b"}
+    assert config.complete(full) == full
+
+
+@pytest.mark.parametrize("path", [ROOT / "config.yaml", *sorted((ROOT / "workflow/configs").glob("*.yaml"))], ids=str)
+def test_configurations_that_come_along_are_valid(path):
+    config.complete(yaml.safe_load(path.read_text()))
+
+
+def test_the_demo_shows_every_key():
+    """config.yaml is where a user looks keys up."""
+    text = (ROOT / "config.yaml").read_text()
+    given = yaml.safe_load(text)
+    for block in ("frames", "flow", "evaluate", "train"):
+        properties = SCHEMA["$defs"]["train"] if block == "train" else SCHEMA["properties"][block]
+        assert list(given[block]) == list(properties["properties"])
+    assert set(given) == set(SCHEMA["properties"])
+    for adapter in ("demo", "folder", "listed_in_splits"):
+        for key in SCHEMA["$defs"][adapter]["properties"]:
+            assert f"{key}:" in text, key
+
+
+def test_the_schema_is_one():
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_defaults_are_those_of_the_stages():
+    """A stage that is run alone does what the workflow does."""
+    from ccs.datasets import demo
+    from ccs.evaluate import EvaluateSettings
+    from ccs.flow import Parameters
+    from ccs.train import Settings
+
+    train = {}
+    for kind in typing.get_type_hints(Settings).values():
+        train |= _defaults(kind)
+    full = config.complete(SMALL)
+    assert _normal(full["train"]) == _normal(train)
+    assert _normal(full["evaluate"]) == _normal(_defaults(EvaluateSettings))
+    flow = {name.rstrip("_"): value for name, value in _defaults(Parameters).items()}
+    assert _normal(full["flow"]) == _normal({"backend": "auto", "bound": 20, **flow})
+    shown = config.complete({"datasets": {"d": {"adapter": "demo"}}})["datasets"]["d"]
+    assert {name: shown[name] for name in _defaults(demo.Settings)} == _defaults(demo.Settings)
+
+
+def _defaults(kind: type) -> dict:
+    return {field.name: field.default for field in dataclasses.fields(kind)}
+
+
+def _normal(settings: dict) -> dict:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}

@@ -1,0 +1,158 @@
+"""What runs again after a change, and what does not: exact sets of rules and of their outputs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+TRAINING = {
+    "train": {f"results/runs/mine/split1/{run}/seed0/checkpoint.pt" for run in ("two_stream", "ccs")},
+    "evaluate": {f"results/runs/mine/split1/{run}/seed0/scores.h5" for run in ("two_stream", "ccs")},
+    "table1": {"results/table1.csv"},
+}
+
+
+def every(project, folder):
+    """The shards of the project that have videos, as files of `folder`."""
+    return {f"data/mine/{folder}/{path.stem}.h5" for path in (project.path / "data/mine/shards").glob("*.h5")}
+
+
+def flow_and_below(project):
+    return {"flow": every(project, "flow"), "shards": every(project, "shards"), **TRAINING}
+
+
+def frames_and_below(project):
+    frames = {"frames": every(project, "frames"), "quarantine": {"data/mine/quarantine.csv"}}
+    return {**frames, **flow_and_below(project)}
+
+
+def test_a_first_run_makes_everything_and_a_second_nothing(finished, record_property):
+    commands = [line.split("\t")[0] for line in (finished.path / "commands.txt").read_text().splitlines()]
+    shards = len(every(finished, "shards"))
+    assert shards > 1
+    assert {name: commands.count(name) for name in set(commands)} == {
+        "ccs.frames": shards,
+        "ccs.quarantine": 1,
+        "ccs.flow": shards,
+        "ccs.shards": shards,
+        "ccs.train": 2,
+        "ccs.evaluate": 2,
+        "ccs.tables": 1,
+    }
+    start = time.perf_counter()
+    assert "Nothing to be done" in finished.run()
+    seconds = time.perf_counter() - start
+    record_property("seconds", seconds)
+    print(f"a run with nothing to do took {seconds:.1f} s")
+
+
+def test_an_added_video_reruns_its_shard_and_what_trains_on_it(project):
+    before = {path: path.stat().st_mtime_ns for path in project.path.glob("data/mine/*/*.h5")}
+    project.add_video("wave/new.mp4")
+    plan = project.plan()
+    (frames,) = plan["frames"]
+    shard = Path(frames).stem
+    assert f"data/mine/shards/{shard}.h5" in every(project, "shards")  # else it would have been a new one
+    expected = {
+        "frames": {f"data/mine/frames/{shard}.h5"},
+        "quarantine": {"data/mine/quarantine.csv"},
+        "flow": {f"data/mine/flow/{shard}.h5"},
+        "shards": {f"data/mine/shards/{shard}.h5"},
+        **TRAINING,
+    }
+    assert plan == expected
+
+    # in one call, although every shard reads the manifest, which is written anew
+    project.run()
+    assert "wave/new" in (project.path / "data/mine/manifest.csv").read_text()
+    touched = {path for path, written in before.items() if path.stat().st_mtime_ns != written}
+    assert {path.stem for path in touched} == {shard}
+    assert project.plan() == {}
+
+
+def test_a_changed_and_a_removed_video(project):
+    video = project.path / "videos/wave/2.mp4"
+    manifest = (project.path / "data/mine/manifest.csv").read_text()
+    shard = next(line for line in manifest.splitlines() if "wave/2" in line).split(",")[4]
+
+    video.write_text("the same clip, encoded again")
+    below = {name: {f"data/mine/{name}/{shard}.h5"} for name in ("frames", "flow", "shards")}
+    changed = {**below, "quarantine": {"data/mine/quarantine.csv"}, **TRAINING}
+    assert project.plan() == changed
+    video.unlink()
+    assert project.plan() == changed
+
+
+def test_moved_videos_rerun_nothing_and_are_found(project):
+    (project.path / "videos").rename(project.path / "elsewhere")
+    project.configure({"datasets.mine.root": "elsewhere"})
+    assert project.plan() == {}
+    project.run("--forcerun", "table1")
+    assert "elsewhere/" in (project.path / "data/mine/manifest.csv").read_text()
+
+
+def test_another_split_reruns_training_but_no_frames(project):
+    project.configure({"datasets.mine.test_fraction": 0.5})
+    assert project.plan() == TRAINING
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"frames.quality": 90}, frames_and_below),
+        ({"flow.bound": 15}, flow_and_below),
+        ({"flow.tau": 0.15, "flow.lambda": 0.25}, flow_and_below),  # the same values, changed about
+        ({"train.lr": 0.01}, lambda project: TRAINING),
+        ({"runs.ccs": {"lr": 0.01}}, lambda project: {**_of_run("ccs"), "table1": TRAINING["table1"]}),
+        ({"evaluate.crops": 10}, lambda project: {name: TRAINING[name] for name in ("evaluate", "table1")}),
+        (
+            {"tables.table1.rows": {"ccs": "CCS", "two_stream": "Two-stream"}},
+            lambda project: {"table1": TRAINING["table1"]},
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)
+def test_a_setting_reruns_the_stages_that_use_it(project, changes, expected):
+    project.configure(changes)
+    assert project.plan() == expected(project)
+
+
+def _of_run(run):
+    return {name: {file for file in TRAINING[name] if f"/{run}/" in file} for name in ("train", "evaluate")}
+
+
+def test_what_changes_no_result_reruns_nothing(project):
+    project.configure(
+        {
+            "train": {"flip": True, "dropout": [0.8, 0.70], "weights": "none"},  # defaults that were not written out
+            "flow.bound": 20.0,  # instead of 20
+            "max_bad_fraction": 0.5,
+            "ffmpeg": "/opt/ffmpeg",
+        }
+    )
+    resources = ("--cores", "8", "--set-threads", "train=3", "frames=1", "--set-resources", "train:gpu=1")
+    assert project.plan(*resources) == {}
+
+
+def test_code_reruns_the_stages_that_contain_it(project):
+    for module in sorted((project.path / "ccs").rglob("*.py")):
+        module.write_text(f"# a comment\n{module.read_text()}\n\n# another\n")
+    project.edit("ccs/losses.py", '"""The losses of CCS', '"""Losses, the ones of CCS')
+    project.edit("ccs/__init__.py", '__version__ = "', '__version__ = "9.')
+    assert project.plan() == {}
+
+    with open(project.path / "ccs/losses.py", "a") as losses:
+        losses.write("\nEXTRA = 1\n")
+    assert project.plan() == TRAINING
+
+    with open(project.path / "ccs/flow/opencv.py", "a") as flow:
+        flow.write("\nEXTRA = 1\n")
+    assert project.plan() == flow_and_below(project)
+
+
+def test_published_numbers_rerun_their_table(project):
+    with open(project.path / "ccs/published/table1.csv", "a") as published:
+        published.write("\n")
+    assert project.plan() == {"table1": TRAINING["table1"]}
