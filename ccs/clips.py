@@ -58,9 +58,7 @@ def usable_videos(manifest: Manifest, part: str, reader: ShardReader, quarantine
         CcsError: videos that are neither in a shard nor in the quarantine list have been lost on the way.
     """
     if not Path(quarantine).is_file():
-        raise CcsError(
-            f"{quarantine}: no such list of bad videos; `ccs quarantine` writes it"
-        )
+        raise CcsError(f"{quarantine}: no such list of bad videos; `ccs quarantine` writes it")
     with open(quarantine, newline="") as file:
         bad = {row["video"] for row in csv.DictReader(file)}
     wanted = [video for video in manifest.videos if video.split == part]

@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import io
 import os
+import signal
 import sys
 import types
 import typing
@@ -27,7 +28,11 @@ class CcsError(Exception):
 
 
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
-    """Call a stage's `main`; a `CcsError` becomes one message on standard error and exit status 1."""
+    """Call a stage's `main`; a `CcsError` becomes one message on standard error and exit status 1.
+
+    SIGTERM, as a scheduler or `timeout` sends it, unwinds as Ctrl-C does: workers ended, half-written files removed.
+    """
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         main(argv)
     except CcsError as error:
@@ -97,7 +102,8 @@ def add_settings(parser: argparse.ArgumentParser, settings: type) -> None:
         default = field.default if field.default is not dataclasses.MISSING else None
         text = field.metadata.get("help", "").replace("%", "%%")
         parser.add_argument(
-            f"--{field.name.replace('_', '-')}",
+            f"--{field.name.rstrip('_').replace('_', '-')}",  # a name such as lambda_ avoids a keyword
+            dest=field.name,
             type=_converter(typing.get_args(hints[field.name])[0] if several else hints[field.name]),
             nargs="*" if several else None,
             choices=field.metadata.get("choices"),

@@ -10,11 +10,9 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import h5py
@@ -44,8 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise CcsError(f"--workers: expected 1 or more, found {args.workers}")
     check_bound(args.bound)
     parameters = settings_from(args, Parameters)
-    with _sigterm_exits():
-        write_flow(args.frames, args.output, args.workers, args.backend, args.bound, parameters)
+    write_flow(args.frames, args.output, args.workers, args.backend, args.bound, parameters)
 
 
 def write_flow(
@@ -89,19 +86,6 @@ def _open(path: Path) -> h5py.File:
         raise CcsError(
             f"{path}: expected a frames shard (HDF5), found: {error}. Delete it and run that stage again."
         ) from error
-
-
-@contextmanager
-def _sigterm_exits() -> Iterator[None]:
-    """Let SIGTERM (a scheduler's cancel) unwind as Ctrl-C does: workers killed, the partial file removed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -90,6 +90,8 @@ class CCS(nn.Module):
             for name in ("mean", "std"):
                 value = torch.tensor(getattr(getattr(self, stream), name)).view(-1, 1, 1)
                 self.register_buffer(f"{stream}_{name}", value, persistent=False)
+        # convolutions and batch norm of small networks are about 1.5 times as fast on a CPU with channels last
+        self.to(memory_format=torch.channels_last)
         self.train()
 
     def forward(self, rgb_BTCHW: Tensor, flow_BTCHW: Tensor) -> Output:
@@ -100,8 +102,8 @@ class CCS(nn.Module):
             flow_BTCHW: (B, T, 2 * flow_length, H, W) uint8, 128 = no motion, channels x1, y1, x2, y2, ...
         """
         B, T = rgb_BTCHW.shape[:2]
-        rgb = self.rgb((rgb_BTCHW.flatten(0, 1) / 255 - self.rgb_mean) / self.rgb_std)
-        flow = self.flow((flow_BTCHW.flatten(0, 1) / 255 - self.flow_mean) / self.flow_std)
+        rgb = self.rgb(_normalise(rgb_BTCHW.flatten(0, 1), self.rgb_mean, self.rgb_std))
+        flow = self.flow(_normalise(flow_BTCHW.flatten(0, 1), self.flow_mean, self.flow_std))
         h, w = rgb.shape[-2:]
         rgb_BCN, flow_BCN = (x.unflatten(0, (B, T)).transpose(1, 2).flatten(2) for x in (rgb, flow))
         rgb_BCN, flow_BCN = self.connection(rgb_BCN, flow_BCN)
@@ -118,3 +120,7 @@ class CCS(nn.Module):
                     norm.eval()
                     norm.requires_grad_(False)
         return self
+
+
+def _normalise(x_BCHW: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    return ((x_BCHW / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
