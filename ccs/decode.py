@@ -129,9 +129,9 @@ def check_ffmpeg(path: str) -> Ffmpeg:
     frames = ffmpeg.input("pipe:", format="rawvideo", pix_fmt="gray", s="16x16", r=25)["V:0"]
     log = ""
     for passthrough in ({"fps_mode": "passthrough"}, {"vsync": "passthrough"}):  # ffmpeg 5.1 and newer, and older
-        command = _command(frames, FramesSettings(size="16x16"), path, passthrough)
+        line = _compile(frames, FramesSettings(size="16x16"), Ffmpeg(path, "", passthrough))
         try:
-            tried = subprocess.run(command, input=bytes(512), capture_output=True, timeout=60)
+            tried = subprocess.run(line, input=bytes(512), capture_output=True, timeout=60)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise CcsError(f"{path}: cannot run this ffmpeg ({error}): correct or unset the path of ffmpeg") from error
         log = tried.stderr.decode(errors="replace")
@@ -144,8 +144,13 @@ def check_ffmpeg(path: str) -> Ffmpeg:
     )
 
 
-def _command(video: ffmpeg.nodes.FilterableStream, settings: FramesSettings, path: str, passthrough: dict) -> list[str]:
-    """The ffmpeg command that decodes and scales a video stream into YUV4MPEG on standard output."""
+def command(path: str, settings: FramesSettings, tool: Ffmpeg) -> list[str]:
+    """The command line that decodes and scales the first video stream of `path` into YUV4MPEG on standard output."""
+    # "file:" keeps names with a colon from being taken for another protocol
+    return _compile(ffmpeg.input(f"file:{path}", threads=1)["V:0"], settings, tool)
+
+
+def _compile(video: ffmpeg.nodes.FilterableStream, settings: FramesSettings, tool: Ffmpeg) -> list[str]:
     if settings.size is not None:
         width, height = settings.size.split("x")
     else:
@@ -153,13 +158,13 @@ def _command(video: ffmpeg.nodes.FilterableStream, settings: FramesSettings, pat
         wide, short = "(iw*if(between(sar,1/4,4),sar,1)/ih)", settings.short_side
         width = f"if(gt({wide},1),2*round({wide}*{short}/2),{short})"
         height = f"if(gt({wide},1),{short},2*round({short}/{wide}/2))"
-    scaled = video.filter("scale", w=width, h=height, flags="bicubic", out_color_matrix="bt601", out_range="tv").filter(
-        "setsar", 1
-    )
+    scaled = video.filter(
+        "scale", w=width, h=height, flags="bicubic+accurate_rnd+bitexact", out_color_matrix="bt601", out_range="tv"
+    ).filter("setsar", 1)
     output = ffmpeg.output(
-        scaled, "pipe:", format="yuv4mpegpipe", pix_fmt="yuv420p", threads=1, avioflags="direct", **passthrough
+        scaled, "pipe:", format="yuv4mpegpipe", pix_fmt="yuv420p", threads=1, avioflags="direct", **tool.passthrough
     ).global_args("-nostdin", "-nostats", "-loglevel", "level+info", "-max_error_rate", "0")
-    return ffmpeg.compile(output, cmd=[path, "-filter_complex_threads", "1"])
+    return ffmpeg.compile(output, cmd=[tool.path, "-filter_complex_threads", "1"])
 
 
 class _Children:
@@ -171,15 +176,15 @@ class _Children:
         self._closed = False
 
     @contextmanager
-    def run(self, command: list[str], log: BinaryIO) -> Iterator[subprocess.Popen]:
+    def run(self, line: list[str], log: BinaryIO) -> Iterator[subprocess.Popen]:
         with self._lock:
             if self._closed:
                 raise CcsError("stopped")
             try:
-                process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
+                process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
             except OSError as error:
                 raise CcsError(
-                    f"{command[0]}: cannot start ffmpeg ({error}): check the file, the memory and the limits "
+                    f"{line[0]}: cannot start ffmpeg ({error}): check the file, the memory and the limits "
                     "on processes and open files, or use fewer workers"
                 ) from error
             self._processes.add(process)
@@ -219,8 +224,8 @@ class _Log:
                         hours, minutes, seconds = time.groups()
                         self.seconds[key] = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
                 continue
-            if level != "warning" and text not in last:
-                last.append(text)
+            if level != "warning" and text not in last and not text.startswith("Error opening input file"):
+                last.append(text)  # those that say no more than that and the path aside
             if not self.lost and _LOST.search(text):
                 self.lost = text
             self.concealed |= "corrupt decoded frame" in text
@@ -239,10 +244,8 @@ def read_clip(
             raise BadVideo("the file is empty")
     except OSError as error:
         raise BadVideo(f"cannot be read: {error.strerror}") from None
-    # "file:" keeps names with a colon from being taken for another protocol
-    command = _command(ffmpeg.input(f"file:{path}", threads=1)["V:0"], settings, tool.path, tool.passthrough)
     with tempfile.TemporaryFile() as errors:
-        with children.run(command, errors) as process:
+        with children.run(command(path, settings, tool), errors) as process:
             with suppress(OSError):  # the limit on pipes may be lower
                 fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
             header = process.stdout.readline()  # comes with the first frame: ffmpeg's start costs nobody's turn
@@ -304,6 +307,8 @@ def _check(path: str, status: int, log: _Log, num_frames: int, whole: bool) -> N
         )
     if status < 0:
         raise BadVideo(f"ffmpeg crashed with signal {-status} after {num_frames} frames; {log.errors}")
+    if "matches no streams" in log.errors:
+        raise BadVideo("no video stream")
     if status or log.lost:
         exit_status = f"; ffmpeg's exit status {status}" if status else ""
         said = "; ".join(dict.fromkeys(filter(None, (log.lost, log.errors))))

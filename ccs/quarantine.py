@@ -44,7 +44,7 @@ def read_table(path: str, columns: Sequence[str], remedy: str) -> list[tuple[str
 
 def check(bad: Sequence[Bad], num_videos: int, max_bad_fraction: float, where: str) -> None:
     """Raise `CcsError` where more than `max_bad_fraction` (0 to 1) of `num_videos` are bad."""
-    if len(bad) <= max_bad_fraction * num_videos:
+    if len(bad) <= max_bad_fraction * num_videos + 1e-9:  # 0.29 * 100 is a little less than 29
         return
     first = "\n".join(f"  {video.path} ({video.stage}): {video.reason}" for video in bad[:5])
     raise CcsError(
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for video in ordered:
         print(f"ccs: quarantine: {video.video} ({video.path}), {video.stage}: {video.reason}", file=sys.stderr)
     check(ordered, len(known), args.max_bad_fraction, args.output)
-    with atomic(args.output) as part, open(part, "w", encoding="utf-8", newline="") as file:
+    with atomic(args.output) as path, open(path, "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
         table.writerows(ordered)
