@@ -1,0 +1,264 @@
+"""Training: it learns, it is a function of its seed, it resumes bit for bit, and it refuses what makes no sense."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ccs import checkpoint, evaluate, scores, train
+from ccs.clips import ClipSettings
+from ccs.datasets import Manifest, Video
+from ccs.losses import LossSettings
+from ccs.models.network import CCS, NetworkSettings
+from ccs.stage import CcsError
+from ccs.train import Settings, TrainSettings
+
+SETTINGS = Settings(
+    NetworkSettings(backbone="shufflenet_v2_x0_5", weights="none", embedding=16, flow_length=2, dropout=(0.2, 0.2)),
+    ClipSettings(segments=2, input_size=32, scales=(1.0,), test_scale=1.0, flip=False),
+    LossSettings(),
+    TrainSettings(epochs=3, batch_classes=2, batch_videos=4, lr=0.05, lr_steps=(2,)),
+)
+
+
+class MadeUp:
+    """A reader of videos that exist in no file: class 0 is dark and moves right, class 1 is bright and moves left."""
+
+    def __init__(self, videos: list[Video]) -> None:
+        self.num_frames = {video.video: 6 for video in videos}
+        self.label = {video.video: video.label for video in videos}
+
+    def __contains__(self, video: str) -> bool:
+        return video in self.num_frames
+
+    def _noise(self, video: str, shape: tuple[int, ...]) -> np.ndarray:
+        return np.random.default_rng(list(video.encode())).integers(-20, 21, (6, *shape))
+
+    def frames(self, video: str, indices) -> np.ndarray:
+        level = (80, 170)[self.label[video]]
+        return (level + self._noise(video, (32, 40, 3))[indices]).astype(np.uint8)
+
+    def flow(self, video: str, indices) -> np.ndarray:
+        level = (150, 106)[self.label[video]]
+        return (level + self._noise(video, (2, 32, 40))[indices]).astype(np.uint8)
+
+
+def manifest(classes: int = 2) -> Manifest:
+    names = ("left", "right", "up")[:classes]
+    videos = [
+        Video(f"{split}{i:02d}", f"videos/{split}{i}.mp4", i % classes, names[i % classes], split)
+        for split, count in (("test", 6), ("train", 16), ("val", 4))
+        for i in range(count)
+    ]
+    return Manifest(dataset="made_up", classes=names, videos=tuple(videos))
+
+
+def run_train(folder: Path, settings: Settings = SETTINGS, **changes) -> dict:
+    (folder / "quarantine.csv").write_text("video,path,stage,reason\n")
+    arguments = {
+        "split": 1,
+        "quarantine": str(folder / "quarantine.csv"),
+        "run_name": "ccs",
+        "seed": 0,
+        "workers": 0,
+        "provenance": "",
+        "checkpoint_path": folder / "checkpoint.pt",
+        "history_path": folder / "history.csv",
+    } | changes
+    videos = manifest()
+    train.train(videos, MadeUp(videos.videos), settings, **arguments)
+    return checkpoint.read(folder / "checkpoint.pt")
+
+
+def same_weights(a: dict, b: dict) -> bool:
+    return all(torch.equal(a["model"][key], b["model"][key]) for key in a["model"])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Path, dict]:
+    folder = tmp_path_factory.mktemp("trained")
+    return folder, run_train(folder)
+
+
+def test_it_writes_a_checkpoint_and_a_row_per_epoch(trained):
+    folder, state = trained
+    with open(folder / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert [float(row["lr"]) for row in rows] == pytest.approx([0.05, 0.05, 0.005])
+    assert all(0 <= float(row["active_triplets"]) <= 1 for row in rows)
+    assert not list(folder.glob("*resume*"))
+    assert state["classes"] == ["left", "right"]
+    assert (state["dataset"], state["split"], state["run"], state["seed"], state["epoch"]) == (
+        "made_up",
+        1,
+        "ccs",
+        0,
+        3,
+    )
+    assert state["optimizer"]["state"]
+
+
+def test_it_learns(tmp_path):
+    """Either stream alone tells the two classes: after a few dozen steps both must, on videos never seen."""
+    settings = dataclasses.replace(SETTINGS, train=dataclasses.replace(SETTINGS.train, epochs=25, lr_steps=(15,)))
+    state = run_train(tmp_path, settings)
+    videos = manifest()
+    result = evaluate.evaluate(
+        state,
+        videos,
+        MadeUp(videos.videos),
+        evaluate.EvaluateSettings(segments=3),
+        quarantine=str(tmp_path / "quarantine.csv"),
+    )
+    assert [scores.accuracy(result, stream) for stream in scores.STREAMS] == [100, 100, 100]
+
+
+def test_same_seed_same_bits_whatever_the_workers(trained, tmp_path):
+    assert same_weights(trained[1], run_train(tmp_path, workers=2))
+    other = run_train(tmp_path, seed=1)
+    assert not same_weights(trained[1], other)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_interrupted_training_ends_with_the_same_bits(trained, tmp_path, monkeypatch, after):
+    """Stopped in the middle of an epoch, when memory has gone on but the file has not."""
+    real, calls = train.train_one_epoch, []
+
+    def stop(model, *args):
+        calls.append(None)
+        row = real(model, *args)
+        if len(calls) > after:
+            raise Killed
+        return row
+
+    monkeypatch.setattr(train, "train_one_epoch", stop)
+    with pytest.raises(Killed):
+        run_train(tmp_path)
+    assert not (tmp_path / "checkpoint.pt").exists()
+    monkeypatch.setattr(train, "train_one_epoch", real)
+    assert same_weights(trained[1], run_train(tmp_path))
+    assert (tmp_path / "history.csv").read_bytes() == (trained[0] / "history.csv").read_bytes()
+
+
+def test_resume_file_of_other_settings_code_or_rubbish_is_not_used(trained, tmp_path, monkeypatch, capfd):
+    real = train.train_one_epoch
+    for i, rubbish in enumerate((False, True)):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        if rubbish:
+            (folder / "checkpoint.resume.pt").write_bytes(b"cut short")
+        else:
+
+            def stop(*args):
+                raise Killed
+
+            with monkeypatch.context() as patch:
+                patch.setattr(train, "validate", stop)
+                other = dataclasses.replace(SETTINGS, train=dataclasses.replace(SETTINGS.train, lr=0.01))
+                with pytest.raises(Killed):
+                    run_train(folder, other, provenance="old")
+        assert same_weights(trained[1], run_train(folder))
+    assert "not resuming" in capfd.readouterr().err
+    assert train.train_one_epoch is real
+
+
+def test_a_killed_process_leaves_no_checkpoint_and_resumes(trained, tmp_path):
+    """SIGKILL at a moment of its own choosing, in a process of its own."""
+    script = "import sys; from pathlib import Path; import test_train; test_train.run_train(Path(sys.argv[1]))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], env=environment)
+    resume = tmp_path / "checkpoint.resume.pt"
+    deadline = time.monotonic() + 120
+    while not resume.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert resume.exists() or (tmp_path / "checkpoint.pt").exists()
+    assert same_weights(trained[1], run_train(tmp_path))
+
+
+def test_early_stopping_keeps_the_best_epoch(tmp_path, monkeypatch):
+    accuracies = iter([10.0, 60.0, 50.0, 60.0, 70.0])
+    seen = []
+
+    def validate(model, *args):
+        seen.append({key: value.clone() for key, value in model.state_dict().items()})
+        return {"val_rgb": 0.0, "val_flow": 0.0, "val_fused": next(accuracies)}
+
+    monkeypatch.setattr(train, "validate", validate)
+    settings = dataclasses.replace(SETTINGS, train=dataclasses.replace(SETTINGS.train, epochs=9, patience=2))
+    state = run_train(tmp_path, settings)
+    assert len(seen) == 4  # two epochs without a better one after the second
+    assert state["epoch"] == 2
+    assert same_weights(state, {"model": seen[1]})
+
+
+def test_evaluation_scores_every_test_video_and_counts_quarantined_ones_as_errors(trained, tmp_path):
+    state = trained[1]
+    videos = manifest()
+    reader = MadeUp(videos.videos)
+    del reader.num_frames["test03"]
+    (tmp_path / "quarantine.csv").write_text("video,path,stage,reason\ntest03,x,frames,cut short\n")
+    settings = evaluate.EvaluateSettings(segments=5, crops=10)
+    result = evaluate.evaluate(state, videos, reader, settings, quarantine=str(tmp_path / "quarantine.csv"))
+    assert result.video == tuple(f"test{i:02d}" for i in range(6))
+    assert result.quarantined.tolist() == [False, False, False, True, False, False]
+    assert np.isnan(result.rgb[3]).all()
+    scores.write(tmp_path / "scores.h5", result)
+    kept = [i for i in range(6) if i != 3]
+    right = (result.rgb[kept] + 1.5 * result.flow[kept]).argmax(axis=1) == np.array([0, 1, 0, 0, 1])
+    assert scores.accuracy(scores.read(tmp_path / "scores.h5"), "fused") == pytest.approx(100 * right.sum() / 6)
+    # against the network called by hand: here all crops are the same or mirrored, and centres are the starts' middles
+    network = CCS(2, SETTINGS.network)
+    network.load_state_dict(state["model"])
+    network.eval()
+    one = evaluate.evaluate(
+        state, videos, reader, evaluate.EvaluateSettings(segments=2), quarantine=str(tmp_path / "quarantine.csv")
+    )
+    starts = np.array([1, 3])  # 4 possible starts in 2 segments
+    frames = torch.from_numpy(reader.frames("test01", starts)[:, :, 4:36]).permute(0, 3, 1, 2)[None]
+    pairs = np.stack([reader.flow("test01", [t, t + 1])[..., 4:36].reshape(4, 32, 32) for t in starts])
+    with torch.no_grad():
+        output = network(frames, torch.from_numpy(pairs)[None])
+    torch.testing.assert_close(torch.from_numpy(one.rgb[1]), output.rgb[0])
+    torch.testing.assert_close(torch.from_numpy(one.flow[1]), output.flow[0])
+
+
+def test_evaluation_refuses_another_split_or_class_list(trained):
+    state = trained[1]
+    with pytest.raises(CcsError, match="split 2"):
+        evaluate.check_same_task(state, manifest(), 2, path="c.pt")
+    with pytest.raises(CcsError, match="'up'"):
+        evaluate.check_same_task(state, manifest(3), 1, path="c.pt")
+
+
+def test_refusals(tmp_path):
+    with pytest.raises(CcsError, match="ranking"):
+        dataclasses.replace(SETTINGS, network=dataclasses.replace(SETTINGS.network, shared=False))
+    with pytest.raises(CcsError, match="lr"):
+        TrainSettings(lr=0)
+    (tmp_path / "quarantine.csv").write_text("video,path,stage,reason\n")
+    videos = manifest()
+    reader = MadeUp([video for video in videos.videos if video.video != "train05"])
+    with pytest.raises(CcsError, match=r"1 of 16 train videos.*train05"):
+        train.usable_videos(videos, "train", reader, tmp_path / "quarantine.csv")
+    with pytest.raises(CcsError, match=r"nowhere\.pt"):
+        checkpoint.read(tmp_path / "nowhere.pt")
+    (tmp_path / "bad.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(CcsError, match=r"bad\.pt"):
+        checkpoint.read(tmp_path / "bad.pt")
