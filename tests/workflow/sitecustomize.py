@@ -1,8 +1,8 @@
 """Stands in for the stages in the tests of the DAG: Python runs this first wherever this folder is on PYTHONPATH.
 
 `python -m ccs.STAGE ...` then writes something new to each of its outputs instead of doing the work, and its command
-line to commands.txt. All else, `ccs.datasets` too, runs as ever. So the rules, the command lines and the digests of
-the real stages' code are under test, while their work is not done.
+line to commands.txt. All else runs as ever. So the rules and the digests of the real stages' code are under test, while
+the stages' work is not done.
 """
 
 import os

@@ -1,0 +1,94 @@
+"""How a run starts and stops: errors before any work, what a failed stage shows, targets, GPUs, large data sets."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"flow.bond": 15}, "config.yaml is not valid:\n  flow.bond: no such key: did you mean bound?"),
+        ({"datasets.mine.root": "nowhere"}, "nowhere: expected the directory of the videos"),
+    ],
+)
+def test_an_error_of_the_user_stops_before_any_work(project, changes, message):
+    commands = (project.path / "commands.txt").read_text()
+    project.configure(changes)
+    done = project.snakemake("--forceall")
+    assert done.returncode == 1
+    assert message in done.stdout
+    assert "Traceback" not in done.stdout
+    assert (project.path / "commands.txt").read_text() == commands
+
+
+def test_a_failed_stage_shows_its_message_and_what_was_done_stays(project):
+    project.configure({"frames.quality": 90})
+    done = project.snakemake(failing="ccs.quarantine")
+    assert done.returncode == 1
+    assert "ccs: error: videos/jump/3.mp4: expected a video, found a poem" in done.stdout
+    assert "frames" not in project.plan()
+
+
+def test_another_configuration_replaces_the_default_one(project):
+    (project.path / "other").mkdir()
+    (project.path / "videos").rename(project.path / "other/videos")
+    other = {"datasets": {"yours": {"adapter": "folder", "root": "other/videos", "shards": 1}}, "seeds": [3]}
+    (project.path / "other.yaml").write_text(yaml.safe_dump(other))
+    plan = project.plan("--configfile", "other.yaml")
+    assert plan["frames"] == {"data/yours/frames/0000.h5"}
+    assert plan["evaluate"] == {"results/runs/yours/split1/ccs/seed3/scores.h5"}
+
+
+def test_a_target_that_no_data_set_has_is_an_error(project):
+    for target in ("data/mine/frames/0009.h5", "results/runs/mine/split2/ccs/seed0/checkpoint.pt"):
+        done = project.snakemake("--dry-run", target)
+        assert done.returncode == 1
+        assert re.search("has no video in a shard 0009|not configured to have a split 2", done.stdout)
+
+
+def test_training_asks_for_a_gpu_and_eight_threads_where_there_is_one(project, monkeypatch):
+    """And says the same of threads and GPUs to the stage as to the scheduler; none of it reruns anything."""
+    tool = project.path / "bin/nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\necho 'GPU 0: made up'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tool.parent), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert project.plan("--cores", "16") == {}
+    with_gpu = project.run("--dry-run", "--forcerun", "train", "--cores", "16")
+    assert re.search(r"rule train:(\n    .*)*\n    threads: 8\n    resources: .*gpu=1", with_gpu)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    without = project.run("--dry-run", "--forcerun", "train", "--cores", "16")
+    assert re.search(r"rule train:(\n    .*)*\n    resources: .*gpu=0", without)
+    assert "threads: 8" not in without
+
+
+@pytest.mark.parametrize("num_videos", [13320, pytest.param(220847, marks=pytest.mark.slow)])
+def test_a_large_data_set_is_few_jobs(num_videos):
+    """Seconds are for people (see the benchmark's own output); here only that it works and that jobs stay few."""
+    command = [sys.executable, ROOT / "benchmarks/dag.py", "--videos", str(num_videos)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    print(done.stdout)
+    _, num_shards, jobs, *_ = done.stdout.splitlines()[-1].split()
+    splits = 3 if num_videos == 13320 else 1
+    # frames, flow and pack of each shard; quarantine; train and evaluate for 3 seeds; table1, all
+    assert int(num_shards) == -(-num_videos // 1000)
+    assert int(jobs) == 3 * int(num_shards) + 1 + 2 * 3 * splits + 2
+
+
+def test_rules_are_linted_and_formatted():
+    snakemake, snakefmt = (str(Path(sys.executable).with_name(name)) for name in ("snakemake", "snakefmt"))
+    rules = [str(ROOT / "Snakefile"), str(ROOT / "workflow")]
+    for command in ([snakemake, "--lint", "-s", rules[0], "-d", str(ROOT)], [snakefmt, "--check", *rules]):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr

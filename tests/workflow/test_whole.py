@@ -1,0 +1,86 @@
+"""The whole pipeline for real, on a demo of thirty tiny videos: rules and stages agree about flags and files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from ccs.datasets import read
+from ccs.shards import ShardReader
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CONFIG = {
+    "datasets": {
+        "tiny": {
+            "adapter": "demo",
+            "shards": 2,
+            "train_per_class": 2,
+            "test_per_class": 1,
+            "width": 48,
+            "height": 36,
+            "frames": 4,
+            "val_fraction": 0,
+        }
+    },
+    "frames": {"short_side": 32},
+    "flow": {"warps": 1, "scales": 1, "outer_iterations": 1},
+    "train": {
+        "backbone": "shufflenet_v2_x0_5",
+        "weights": "none",
+        "input_size": 32,
+        "epochs": 1,
+        "segments": 1,
+        "flow_length": 2,
+        "batch_classes": 10,
+        "batch_videos": 2,
+    },
+    "evaluate": {"segments": 1, "fusion": [2, 1]},
+    "seeds": [7],
+    "tables": {"table1": {"rows": {"ccs": 'It\'s {ours} & "theirs"'}}},  # nothing of it is for the shell or Snakemake
+}
+
+
+@pytest.mark.slow
+def test_videos_in_table_out(tmp_path):
+    import h5py
+
+    # Another working directory, no activated environment, and a path to no `ccs`.
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    snakemake = [Path(sys.executable).with_name("snakemake"), "-s", ROOT / "Snakefile", "-d", tmp_path, "--cores", "2"]
+    environment = {**os.environ, "PATH": os.defpath, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(snakemake, env=environment, cwd="/", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert 'It\'s {ours} & "theirs"' in done.stdout  # the table is printed
+
+    manifest = read(tmp_path / "data/tiny/manifest.csv")
+    assert len(manifest.videos) == 30
+    reader = ShardReader(sorted((tmp_path / "data/tiny/shards").glob("*.h5")))
+    assert reader.num_frames == {video.video: 4 for video in manifest.videos}
+    assert reader.frames(manifest.videos[0].video, [0, 3]).shape[:2] == (2, 32)
+    assert (tmp_path / "data/tiny/quarantine.csv").read_text().splitlines() == ["video,path,stage,reason"]
+
+    results = tmp_path / "results/runs/tiny/split1/ccs/seed7"
+    assert len((results / "history.csv").read_text().splitlines()) == 2
+    with h5py.File(results / "scores.h5") as scores:
+        assert [name.decode() for name in scores["video"]] == [v.video for v in manifest.videos if v.split == "test"]
+        assert list(scores.attrs["fusion"]) == [2, 1]
+        assert (scores.attrs["run"], scores.attrs["seed"], scores.attrs["split"]) == ("ccs", 7, 1)
+        assert json.loads(scores.attrs["classes"]) == list(manifest.classes)
+        fused = 2 * scores["rgb"][:] + scores["flow"][:]
+        top1 = 100 * np.mean(fused.argmax(1) == scores["label"][:])
+    with open(tmp_path / "results/table1.csv", newline="") as file:
+        measured = [row for row in csv.DictReader(file) if row["source"] == "measured"]
+    assert [(row["method"], float(row["tiny RGB+Flow"])) for row in measured] == [
+        ('It\'s {ours} & "theirs"', pytest.approx(top1, abs=0.05))
+    ]
+
+    again = subprocess.run(snakemake, env=environment, cwd="/", capture_output=True, text=True, check=False)
+    assert "Nothing to be done" in again.stdout + again.stderr
