@@ -185,11 +185,12 @@ def loader_workers(wildcards, threads):
 
 def provenance(wildcards, output):
     """All that the shards and the code depend on: interrupted training goes on only if none of it has changed."""
-    stages = ("ccs.datasets.demo", "ccs.frames", "ccs.flow", "ccs.shards", "ccs.train")
-    content = [shard_digests(wildcards.dataset), config["frames"], config["flow"], *map(stage_digest, stages)]
+    stages = ["ccs.frames", "ccs.flow", "ccs.shards", "ccs.train"]
+    content = [shard_digests(wildcards.dataset), config["frames"], config["flow"]]
     if wildcards.dataset == demo():
+        stages.append("ccs.datasets.demo")
         content.append(demo_settings(wildcards))
-    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr([*content, *map(stage_digest, stages)]).encode()).hexdigest()[:16]
 
 
 # -- the machine -------------------------------------------------------------------------------------------------------
