@@ -25,7 +25,7 @@ from ccs.datasets.demo_rooms import FAMILIES, Place, texture
 BACKWARDS = {"lower": "raise", "pull": "push", "stand": "sit"}  # class -> the class whose clips it plays backwards
 THINGS = {
     "drink": ("glass", "bottle"),
-    "eat": ("apple", "banana"),
+    "eat": ("banana", "ice cream"),
     "smoke": ("cigarette",),
     "sing": ("microphone",),
     "raise": ("barbell", "crate", "parcel"),
@@ -33,11 +33,11 @@ THINGS = {
     "sit": ("padded", "wooden"),  # chairs
 }
 _THING_COLOURS = {  # hue from and to, saturation, value
-    "glass": (0.07, 0.11, 0.95, 1.0),
-    "bottle": (0.32, 0.4, 0.85, 0.75),
-    "apple": (-0.03, 0.01, 0.88, 0.95),
+    "glass": (0.55, 0.62, 0.9, 1.0),
+    "bottle": (0.55, 0.62, 0.85, 0.9),
+    "ice cream": (0.13, 0.15, 0.7, 1.0),
     "banana": (0.13, 0.15, 0.85, 1.0),
-    "cigarette": (0.1, 0.15, 0.03, 1.0),
+    "cigarette": (0.1, 0.15, 0.02, 1.15),
     "microphone": (0.6, 1.0, 0.3, 0.25),
     "barbell": (0.0, 1.0, 0.75, 0.9),
     "crate": (0.06, 0.11, 0.55, 0.65),
@@ -89,7 +89,7 @@ def _stream(seed: int, *names: str | int) -> np.random.Generator:
 
 
 def _colour(hue: float, saturation: float, value: float) -> Colour:
-    return tuple(round(255 * channel) for channel in colorsys.hsv_to_rgb(hue % 1.0, saturation, value))
+    return tuple(min(255, round(255 * channel)) for channel in colorsys.hsv_to_rgb(hue % 1.0, saturation, value))
 
 
 def _hue(rng: np.random.Generator, split: str, turn: int) -> float:
@@ -112,7 +112,7 @@ def draw_figure(seed: int, split: str, index: int) -> Figure:
         beard=bool(rng.uniform() < 0.22),
         glasses=bool(rng.uniform() < 0.25),
         shirt=_colour(shirt, rng.uniform(0.3, 0.6), bright),
-        accent=_colour(shirt + 0.5, rng.uniform(0.1, 0.5), 0.97) if bright < 0.8 else _colour(shirt, 0.8, 0.42),
+        accent=_colour(shirt + 0.5, rng.uniform(0.1, 0.5), 0.97) if bright < 0.8 else _colour(shirt, 0.5, 0.42),
         fabric=FABRICS[split][int(rng.integers(len(FABRICS[split])))],
         long_sleeves=bool(rng.uniform() < 0.5),
         trousers=_colour(_hue(rng, split, int(rng.integers(6))), rng.uniform(0.2, 0.6), rng.uniform(0.28, 0.5)),
@@ -156,7 +156,7 @@ def draw_scene(seed: int, split: str, class_name: str, index: int, num_frames: i
         mirror=1 if (index + int(rng.integers(2)) * near) % 2 else -1,
         thing=thing,
         thing_colour=_thing_colour(rng, thing),
-        thing_size=rng.uniform(0.92, 1.12),
+        thing_size=rng.uniform(0.88, 1.12),
         zoom=rng.uniform(0.94, 1.1) if near else rng.uniform(0.92, 1.04),
         at=(rng.uniform(-0.08, 0.08), rng.uniform(-0.02, 0.02)),
         floor=rng.uniform(0.74, 0.82),
@@ -184,7 +184,7 @@ def moments(scene: Scene, class_name: str, num_frames: int) -> list[Moment]:
         time = t / (num_frames - 1)
         if scene.action in TO_MOUTH:
             # to the mouth and back once, with a rest at the mouth
-            turn = 0.5 - 0.5 * np.cos(2 * np.pi * (time * (1.15 - 0.3 * scene.ease) + scene.start))
+            turn = 0.5 - 0.5 * np.cos(2 * np.pi * (time * (1.25 - 0.45 * scene.ease) + scene.start - 0.05))
             progress = scene.extent * (1.25 * turn - 0.25 * turn**2)
         else:
             done = float(np.clip((time - scene.start) / (scene.end - scene.start), 0, 1))
@@ -252,7 +252,7 @@ def _to_mouth(image: np.ndarray, scene: Scene, progress: float, at: Point) -> No
     canvas.solid([[(-0.055, -0.425, 0.03), (0.055, -0.425, 0.03), (0, -0.37, 0.03)]], shade(figure.skin, 0.93), False)
     body.head_front(canvas, figure, face, tilt, min(1.0, max(0.0, 2 * progress - 0.9)))
     # the hand's way bulges outwards; the held thing turns from upright to the mouth
-    rest, close = (0.37, -0.17), (mouth[0] + 0.145, mouth[1] + 0.14)
+    rest, close = (0.37, -0.23), (mouth[0] + 0.145, mouth[1] + 0.14)
     wrist = (
         rest[0] + (close[0] - rest[0]) * progress + 0.05 * np.sin(np.pi * progress),
         rest[1] + (close[1] - rest[1]) * progress,

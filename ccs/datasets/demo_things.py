@@ -23,64 +23,64 @@ def _bar(start: float, half_start: float, end: float, half_end: float) -> list[P
 
 
 def _glass(canvas: Canvas, at: Local, colour: Colour) -> None:
-    canvas.polygon(at.points(_bar(-0.66, 0.38, 1.12, 0.55)), (60, 75, 90))
-    canvas.polygon(at.points(_bar(-0.61, 0.34, 1.09, 0.51)), (214, 232, 240))
-    canvas.polygon(at.points(_bar(-0.52, 0.31, 0.78, 0.45)), colour)
-    canvas.polygon(at.points(_bar(0.78, 0.45, 0.86, 0.46)), mix(colour, _WHITE, 0.6))
-    canvas.polygon(at.points([(-0.4, -0.2), (1.02, -0.38), (1.02, -0.24), (-0.4, -0.1)]), (250, 252, 255))
+    canvas.polygon(at.points(_bar(-0.74, 0.33, 1.09, 0.48)), (60, 75, 90))
+    canvas.polygon(at.points(_bar(-0.69, 0.29, 1.06, 0.44)), (214, 232, 240))
+    canvas.polygon(at.points(_bar(-0.62, 0.27, 0.76, 0.39)), colour)
+    canvas.polygon(at.points(_bar(0.76, 0.39, 0.84, 0.4)), mix(colour, _WHITE, 0.6))
+    canvas.polygon(at.points([(-0.5, -0.17), (1.0, -0.33), (1.0, -0.21), (-0.5, -0.09)]), mix(colour, _WHITE, 0.8))
 
 
 def _bottle(canvas: Canvas, at: Local, colour: Colour) -> None:
-    body = at.discs((-0.55, -0.16, 0.22), (-0.55, 0.16, 0.22), (0.35, -0.16, 0.22), (0.35, 0.16, 0.22))
-    canvas.solid([body, at.discs((0.4, 0, 0.3), (0.8, 0, 0.15)), at.discs((0.78, 0, 0.15), (1.05, 0, 0.15))], colour)
-    canvas.polygon(at.points(_bar(-0.5, 0.37, 0.28, 0.37)), (240, 236, 220))
-    canvas.polygon(at.points(_bar(-0.3, 0.37, 0.08, 0.37)), shade(colour, 0.7))
-    shine = [(0.33, -0.24), (0.75, -0.09), (0.75, -0.03), (0.33, -0.14)]
+    body = at.discs((-0.6, -0.14, 0.22), (-0.6, 0.14, 0.22), (0.4, -0.14, 0.22), (0.4, 0.14, 0.22))
+    canvas.solid([body, at.discs((0.45, 0, 0.3), (0.8, 0, 0.17)), at.discs((0.78, 0, 0.17), (0.98, 0, 0.17))], colour)
+    canvas.polygon(at.points(_bar(-0.5, 0.35, 0.1, 0.35)), (240, 236, 220))
+    canvas.polygon(at.points(_bar(-0.35, 0.35, -0.05, 0.35)), shade(colour, 0.7))
+    shine = [(0.15, -0.26), (0.75, -0.11), (0.75, -0.04), (0.15, -0.16)]
     canvas.polygon(at.points(shine), mix(colour, _WHITE, 0.7))
 
 
-def _apple(canvas: Canvas, at: Local, colour: Colour) -> None:
-    halves = [at.discs((0.36, side * 0.2, 0.42), (0.56, side * 0.18, 0.38)) for side in (-1, 1)]
-    canvas.solid(halves, colour)
-    canvas.spot(*at.discs((0.5, -0.27, 0.12)), mix(colour, _WHITE, 0.6))
-    canvas.line(at.points([(0.5, 0.0), (0.85, 0.05), (1.05, 0.17)]), (90, 55, 25), 0.09 * at.size)
-    canvas.polygon(at.points([(0.85, 0.05), (1.08, -0.26), (1.22, -0.08)]), (70, 150, 50))
-
-
 def _banana(canvas: Canvas, at: Local, colour: Colour) -> None:
-    canvas.solid(
-        [at.discs((0.05, -0.1, 0.26), (0.6, -0.08, 0.26)), at.discs((0.6, -0.08, 0.26), (0.95, 0.06, 0.19))],
-        (252, 243, 205),
-    )
-    skin = at.discs((-0.75, 0.2, 0.1), (-0.45, 0.02, 0.26), (0.1, -0.1, 0.32), (0.35, -0.1, 0.28))
-    canvas.solid([skin[k : k + 2] for k in range(3)], colour)
+    flesh = at.discs((0.1, -0.04, 0.27), (0.6, -0.02, 0.27), (0.9, 0.08, 0.2))
+    canvas.chain(flesh, (252, 243, 205))
+    canvas.chain(at.discs((-0.85, 0.2, 0.1), (-0.5, 0.06, 0.28), (0.1, -0.04, 0.33), (0.4, -0.04, 0.3)), colour)
     for side in (-1, 1):
-        flap = at.discs((0.3, side * 0.2 - 0.1, 0.13), (0.14, side * 0.54 - 0.1, 0.12), (-0.2, side * 0.66 - 0.1, 0.05))
+        flap = at.discs(
+            (0.4, side * 0.22 - 0.04, 0.13), (0.2, side * 0.46 - 0.04, 0.12), (-0.1, side * 0.5 - 0.04, 0.06)
+        )
         canvas.chain(flap, colour)
 
 
+def _ice_cream(canvas: Canvas, at: Local, colour: Colour) -> None:
+    canvas.solid([at.discs((-0.82, 0, 0.1), (0.3, 0, 0.36))], (222, 166, 92))
+    for k in (-0.25, 0, 0.25):
+        canvas.line(at.points([(-0.4, 0.6 * k - 0.1), (0.3, k + 0.1)]), (168, 112, 56), 0.05 * at.size)
+        canvas.line(at.points([(-0.4, 0.6 * k + 0.1), (0.3, k - 0.1)]), (168, 112, 56), 0.05 * at.size)
+    for x, half, radius in ((0.38, 0.24, 0.2), (0.62, 0.19, 0.18), (0.83, 0.1, 0.15), (0.98, 0.0, 0.1)):  # whipped
+        canvas.solid([at.discs((x, -half, radius), (x + 0.06, half, radius))], colour)
+
+
 def _cigarette(canvas: Canvas, at: Local, colour: Colour) -> None:
-    canvas.solid([at.discs((-0.85, 0, 0.17), (0.8, 0, 0.17))], colour)
-    canvas.solid([at.discs((0.84, 0, 0.17), (1.02, 0, 0.17))], (205, 150, 84))
-    canvas.solid([at.discs((-1.0, 0, 0.22), (-0.8, 0, 0.2))], (255, 84, 20))
-    canvas.spot(*at.discs((-0.97, 0, 0.12)), (255, 224, 110))
+    canvas.solid([at.discs((-0.8, 0, 0.2), (0.86, 0, 0.2))], colour)
+    canvas.polygon(at.points(_bar(0.72, 0.2, 1.02, 0.2)), (205, 150, 84))
+    canvas.solid([at.discs((-0.92, 0, 0.3), (-0.68, 0, 0.24))], (255, 60, 10))
+    canvas.spot(*at.discs((-0.9, 0, 0.15)), (255, 224, 110))
 
 
 def _microphone(canvas: Canvas, at: Local, colour: Colour) -> None:
-    canvas.solid([at.discs((-0.8, 0, 0.22), (0.4, 0, 0.3))], colour)
-    canvas.polygon(at.points(_bar(0.3, 0.36, 0.48, 0.4)), (235, 235, 240))
-    canvas.solid([at.discs((0.7, 0, 0.46))], (186, 190, 198))
+    canvas.solid([at.discs((-0.75, 0, 0.22), (0.36, 0, 0.3))], colour)
+    canvas.polygon(at.points(_bar(0.24, 0.34, 0.42, 0.38)), (235, 235, 240))
+    canvas.solid([at.discs((0.66, 0, 0.44))], (186, 190, 198))
     for k in (-0.24, 0, 0.24):
-        end = 0.38 - 0.4 * abs(k)
-        canvas.line(at.points([(0.7 + k, -end), (0.7 + k, end)]), (80, 82, 90), 0.06 * at.size)
-        canvas.line(at.points([(0.7 - end, k), (0.7 + end, k)]), (80, 82, 90), 0.06 * at.size)
-    canvas.spot(*at.discs((0.83, -0.2, 0.09)), (235, 238, 245))
+        end = 0.36 - 0.4 * abs(k)
+        canvas.line(at.points([(0.66 + k, -end), (0.66 + k, end)]), (80, 82, 90), 0.06 * at.size)
+        canvas.line(at.points([(0.66 - end, k), (0.66 + end, k)]), (80, 82, 90), 0.06 * at.size)
+    canvas.spot(*at.discs((0.79, -0.2, 0.09)), (235, 238, 245))
 
 
 _HELD = {
     "glass": _glass,
     "bottle": _bottle,
-    "apple": _apple,
+    "ice cream": _ice_cream,
     "banana": _banana,
     "cigarette": _cigarette,
     "microphone": _microphone,
