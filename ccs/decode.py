@@ -58,11 +58,11 @@ class FramesSettings:
     quality: int = field(default=95, metadata={"help": "JPEG quality, 1 to 100"})
 
     def __post_init__(self):
-        if self.size is not None and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", self.size):
-            raise CcsError(f"size is {self.size!r}: expected WIDTHxHEIGHT in pixels, such as 340x256")
-        if self.size is None and (self.short_side is None or not 2 <= self.short_side <= 16384):
+        if self.size is not None and not re.fullmatch(r"[1-9]\d{0,3}x[1-9]\d{0,3}", self.size):
+            raise CcsError(f"size is {self.size!r}: expected WIDTHxHEIGHT in pixels (1 to 9999), such as 340x256")
+        if self.size is None and (self.short_side is None or not 2 <= self.short_side <= 9999):
             raise CcsError(
-                f"short_side is {self.short_side!r}: expected 2 to 16384 pixels, or give size as WIDTHxHEIGHT"
+                f"short_side is {self.short_side!r}: expected 2 to 9999 pixels, or give size as WIDTHxHEIGHT"
             )
         if not 1 <= self.quality <= 100:
             raise CcsError(f"quality is {self.quality!r}: expected 1 to 100")
@@ -140,7 +140,7 @@ def check_ffmpeg(path: str) -> Ffmpeg:
             return Ffmpeg(path, version.group(1) if version else "unknown", passthrough)
     raise CcsError(
         f"{path}: this ffmpeg cannot decode, scale and write two grey frames; it says:\n"
-        f"{log.strip()[-1000:]}\nInstall another, or unset its path to use the one that imageio-ffmpeg brings"
+        f"{log.strip()[-1000:]}\nRepair it, or set the path of another ffmpeg in the configuration"
     )
 
 
@@ -246,7 +246,7 @@ def read_clip(
         raise BadVideo(f"cannot be read: {error.strerror}") from None
     with tempfile.TemporaryFile() as errors:
         with children.run(command(path, settings, tool), errors) as process:
-            with suppress(OSError):  # the limit on pipes may be lower
+            with suppress(OSError, AttributeError):  # a lower limit on pipes; systems without this call
                 fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
             header = process.stdout.readline()  # comes with the first frame: ffmpeg's start costs nobody's turn
             with turns:
@@ -290,10 +290,10 @@ def _encode(pipe: BinaryIO, height: int, width: int, quality: int) -> tuple[list
             luma[:height, :width] = planes[: height * width].reshape(height, width)
             even[4 * chroma :] = planes[height * width :]
         cv2.cvtColor(even.reshape(3 * half_h, 2 * half_w), cv2.COLOR_YUV2BGR_I420, dst=bgr)
-        try:
-            jpegs.append(cv2.imencode(".jpg", bgr[:height, :width], [cv2.IMWRITE_JPEG_QUALITY, quality])[1])
-        except cv2.error as error:
-            raise BadVideo(f"frames of {width}x{height} cannot be JPEG images: {error}") from None
+        encoded, jpeg = cv2.imencode(".jpg", bgr[:height, :width], [cv2.IMWRITE_JPEG_QUALITY, quality])
+        if not encoded:
+            raise BadVideo(f"frames of {width}x{height} cannot be JPEG images")
+        jpegs.append(jpeg)
     return jpegs, True
 
 
@@ -312,7 +312,8 @@ def _check(path: str, status: int, log: _Log, num_frames: int, whole: bool) -> N
     if status or log.lost:
         exit_status = f"; ffmpeg's exit status {status}" if status else ""
         said = "; ".join(dict.fromkeys(filter(None, (log.lost, log.errors))))
-        raise BadVideo(f"damaged or cut short: {num_frames} frames decoded{exit_status}; {said}")
+        what = "damaged or cut short" if num_frames else "not a video that ffmpeg can decode"
+        raise BadVideo(f"{what}: {num_frames} frames decoded{exit_status}; {said}")
     if num_frames < 2 or not whole:
         raise BadVideo(f"{num_frames} frames decoded, at least 2 are needed; {log.errors}".removesuffix("; "))
 
@@ -332,7 +333,8 @@ def extract(
     """Each video, in the order given, with its frames or with what is wrong with it.
 
     `workers` videos are decoded (one ffmpeg each) and encoded (one thread each) at a time, and at most twice as many
-    are held. Closing the iterator, as any error does, ends every ffmpeg. Raises `CcsError` as `read_clip`.
+    are held in memory as JPEG, some 8 MB for ten seconds. Closing the iterator, as any error does, ends every ffmpeg.
+    Raises `CcsError` as `read_clip`.
     """
     children, turns = _Children(), threading.Semaphore(workers)
 
