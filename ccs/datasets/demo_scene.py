@@ -199,6 +199,7 @@ def frames(scene: Scene, shown: list[Moment], height: int, width: int) -> np.nda
     tall, wide = height * SUPERSAMPLING, width * SUPERSAMPLING
     margin = round(_MARGIN * tall)
     near = scene.action in TO_MOUTH
+    scene = scene._replace(zoom=scene.zoom * min(1.0, 0.75 * width / height))  # a narrower frame shows it smaller
     # the floor's line is a share of the frame's height, whatever the margin
     floor = None if near else (scene.floor * tall + margin) / (tall + 2 * margin)
     wall = texture(scene.place, tall + 2 * margin, wide + 2 * margin, floor)

@@ -1,0 +1,208 @@
+"""The demo data set: that it is fixed by its seed, and that it asks for both streams as it says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ccs import datasets
+from ccs.datasets import demo, demo_scene
+from ccs.datasets.demo_rooms import FAMILIES
+from ccs.stage import CcsError
+
+PAIRS = (("raise", "lower"), ("push", "pull"), ("sit", "stand"))
+HELD = ("drink", "eat", "smoke", "sing")
+SMALL = demo.Settings(train_per_class=1, test_per_class=1, width=96, height=72, frames=7)
+
+
+def scene_of(class_name: str, index: int, split: str = "train", num_frames: int = 16) -> demo_scene.Scene:
+    return demo_scene.draw_scene(0, split, class_name, index, num_frames)
+
+
+def decode(path: Path, height: int, width: int) -> np.ndarray:
+    """All frames of a file by ffmpeg, (T, H, W, 3)."""
+    command = [demo.find_ffmpeg(), "-v", "error", "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    data = subprocess.run(command, capture_output=True, check=True).stdout
+    return np.frombuffer(data, np.uint8).reshape(-1, height, width, 3)
+
+
+def mean_motion(frames: np.ndarray) -> np.ndarray:
+    """Mean TV-L1 flow (x, y) in pixels at 85x64 of what moves against the background, over three pairs."""
+    tvl1 = cv2.optflow.DualTVL1OpticalFlow_create()
+    tvl1.setOuterIterations(4)
+    grey = [cv2.cvtColor(cv2.resize(f, (85, 64), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY) for f in frames]
+    flows = []
+    for t in (4, 7, 10):
+        flow = tvl1.calc(grey[t], grey[t + 1], None)
+        flow -= np.median(flow, axis=(0, 1))
+        flows.append(flow[np.hypot(flow[..., 0], flow[..., 1]) > 0.5].mean(0))
+    return np.mean(flows, 0)
+
+
+def test_listing_needs_no_drawing():
+    code = (
+        "import sys; from ccs.datasets import demo, load; m = load('demo', {'adapter': 'demo'}); "
+        "print(len(m.videos), *{'cv2', 'torch', 'pandas', 'h5py', 'numpy'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "260\n"
+
+
+def test_manifest():
+    settings = {"adapter": "demo", "train_per_class": 20, "test_per_class": 5, "val_fraction": 0.2, "seed": 3}
+    videos = datasets.load("clips", settings).videos
+    assert len({video.video for video in videos}) == 10 * 25
+    for label, name in enumerate(demo.CLASSES):
+        splits = [video.split for video in videos if video.label == label and video.class_name == name]
+        assert {split: splits.count(split) for split in set(splits)} == {"train": 16, "val": 4, "test": 5}
+    figures = {part: {demo.group_of(v.video) for v in videos if v.split == part} for part in ("train", "val", "test")}
+    assert not figures["train"] & figures["val"] | figures["test"] & (figures["train"] | figures["val"])
+    assert {video.path for video in videos if video.video == "drink_train_003"} == {
+        "data/clips/videos/drink/drink_train_003.mp4"
+    }
+    # more videos leave those that were there as they are
+    more = {video.video: video[:4] for video in datasets.load("clips", {**settings, "train_per_class": 21}).videos}
+    assert all(more[video.video] == video[:4] for video in videos)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"train_per_class": 0}, "train_per_class must be a whole number of at least 1, not 0"),
+        ({"width": 85}, "width must be an even number"),
+        ({"seed": "x"}, "seed must be a whole number"),
+    ],
+)
+def test_bad_settings(settings: dict, message: str):
+    with pytest.raises(CcsError, match=message):
+        datasets.load("demo", {"adapter": "demo", **settings})
+
+
+def test_other_split_is_refused():
+    with pytest.raises(CcsError, match="split 1 only, not 2"):
+        datasets.load("demo", {"adapter": "demo"}, 2)
+
+
+def test_rendered_files(tmp_path: Path):
+    """Two renders, by one process and by two, decode to the same frames: as many and as large as stated."""
+    flags = ["--train-per-class", "1", "--test-per-class", "1", "--width", "96", "--height", "72", "--frames", "7"]
+    for workers in ("1", "2"):
+        command = [sys.executable, "-m", "ccs.datasets.demo", "--output-dir", str(tmp_path / workers), *flags]
+        subprocess.run([*command, "--workers", workers], check=True, capture_output=True)
+    listed = demo.clips(SMALL)
+    found = sorted(str(path.relative_to(tmp_path / "1")) for path in (tmp_path / "1").rglob("*") if path.is_file())
+    assert found == sorted(f"{clip.class_name}/{clip.video}.mp4" for clip in listed)
+    for clip in listed:
+        first, second = (tmp_path / workers / clip.class_name / f"{clip.video}.mp4" for workers in ("1", "2"))
+        assert first.read_bytes() == second.read_bytes()
+    for clip in listed[::5]:
+        decoded = decode(tmp_path / "1" / clip.class_name / f"{clip.video}.mp4", 72, 96)
+        drawn = demo.render(clip, SMALL)
+        assert decoded.shape == drawn.shape == (7, 72, 96, 3)
+        error = np.mean((decoded.astype(float) - drawn) ** 2, axis=(1, 2, 3))
+        assert (10 * np.log10(255**2 / error) > 28).all()  # dB, of every frame: none dropped, doubled or swapped
+        assert np.mean((decoded[0].astype(float) - drawn[-1]) ** 2) > 2 * error.max()
+
+
+def test_video_depends_on_seed_and_own_name_only():
+    clip = demo.Clip("drink_train_001", "train", "drink", 1)
+    frames = demo.render(clip, SMALL)
+    assert np.array_equal(demo.render(clip, demo.Settings(**{**vars(SMALL), "train_per_class": 9})), frames)
+    assert not np.array_equal(demo.render(clip, demo.Settings(**{**vars(SMALL), "seed": 1})), frames)
+    assert not np.array_equal(demo.render(clip._replace(split="test"), SMALL), frames)
+
+
+def test_failing_ffmpeg_leaves_no_file(tmp_path: Path):
+    with pytest.raises(CcsError, match=r"clip\.mp4: .* could not encode"):
+        demo.encode(np.zeros((2, 72, 97, 3), np.uint8), tmp_path / "clip.mp4", 12, demo.find_ffmpeg())  # odd width
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_second_of_a_pair_is_the_first_backwards(first: str, second: str):
+    scene = scene_of(first, 2)
+    there, back = (demo_scene.moments(scene, name, 16) for name in (first, second))
+    assert back == there[::-1]
+    assert np.array_equal(demo_scene.frames(scene, back, 72, 96), demo_scene.frames(scene, there, 72, 96)[::-1])
+    progress = np.array([moment.progress for moment in there])
+    assert (np.diff(progress) >= 0).all()
+    assert (np.diff(progress) > 0.01).mean() > 0.75  # moves for most of the clip
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_direction_shows_in_the_flow_alone(first: str, second: str):
+    for index in (0, 1):
+        for name in (first, second):
+            scene = scene_of(name, index)
+            x, y = mean_motion(demo_scene.frames(scene, demo_scene.moments(scene, name, 16), 144, 192))
+            along = {"raise": -y, "push": x * scene.mirror, "sit": y}[first]
+            assert along * (1 if name == first else -1) > 0.15, (name, index, x, y)
+
+
+def numbers(scene: demo_scene.Scene) -> dict[str, float]:
+    """Every number drawn for a scene but the thing and its colour; figure and place are the index's own."""
+    flat = {}
+    for name, value in scene._asdict().items():
+        if name in ("light", "start", "end", "ease", "extent", "zoom", "floor", "sway", "thing_size"):
+            flat[name] = value
+        elif name in ("at", "gain", "drift"):
+            flat.update({f"{name}{k}": part for k, part in enumerate(value)})
+    shake = np.array(scene.shake)
+    return {**flat, "shake_first": shake[0, 0], "shake_last": shake[-1, 0], "shake_size": np.abs(shake).mean()}
+
+
+@pytest.mark.parametrize(("first", "second"), [*PAIRS, ("drink", "eat"), ("drink", "smoke"), ("drink", "sing")])
+def test_same_distributions(first: str, second: str):
+    """No number of a scene differs in distribution between the two classes (Kolmogorov-Smirnov, p about 1e-4)."""
+    count = 300
+    drawn = [[scene_of(name, index) for index in range(count)] for name in (first, second)]
+    for a, b in zip(*drawn, strict=True):
+        assert (a.figure, a.place) == (b.figure, b.place)
+    tables = [[numbers(scene) for scene in scenes] for scenes in drawn]
+    for name in tables[0][0]:
+        a, b = (np.sort([row[name] for row in rows]) for rows in tables)
+        every = np.concatenate([a, b])
+        distance = np.abs(np.searchsorted(a, every, "right") - np.searchsorted(b, every, "right")).max() / count
+        assert distance < 2.2 * np.sqrt(2 / count), name
+        assert not np.array_equal(a, b), f"{name} is not drawn independently"
+    for scenes in drawn:
+        assert 0.35 < np.mean([scene.mirror == 1 for scene in scenes]) < 0.65
+    if first not in HELD:
+        kinds = [sorted(scene.thing for scene in scenes) for scenes in drawn]
+        assert kinds[0] == kinds[1]
+
+
+def test_held_things_are_all_that_differs():
+    """The same scene with each thing in turn: the rest of the picture is the same, and the thing is large in it."""
+    scene = scene_of("drink", 5)
+    shown = demo_scene.moments(scene, "drink", 16)[::5]
+    assert all(demo_scene.moments(scene, name, 16)[::5] == shown for name in HELD)
+    pictures = {
+        thing: demo_scene.frames(scene._replace(action=name, thing=thing), shown, 64, 86).astype(int)
+        for name in HELD
+        for thing in demo_scene.THINGS[name]
+    }
+    for thing, frames in pictures.items():
+        for other in pictures.keys() - {thing}:
+            differs = (np.abs(frames - pictures[other]).max(-1) > 40).mean((1, 2))
+            assert differs.min() > 0.006, (thing, other, differs)
+            assert differs.max() < 0.12, (thing, other, differs)
+
+
+def test_train_and_test_share_no_figure_and_no_place():
+    figures = {split: {demo_scene.draw_figure(0, split, i) for i in range(40)} for split in demo.SPLITS}
+    places = {split: {demo_scene.draw_place(0, split, i) for i in range(40)} for split in demo.SPLITS}
+    for part, column in (
+        (figures, "fabric"),
+        (figures, "shirt"),
+        (figures, "build"),
+        (places, "family"),
+        (places, "seed"),
+    ):
+        values = [{getattr(item, column) for item in part[split]} for split in demo.SPLITS]
+        assert not values[0] & values[1], column
+    assert all({place.family for place in places[split]} == set(FAMILIES[split]) for split in demo.SPLITS)
