@@ -57,7 +57,7 @@ class Scene(NamedTuple):
     action: str  # the class whose motion is shown, before any reversal
     figure: Figure
     place: Place
-    mirror: int  # 1: acts with the right hand of the image, faces right; -1: the other way round
+    mirror: int  # 1: acts with the hand on the image's right, faces right; -1: the other way round
     thing: str  # what is held or moved, or the style of the chair
     thing_colour: Colour
     thing_size: float
@@ -126,9 +126,9 @@ def draw_place(seed: int, split: str, index: int) -> Place:
     """The place of every class's video number `index`, muted so that the figure stands out."""
     rng = _stream(seed, "place", split, index)
     hue, value = rng.uniform(), rng.uniform(0.55, 0.85)
-    family = FAMILIES[split][int(rng.integers(len(FAMILIES[split])))]
+    families = FAMILIES[split]
     return Place(
-        family=family,
+        family=families[(index + index // len(families)) % len(families)],  # in turn, so that few are balanced too
         wall=_colour(hue, rng.uniform(0.04, 0.18), value),
         second=_colour(hue + rng.uniform(-0.1, 0.1), rng.uniform(0.08, 0.25), value * rng.uniform(0.74, 0.88)),
         floor=_colour(rng.uniform(0.02, 0.14), rng.uniform(0.1, 0.4), rng.uniform(0.4, 0.7)),
@@ -152,7 +152,7 @@ def draw_scene(seed: int, split: str, class_name: str, index: int, num_frames: i
         action=action,
         figure=draw_figure(seed, split, index),
         place=draw_place(seed, split, index),
-        # alternating, so that few videos a class are balanced too
+        # in turn, so that few videos a class are balanced too
         mirror=1 if (index + int(rng.integers(2)) * near) % 2 else -1,
         thing=thing,
         thing_colour=_thing_colour(rng, thing),
@@ -259,16 +259,13 @@ def _to_mouth(image: np.ndarray, scene: Scene, progress: float, at: Point) -> No
         rest[1] + (close[1] - rest[1]) * progress,
     )
     upright, aimed = -np.pi * 0.54, float(np.arctan2(mouth[1] - close[1], mouth[0] - close[0]))
-    aimed = aimed + 2 * np.pi if aimed > 0 else aimed
     angle = upright + (aimed - upright) * progress
     top = (shoulder, -0.34)
     elbow = _foreshortened(top, wrist, 0.5, (0.55, 0.84))
     body.arm(canvas, figure, top, elbow, wrist, size, 1.0)
-    palm = toward(wrist, angle, 0.0)
-    body.hand(canvas, figure, palm, size * 1.05)
-    grip = palm[0] + 0.012 * np.cos(angle), palm[1] + 0.012 * np.sin(angle)
-    things.held(canvas, scene.thing, scene.thing_colour, grip, angle, 0.19 * scene.thing_size)
-    body.fingers(canvas, figure, palm, angle, size, 2 if scene.thing == "cigarette" else 4)
+    body.hand(canvas, figure, wrist, size * 1.05)
+    things.held(canvas, scene.thing, scene.thing_colour, wrist, angle, 0.19 * scene.thing_size)
+    body.fingers(canvas, figure, wrist, angle, size, 2 if scene.thing == "cigarette" else 4)
 
 
 def _raise(image: np.ndarray, scene: Scene, progress: float, at: Point) -> None:
@@ -297,7 +294,7 @@ def _raise(image: np.ndarray, scene: Scene, progress: float, at: Point) -> None:
     body.shirt(canvas, figure, torso, (0.0, chest - 0.04), (0.0, hip + 0.05), 0.2)
     body.head_front(canvas, figure, face, 0.0, 0.3)
     reach = 0.16 if scene.thing == "barbell" else 0.16 * scene.thing_size
-    low, high = hip + 0.02, chest - (0.30 if scene.thing == "barbell" else 0.27)
+    low, high = hip + 0.02, chest - 0.27
     level = low + (high - low) * (0.02 + 0.94 * scene.extent * progress)
     if scene.thing == "barbell":
         things.barbell(canvas, (0.0, level), 0.40 * scene.thing_size, 0.085, scene.thing_colour)
