@@ -33,9 +33,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
-import cv2
 import ffmpeg
 import numpy as np
+import simplejpeg
 
 from ccs.stage import CcsError
 
@@ -159,7 +159,7 @@ def _compile(video: ffmpeg.nodes.FilterableStream, settings: FramesSettings, too
         width = f"if(gt({wide},1),2*round({wide}*{short}/2),{short})"
         height = f"if(gt({wide},1),{short},2*round({short}/{wide}/2))"
     scaled = video.filter(
-        "scale", w=width, h=height, flags="bicubic+accurate_rnd+bitexact", out_color_matrix="bt601", out_range="tv"
+        "scale", w=width, h=height, flags="bicubic+accurate_rnd+bitexact", out_color_matrix="bt601", out_range="pc"
     ).filter("setsar", 1)
     output = ffmpeg.output(
         scaled, "pipe:", format="yuv4mpegpipe", pix_fmt="yuv420p", threads=1, avioflags="direct", **tool.passthrough
@@ -273,27 +273,22 @@ def _parse_header(header: bytes, path: str) -> tuple[int, int, float]:
 def _encode(pipe: BinaryIO, height: int, width: int, quality: int) -> tuple[list[np.ndarray], bool]:
     """The frames of a YUV4MPEG stream as JPEGs, and whether the last one was whole."""
     half_h, half_w = (height + 1) // 2, (width + 1) // 2
-    chroma = half_h * half_w
-    frame = np.empty(len(_FRAME) + height * width + 2 * chroma, np.uint8)
-    planes = frame[len(_FRAME) :]
-    # OpenCV converts even sizes only; an odd frame is a corner of an even one
-    even = planes if 4 * chroma == height * width else np.zeros(6 * chroma, np.uint8)
-    bgr = np.empty((2 * half_h, 2 * half_w, 3), np.uint8)  # one for all frames: fresh memory costs more than the sum
+    luma, chroma = height * width, half_h * half_w
+    frame = np.empty(len(_FRAME) + luma + 2 * chroma, np.uint8)
+    y, u, v = np.split(frame[len(_FRAME) :], [luma, luma + chroma])
+    # ffmpeg's planes are JPEG's own: nothing is converted or subsampled twice
+    planes = y.reshape(height, width), u.reshape(half_h, half_w), v.reshape(half_h, half_w)
     jpegs = []
     while size := pipe.readinto(memoryview(frame)):
         if size < len(frame):
             return jpegs, False
         if frame[: len(_FRAME)].tobytes() != _FRAME:
             raise CcsError("ffmpeg's frames are not of the size it stated: try another ffmpeg")
-        if even is not planes:
-            luma = even[: 4 * chroma].reshape(2 * half_h, 2 * half_w)
-            luma[:height, :width] = planes[: height * width].reshape(height, width)
-            even[4 * chroma :] = planes[height * width :]
-        cv2.cvtColor(even.reshape(3 * half_h, 2 * half_w), cv2.COLOR_YUV2BGR_I420, dst=bgr)
-        encoded, jpeg = cv2.imencode(".jpg", bgr[:height, :width], [cv2.IMWRITE_JPEG_QUALITY, quality])
-        if not encoded:
-            raise BadVideo(f"frames of {width}x{height} cannot be JPEG images")
-        jpegs.append(jpeg)
+        try:
+            jpeg = simplejpeg.encode_jpeg_yuv_planes(*planes, quality=quality)
+        except ValueError as error:
+            raise BadVideo(f"frames of {width}x{height} cannot be JPEG images: {error}") from error
+        jpegs.append(np.frombuffer(jpeg, np.uint8))
     return jpegs, True
 
 
@@ -344,7 +339,6 @@ def extract(
         except BadVideo as bad:
             return bad
 
-    cv2.setNumThreads(1)
     ahead: deque = deque()
     # one thread more than turns: its ffmpeg starts up while the others' frames are encoded
     with ThreadPoolExecutor(workers + 1) as pool:
