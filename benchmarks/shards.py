@@ -5,8 +5,8 @@
 A snippet is 1 frame and 5 consecutive flow pairs, an I3D clip 10 frames and 10 pairs, at a random place of a random
 video. Videos are 13 frames of real clips at 340x256 with their TV-L1 flow, which the first run computes (minutes, at
 low priority) and keeps, as all files of the benchmark, in benchmarks/out/. The clips are repeated to make a shard's
-worth of videos. In every round each layout reads the same snippets, one layout after the other; ratios are taken within
-a round, and the medians over the rounds are printed.
+worth of videos. In every round each layout reads the same snippets, in a random order of layouts; ratios are taken
+within a round, and the medians over the rounds are printed.
 
 The measure is TSN's layout, a JPEG file per frame and flow component (cv2's default quality 95, frames too), read by
 cv2.imread. Its planes are left as a list; the others return what they decode as arrays.
@@ -289,8 +289,8 @@ def rates(
     for _ in range(rounds):
         ends = num_videos, FRAMES - num_frames + 1, PAIRS - num_pairs + 1
         places = [tuple(int(rng.integers(end)) for end in ends) for _ in range(count)]
-        for name, read in readers.items():
-            start = time.perf_counter()
+        for name in rng.permutation(list(readers)):  # what ran before leaves its traces in the processor's caches
+            read, start = readers[name], time.perf_counter()
             for video, frame, pair in places:
                 read(video, frame, num_frames, pair, num_pairs)
             found[name].append(count / (time.perf_counter() - start))
