@@ -11,6 +11,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+cv2.setNumThreads(1)  # a clip is small and there is a process per core: OpenCV's own threads only get in the way
+
 
 class Crop(NamedTuple):
     """A rectangle in pixels, and whether it is mirrored left to right."""

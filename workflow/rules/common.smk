@@ -176,7 +176,8 @@ def max_bad_fraction(wildcards, output):
 
 def max_bad(wildcards, output):
     """How many videos of one shard may be bad before it is clear that the data set has too many."""
-    return int(config["max_bad_fraction"] * len(all_videos(wildcards.dataset)) + 1e-9)  # 0.29 * 100 is a little less than 29
+    # 0.29 * 100 is a little less than 29
+    return int(config["max_bad_fraction"] * len(all_videos(wildcards.dataset)) + 1e-9)
 
 
 def loader_workers(wildcards, threads):
