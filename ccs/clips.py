@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from ccs import transforms
 from ccs.datasets import Manifest, Video
-from ccs.sampling import pair_indices, segment_starts
+from ccs.sampling import frame_indices, pair_indices, segment_starts
 from ccs.shards import ShardReader
 from ccs.stage import CcsError
 
@@ -137,10 +137,13 @@ class TestClips(Dataset):
 
 
 def _read(reader: ShardReader, video: str, starts: np.ndarray, flow_length: int) -> tuple[np.ndarray, np.ndarray]:
-    pairs = pair_indices(starts, flow_length=flow_length, num_frames=reader.num_frames[video])
+    num_frames = reader.num_frames[video]
+    pairs = pair_indices(starts, flow_length=flow_length, num_frames=num_frames)
     unique, inverse = np.unique(pairs, return_inverse=True)  # snippets of a short video overlap
     flow = reader.flow(video, unique)[inverse.reshape(pairs.shape)]
-    unique, inverse = np.unique(starts, return_inverse=True)
+    unique, inverse = np.unique(
+        frame_indices(starts, flow_length=flow_length, num_frames=num_frames), return_inverse=True
+    )
     return reader.frames(video, unique)[inverse.reshape(starts.shape)], flow
 
 

@@ -1,7 +1,9 @@
 """Which snippets of a video and which videos of a batch: pure functions of a seed, of no file.
 
 Indices: frame t of T, and flow pair t of T - 1 between frames t and t + 1, share the index t. A snippet that starts at
-t is RGB frame t and flow pairs t .. t + length - 1.
+s is the flow pairs s .. s + L - 1 and the RGB frame in their middle, s + L // 2: the flow around the frame (sec. 3.1).
+Were it frame s, the last L frames of a video would never be seen, and in a short video what is seen would depend on the
+direction of the action: on the demo, frames alone then told raising from lowering.
 """
 
 from __future__ import annotations
@@ -33,6 +35,11 @@ def segment_starts(
 def pair_indices(starts: np.ndarray, *, flow_length: int, num_frames: int) -> np.ndarray:
     """The flow pairs (K, flow_length) of snippets that start at `starts`; past the end the last pair repeats."""
     return np.minimum(starts[:, None] + np.arange(flow_length), num_frames - 2)
+
+
+def frame_indices(starts: np.ndarray, *, flow_length: int, num_frames: int) -> np.ndarray:
+    """The RGB frame (K,) of snippets that start at `starts`: the one in the middle of their flow pairs."""
+    return np.minimum(starts + flow_length // 2, num_frames - 1)
 
 
 class BalancedBatches:

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ccs.sampling import BalancedBatches, pair_indices, segment_starts
+from ccs.sampling import BalancedBatches, frame_indices, pair_indices, segment_starts
 
 
 @pytest.mark.parametrize("num_frames", [2, 3, 6, 7, 9, 30, 251])
@@ -32,16 +32,27 @@ def test_training_snippets_cover_their_segment_evenly_and_nothing_else():
 
 
 @pytest.mark.parametrize("num_frames", [2, 4, 6, 20])
-def test_flow_pairs_follow_the_frame_and_stay_inside(num_frames):
+def test_flow_pairs_surround_the_frame_and_stay_inside(num_frames):
     starts = segment_starts(num_frames, segments=4, flow_length=5)
-    for start, pairs in zip(starts, pair_indices(starts, flow_length=5, num_frames=num_frames), strict=True):
-        assert pairs[0] == start  # RGB frame t and flow pair t share t
+    frames = frame_indices(starts, flow_length=5, num_frames=num_frames)
+    for start, frame, pairs in zip(
+        starts, frames, pair_indices(starts, flow_length=5, num_frames=num_frames), strict=True
+    ):
+        assert frame == min(pairs[0] + 2, num_frames - 1)  # pairs t-2 .. t+2 around frame t
         assert pairs.min() >= 0
         assert pairs.max() <= num_frames - 2
         if num_frames >= 6:
             assert list(pairs) == list(range(start, start + 5))
         else:
             assert list(pairs) == [min(start + i, num_frames - 2) for i in range(5)]  # the last pair repeats
+
+
+def test_frames_and_pairs_tell_nothing_of_the_direction_of_time():
+    """Played backwards, a video gives nearly the same frames: at most one frame off the middle on average."""
+    rng = np.random.default_rng(0)
+    starts = np.concatenate([segment_starts(16, segments=3, flow_length=5, rng=rng) for _ in range(2000)])
+    assert abs(frame_indices(starts, flow_length=5, num_frames=16).mean() - 7.5) <= 1
+    assert abs(pair_indices(starts, flow_length=5, num_frames=16).mean() - 7) <= 1
 
 
 def test_batches_are_balanced_and_complete():

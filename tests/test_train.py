@@ -231,7 +231,7 @@ def test_evaluation_scores_every_test_video_and_counts_quarantined_ones_as_error
         state, videos, reader, evaluate.EvaluateSettings(segments=2), quarantine=str(tmp_path / "quarantine.csv")
     )
     starts = np.array([1, 3])  # 4 possible starts in 2 segments
-    frames = torch.from_numpy(reader.frames("test01", starts)[:, :, 4:36]).permute(0, 3, 1, 2)[None]
+    frames = torch.from_numpy(reader.frames("test01", starts + 1)[:, :, 4:36]).permute(0, 3, 1, 2)[None]
     pairs = np.stack([reader.flow("test01", [t, t + 1])[..., 4:36].reshape(4, 32, 32) for t in starts])
     with torch.no_grad():
         output = network(frames, torch.from_numpy(pairs)[None])
