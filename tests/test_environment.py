@@ -1,0 +1,40 @@
+"""The locked environment: exact, hashed, without addresses, and one owner of `cv2`."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCK = (ROOT / "envs" / "requirements.lock").read_text()
+LOCKED = dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^ \\;]+)", LOCK, re.MULTILINE))
+
+
+def test_every_package_asked_for_is_locked_with_hashes_and_no_address():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    asked = project["project"]["dependencies"] + project["dependency-groups"]["dev"]
+    assert {re.match(r"[A-Za-z0-9_.-]+", each).group() for each in asked} <= LOCKED.keys()
+    entries = re.split(r"^(?=[A-Za-z0-9])", LOCK, flags=re.MULTILINE)[1:]
+    assert all("--hash=sha256:" in entry for entry in entries)
+    assert "://" not in LOCK
+    assert "index" not in LOCK.lower()
+    assert LOCKED["torch"] != "2.13.0"
+
+
+def test_every_dependency_says_why_it_is_there():
+    lines = (ROOT / "pyproject.toml").read_text().split("dependencies = [")[1].split("]")[0].strip().splitlines()
+    assert lines
+    assert all(re.search(r'",\s+# \S', line) for line in lines)
+
+
+def test_one_package_owns_cv2():
+    assert packages_distributions()["cv2"] == ["opencv-contrib-python-headless"]
+    assert [name for name in LOCKED if name.startswith("opencv")] == ["opencv-contrib-python-headless"]
+
+
+def test_the_conda_environment_is_that_of_the_lock():
+    conda = runpy.run_path(str(ROOT / "envs" / "conda.py"))
+    assert (ROOT / "envs" / "ccs.yaml").read_text() == conda["conda_environment"]()
