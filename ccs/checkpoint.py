@@ -12,6 +12,7 @@ from ccs.stage import CcsError, atomic
 
 FORMAT = 1
 KEYS = ("format", "model", "optimizer", "schedule", "epoch", "random", "dataset", "split", "run", "seed", "classes")
+KEYS += ("videos", "bound")
 
 
 def write(path: str | Path, state: Mapping[str, Any]) -> None:

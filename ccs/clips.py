@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from ccs import transforms
 from ccs.datasets import Manifest, Video
 from ccs.sampling import frame_indices, pair_indices, segment_starts
-from ccs.shards import ShardReader
+from ccs.shard_reader import ShardReader
 from ccs.stage import CcsError
 
 
@@ -59,8 +59,13 @@ def usable_videos(manifest: Manifest, part: str, reader: ShardReader, quarantine
     """
     if not Path(quarantine).is_file():
         raise CcsError(f"{quarantine}: no such list of bad videos; `ccs quarantine` writes it")
-    with open(quarantine, newline="") as file:
-        bad = {row["video"] for row in csv.DictReader(file)}
+    with open(quarantine, newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        if "video" not in (rows.fieldnames or ()):
+            raise CcsError(
+                f"{quarantine}: expected a column video, found {rows.fieldnames}; `ccs quarantine` writes it"
+            )
+        bad = {row["video"] for row in rows}
     wanted = [video for video in manifest.videos if video.split == part]
     lost = [video.video for video in wanted if video.video not in reader and video.video not in bad]
     if lost:

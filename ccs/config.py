@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ import yaml
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
+from ccs.datasets import Manifest
 from ccs.stage import CcsError
 
 SCHEMA = Path(__file__).resolve().parent.parent / "workflow" / "schemas" / "config.schema.yaml"
@@ -51,6 +53,24 @@ def complete(config: Mapping, source: str = "config") -> dict:
     if problems:
         raise CcsError("\n  ".join([f"{source} is not valid:", *problems]))
     return config
+
+
+def check_runs(runs: Mapping, manifest: Manifest, adapter: str) -> None:
+    """What can be known of the runs before any work: raises `CcsError`, or warns on standard error."""
+    num_val = sum(video.split == "val" for video in manifest.videos)
+    for name, run in runs.items():
+        if run["weights"] not in ("none", "imagenet") and not Path(run["weights"]).is_file():
+            raise CcsError(f"runs.{name}: weights: no file {run['weights']}; expected none, imagenet or a path")
+        if run["patience"] and not num_val:
+            raise CcsError(
+                f"runs.{name}: patience is {run['patience']}, but {manifest.dataset} has no validation videos to "
+                f"watch: raise datasets.{manifest.dataset}.val_fraction, or set patience to 0"
+            )
+        if adapter == "something_v2" and run["flip"]:
+            print(
+                f"ccs: warning: runs.{name}: flip mirrors {manifest.dataset}'s videos, where left and right are labels",
+                file=sys.stderr,
+            )
 
 
 @cache

@@ -242,8 +242,14 @@ def read_clip(
     try:
         if os.path.getsize(path) == 0:
             raise BadVideo("the file is empty")
+        if not os.path.isdir(path):
+            with open(path, "rb"):
+                pass
     except OSError as error:
-        raise BadVideo(f"cannot be read: {error.strerror}") from None
+        raise CcsError(
+            f"{path}: {error.strerror}: expected a file that can be read; if it was there a moment ago, look at the "
+            "disk or the network, else at the permissions or the lists that name it"
+        ) from None
     with tempfile.TemporaryFile() as errors:
         with children.run(command(path, settings, tool), errors) as process:
             with suppress(OSError, AttributeError):  # a lower limit on pipes; systems without this call
@@ -302,6 +308,8 @@ def _check(path: str, status: int, log: _Log, num_frames: int, whole: bool) -> N
         )
     if status < 0:
         raise BadVideo(f"ffmpeg crashed with signal {-status} after {num_frames} frames; {log.errors}")
+    if "Input/output error" in log.errors:
+        raise CcsError(f"{path}: {log.errors}: look at the disk or the network, then run again")
     if "matches no streams" in log.errors:
         raise BadVideo("no video stream")
     if status or log.lost:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from ccs import checkpoint, datasets, scores
 from ccs.clips import ClipSettings, TestClips, usable_videos
 from ccs.models.network import CCS, NetworkSettings
-from ccs.shards import ShardReader
+from ccs.shard_reader import ShardReader
 from ccs.stage import CcsError, add_settings, progress, run, settings_from
 
 
@@ -53,13 +53,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", required=True, help="output: scores.h5")
     add_settings(parser, EvaluateSettings)
     args = parser.parse_args(argv)
+    if args.workers < 0:
+        raise CcsError(f"--workers: expected 0 or more, found {args.workers}")
     manifest = datasets.read(args.manifest, args.split)
+    reader = ShardReader(args.shards)
     state = checkpoint.read(args.checkpoint)
-    check_same_task(state, manifest, args.split, path=args.checkpoint)
+    check_same_task(state, manifest, args.split, reader.bound, path=args.checkpoint)
     result = evaluate(
         state,
         manifest,
-        ShardReader(args.shards),
+        reader,
         settings_from(args, EvaluateSettings),
         quarantine=args.quarantine,
         workers=args.workers,
@@ -67,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     scores.write(args.output, result)
 
 
-def check_same_task(state: dict, manifest: datasets.Manifest, split: int, *, path: str) -> None:
-    """Refuse a checkpoint of another dataset, split or class list: its scores would look right and mean nothing."""
+def check_same_task(state: dict, manifest: datasets.Manifest, split: int, bound: float, *, path: str) -> None:
+    """Refuse a checkpoint of other videos, classes or flow: its scores would look right and mean nothing."""
     if (state["dataset"], state["split"]) != (manifest.dataset, split):
         raise CcsError(
             f"{path}: trained on {state['dataset']} split {state['split']}, asked to score {manifest.dataset} split "
@@ -79,6 +82,15 @@ def check_same_task(state: dict, manifest: datasets.Manifest, split: int, *, pat
         raise CcsError(
             f"{path}: trained with {len(state['classes'])} classes, the manifest of {manifest.dataset} has "
             f"{len(manifest.classes)} (in one only: {differing[:5] or 'none, but their order differs'}). Train again"
+        )
+    if state["videos"] != datasets.split_digest(manifest):
+        raise CcsError(
+            f"{path}: trained on another list of videos or another division into training and test than the manifest "
+            f"of {manifest.dataset} has now: its training videos may be among the test videos. Train again"
+        )
+    if state["bound"] != bound:
+        raise CcsError(
+            f"{path}: trained on flow of bound {state['bound']:g} px, the shards have {bound:g}. Train again"
         )
 
 

@@ -14,11 +14,9 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict
 
 import h5py
@@ -40,7 +38,9 @@ def read_shard(manifest: str, shard: str) -> tuple[str, list[Video]]:
             f"{manifest}: expected a manifest with columns video, path and shard and a shard number {shard!r}, "
             f"found {type(error).__name__}: {error}: write it with `python -m ccs.datasets`"
         ) from error
-    return (rows[0].get("dataset") or "" if rows else ""), sorted(videos)
+    if not videos:
+        raise CcsError(f"{manifest}: no video is in shard {shard!r}; there are {len(rows)} in others")
+    return rows[0].get("dataset") or "", sorted(videos)
 
 
 def write_shard(file: h5py.File, clips: Iterator[tuple[str, Clip]]) -> None:
@@ -77,14 +77,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise CcsError(f"workers is {args.workers}: expected at least 1")
     dataset, videos = read_shard(args.manifest, args.shard)
     tool = check_ffmpeg(find_ffmpeg(args.ffmpeg))
-    with _ends_on_sigterm():
-        try:
-            _run(args, settings, dataset, videos, tool)
-        except (OSError, RuntimeError) as error:  # h5py raises either when a disk is full
-            raise CcsError(
-                f"{args.output}: cannot write it or {args.quarantine}: {error}: check the free space and "
-                "the permissions there"
-            ) from error
+    try:
+        _run(args, settings, dataset, videos, tool)
+    except (OSError, RuntimeError) as error:  # h5py raises either when a disk is full
+        raise CcsError(
+            f"{args.output}: cannot write it or {args.quarantine}: {error}: check the free space and "
+            "the permissions there"
+        ) from error
 
 
 def _run(args: argparse.Namespace, settings: FramesSettings, dataset: str, videos: list[Video], tool: Ffmpeg) -> None:
@@ -134,19 +133,6 @@ def _check_allowance(bad: list[tuple[Video, str]], max_bad: int | None) -> None:
         f"more than {max_bad} bad videos in this shard, the first:\n{listed}\nRepair, replace or remove them "
         "(and their lines in the lists), or raise max_bad_fraction in the configuration"
     )
-
-
-@contextmanager
-def _ends_on_sigterm() -> Iterator[None]:
-    """Within, SIGTERM is an ordinary exit, which ends every ffmpeg and removes what is half written."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

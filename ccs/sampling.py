@@ -73,13 +73,13 @@ class BalancedBatches:
         classes = _rounds(list(self.videos), rng)
         videos = {c: _rounds(list(indices), rng) for c, indices in self.videos.items()}
         draws: dict[int, int] = {}
+        waiting: list[int] = []
         for _ in range(len(self)):
             batch: list[tuple[int, int, int]] = []
-            chosen: list[int] = []
-            while len(chosen) < self.batch_classes:  # a round's end may bring a class that this batch has
-                candidate = next(classes)
-                if candidate not in chosen:
-                    chosen.append(candidate)
+            chosen = [waiting.pop(0) for _ in range(min(len(waiting), self.batch_classes))]
+            while len(chosen) < self.batch_classes:
+                candidate = next(classes)  # a new round may bring a class that this batch has: the next batch takes it
+                (waiting if candidate in chosen else chosen).append(candidate)
             for c in chosen:
                 for _ in range(self.batch_videos):
                     index = int(next(videos[c]))

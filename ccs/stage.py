@@ -47,11 +47,17 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`.
 
     On any error the temporary file is removed and `path` is left as it was, so that a file which exists is whole.
+    Raises `CcsError` where the folder cannot be made or written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CcsError(f"{path}: its folder cannot be made ({error.strerror}): choose another output") from error
     # the suffix is kept last: libraries choose the format by it
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    if not os.access(path.parent, os.W_OK):
+        raise CcsError(f"{path}: its folder cannot be written: change its permissions or choose another output")
     try:
         yield part
         with open(part, "rb+") as file:

@@ -29,7 +29,7 @@ from ccs.clips import ClipSettings, TestClips, TrainClips, usable_videos
 from ccs.losses import LossSettings, ccs_loss
 from ccs.models.network import CCS, NetworkSettings
 from ccs.sampling import BalancedBatches
-from ccs.shards import ShardReader
+from ccs.shard_reader import ShardReader
 from ccs.stage import CcsError, add_settings, atomic, progress, run, settings_from
 
 
@@ -110,6 +110,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         add_settings(parser, kind)
     args = parser.parse_args(argv)
     settings = Settings(**{name: settings_from(args, kind) for name, kind in kinds.items()})
+    if args.workers < 0 or not 0 <= args.seed < 2**32:
+        raise CcsError(f"--workers, --seed: expected 0 or more, and 0 to 2^32 - 1; found {args.workers}, {args.seed}")
     train(
         datasets.read(args.manifest, args.split),
         ShardReader(args.shards),
@@ -147,6 +149,10 @@ def train(
     Raises:
         CcsError: no training videos, videos neither in a shard nor in quarantine, early stopping without validation.
     """
+    for path in (checkpoint_path, history_path):
+        with atomic(path.with_suffix(".try")) as part:  # before hours of training, not after
+            part.touch()
+        path.with_suffix(".try").unlink()
     videos = {part: usable_videos(manifest, part, reader, quarantine) for part in ("train", "val")}
     _check(videos, manifest, settings, quarantine)
     accelerator = Accelerator(mixed_precision=_precision(settings.train.precision))
@@ -172,9 +178,11 @@ def train(
         "run": run_name,
         "seed": seed,
         "classes": list(manifest.classes),
+        "videos": datasets.split_digest(manifest),
+        "bound": reader.bound,
         "settings": json.dumps(dataclasses.asdict(settings), sort_keys=True),
     }
-    fingerprint = {**identity, "provenance": provenance, "data": datasets.split_digest(manifest)}
+    fingerprint = {**identity, "provenance": provenance}
     resume_path = checkpoint_path.with_name(f"{checkpoint_path.stem}.resume.pt")
     history: list[dict] = []
     best = {"accuracy": -1.0, "epoch": -1, "model": {}}
@@ -368,21 +376,21 @@ def _resume(path: Path, fingerprint: dict) -> dict | None:
     return state
 
 
-def _random_state(accelerator: Accelerator) -> dict[str, torch.Tensor]:
+def _random_state(accelerator: Accelerator) -> dict:
     state = {"cpu": torch.get_rng_state()}
     if accelerator.device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state()
     if accelerator.scaler is not None:
-        state["scale"] = torch.tensor(accelerator.scaler.get_scale())
+        state["scaler"] = accelerator.scaler.state_dict()
     return state
 
 
-def _set_random_state(state: dict[str, torch.Tensor], accelerator: Accelerator) -> None:
+def _set_random_state(state: dict, accelerator: Accelerator) -> None:
     torch.set_rng_state(state["cpu"])
     if accelerator.device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"])
-    if accelerator.scaler is not None and "scale" in state:
-        accelerator.scaler.update(float(state["scale"]))
+    if accelerator.scaler is not None and "scaler" in state:
+        accelerator.scaler.load_state_dict(state["scaler"])
 
 
 def _say(message: str) -> None:

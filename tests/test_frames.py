@@ -219,7 +219,6 @@ def test_bad_videos_are_set_aside_with_their_reason(tmp_path, capfd):
         "folder.mp4": ".",
         "one frame.mp4": "^1 frames decoded, at least 2",
         "audio.mp4": "^no video stream$",
-        "absent.mp4": "No such file",
     }
     videos = [good, *(tmp_path / f"whole.{kind}" for kind in ("mp4", "avi", "webm")), *(tmp_path / n for n in expected)]
     shard, bad = run_stage(tmp_path, videos, "--short-side", "48", "--workers", "2", "--max-bad", str(len(expected)))
@@ -237,7 +236,7 @@ def test_bad_videos_are_set_aside_with_their_reason(tmp_path, capfd):
     for kind in ("mp4", "avi", "webm"):
         assert len(images(shard, f"whole.{kind}")) == 50
 
-    with pytest.raises(CcsError, match=r"(?s)more than 2 bad videos.*\n.*absent\.mp4: .*max_bad_fraction") as error:
+    with pytest.raises(CcsError, match=r"(?s)more than 2 bad videos.*\n.*audio\.mp4: .*max_bad_fraction") as error:
         run_stage(tmp_path, videos, "--max-bad", "2", name="stopped")
     assert "folder.mp4" not in str(error.value)  # stopped as soon as it could
     assert not list(tmp_path.glob("*stopped*"))
@@ -284,11 +283,20 @@ def test_quality_is_that_of_opencv(tmp_path):
     assert sizes["50"] < sizes["95"] / 2
 
 
-def test_an_empty_shard(tmp_path):
-    shard, bad = run_stage(tmp_path, [])
-    assert bad == []
+def test_a_shard_without_good_videos_is_whole_and_one_without_videos_is_an_error(tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    shard, bad = run_stage(tmp_path, [tmp_path / "empty.mp4"])
+    assert [row["video"] for row in bad] == ["empty.mp4"]
     with h5py.File(shard) as file:
         assert len(file["video"]) == len(file["frames"]) == 0
+    with pytest.raises(CcsError, match="no video is in shard"):
+        run_stage(tmp_path, [])
+
+
+def test_a_file_that_has_gone_or_may_not_be_read_ends_the_run(tmp_path):
+    """The lists were checked before: now it is the disk, the network or the permissions, not the video."""
+    with pytest.raises(CcsError, match=r"gone\.mp4: No such file"):
+        run_stage(tmp_path, [make(tmp_path / "good.mp4"), tmp_path / "gone.mp4"])
 
 
 @pytest.mark.parametrize("wrong", [{"size": "340"}, {"size": "0x256"}, {"short_side": None}, {"quality": 0}])

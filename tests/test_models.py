@@ -133,8 +133,8 @@ def test_aggregation_is_over_segments():
 
 
 WIDTHS = {"resnet18": 512, "shufflenet_v2_x0_5": 1024, "densenet121": 1024, "regnet_y_400mf": 440, "vgg11_bn": 512}
-WIDTHS |= {"mobilenet_v3_small": 576, "squeezenet1_1": 512, "mnasnet0_5": 1280}
-ONE_LINEAR_LAYER = ("resnet18", "shufflenet_v2_x0_5", "densenet121", "regnet_y_400mf", "mnasnet0_5")
+WIDTHS |= {"swin_t": 768, "mobilenet_v3_small": 576, "squeezenet1_1": 512, "mnasnet0_5": 1280}
+ONE_LINEAR_LAYER = ("swin_t", "resnet18", "shufflenet_v2_x0_5", "densenet121", "regnet_y_400mf", "mnasnet0_5")
 
 
 @pytest.mark.parametrize("name", WIDTHS)

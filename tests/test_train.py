@@ -34,6 +34,8 @@ SETTINGS = Settings(
 class MadeUp:
     """A reader of videos that exist in no file: class 0 is dark and moves right, class 1 is bright and moves left."""
 
+    bound = 20.0
+
     def __init__(self, videos: list[Video]) -> None:
         self.num_frames = {video.video: 6 for video in videos}
         self.label = {video.video: video.label for video in videos}
@@ -242,9 +244,19 @@ def test_evaluation_scores_every_test_video_and_counts_quarantined_ones_as_error
 def test_evaluation_refuses_another_split_or_class_list(trained):
     state = trained[1]
     with pytest.raises(CcsError, match="split 2"):
-        evaluate.check_same_task(state, manifest(), 2, path="c.pt")
+        evaluate.check_same_task(state, manifest(), 2, 20.0, path="c.pt")
     with pytest.raises(CcsError, match="'up'"):
-        evaluate.check_same_task(state, manifest(3), 1, path="c.pt")
+        evaluate.check_same_task(state, manifest(3), 1, 20.0, path="c.pt")
+    moved = manifest()
+    swap = {"train00": "test", "test00": "train"}
+    moved = dataclasses.replace(
+        moved, videos=tuple(video._replace(split=swap.get(video.video, video.split)) for video in moved.videos)
+    )
+    with pytest.raises(CcsError, match="training videos may be among the test videos"):
+        evaluate.check_same_task(state, moved, 1, 20.0, path="c.pt")
+    with pytest.raises(CcsError, match="bound 20 px"):
+        evaluate.check_same_task(state, manifest(), 1, 10.0, path="c.pt")
+    evaluate.check_same_task(state, manifest(), 1, 20.0, path="c.pt")
 
 
 def test_refusals(tmp_path):

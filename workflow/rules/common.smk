@@ -65,6 +65,8 @@ try:
     if not workflow.remote_exec:  # a cluster's job needs its own data set only, and has been checked before
         for dataset in config["datasets"]:
             shard_digests(dataset)
+            for manifest in manifests(dataset).values():
+                configuration.check_runs(config["runs"], manifest, config["datasets"][dataset]["adapter"])
 except CcsError as error:
     raise WorkflowError(str(error)) from None
 
@@ -154,6 +156,15 @@ def frames_settings(wildcards):
 
 def run_settings(wildcards):
     return flags(config["runs"][wildcards.run])
+
+
+def weights_file(wildcards):
+    """Which file the run's weights are, where they are one: another file under the same name trains again."""
+    weights = config["runs"][wildcards.run]["weights"]
+    if weights in ("none", "imagenet"):
+        return weights
+    status = os.stat(weights)
+    return f"{weights} {status.st_size} {status.st_mtime_ns}"
 
 
 def table_rows(wildcards):

@@ -23,13 +23,12 @@ class Backbone(nn.Module):
     Attributes:
         num_features: channels of the last feature map.
         mean, std: normalisation per input channel, for values in 0..1.
-        pretrained: whether its weights come from somewhere (then partial BN and cross-modality initialisation apply).
     """
 
-    def __init__(self, body: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...], pretrained: bool) -> None:
+    def __init__(self, body: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         self.body = body
-        self.mean, self.std, self.pretrained = mean, std, pretrained
+        self.mean, self.std = mean, std
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             was_training = body.training
             self.num_features = body.eval()(torch.zeros(1, len(mean), 64, 64)).shape[1]
@@ -59,6 +58,9 @@ def build(name: str, *, weights: str = "none", flow_length: int | None = None) -
         body = model.features
         if isinstance(model, torchvision.models.DenseNet):
             body.add_module("relu", nn.ReLU())  # the one family that applies its last activation outside `features`
+        if isinstance(model, torchvision.models.SwinTransformer):
+            body.add_module("norm", model.norm)
+            body.add_module("permute", model.permute)  # its features have their channels last
     elif type(model).__name__ in _LAST_LAYER:
         body = nn.Sequential()
         for child, module in model.named_children():
@@ -74,7 +76,7 @@ def build(name: str, *, weights: str = "none", flow_length: int | None = None) -
         _adapt_first_convolution(body, 2 * flow_length, pretrained=weights != "none")
         # zero motion is 128 of 255; the deviation is the mean of the RGB ones, as TSN does
         mean, std = (128 / 255,) * (2 * flow_length), (sum(STD) / 3,) * (2 * flow_length)
-    return Backbone(body, mean=mean, std=std, pretrained=weights != "none")
+    return Backbone(body, mean=mean, std=std)
 
 
 def _load(name: str, weights: str) -> nn.Module:
@@ -97,6 +99,8 @@ def _load(name: str, weights: str) -> nn.Module:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise CcsError(f"train.weights: {path} cannot be read as a PyTorch state dict: {error}") from error
+    if not isinstance(state, dict):
+        raise CcsError(f"train.weights: {path} holds a {type(state).__name__}, expected a state dict of {name}")
     state = state.get("state_dict", state)
     model = torchvision.models.get_model(name, weights=None)
     expected = model.state_dict()
