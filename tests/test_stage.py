@@ -38,6 +38,12 @@ def test_a_file_that_exists_is_whole(tmp_path, death):
     assert (tmp_path / "new" / "folder" / "x").exists()
 
 
+def test_an_output_that_cannot_be_made_is_a_message(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CcsError, match="file/folder/out"), atomic(tmp_path / "file" / "folder" / "out.csv"):
+        pass
+
+
 def test_bad_input_is_a_message_and_a_bug_is_a_traceback(capsys):
     def bad(argv):
         raise CcsError("videos/a.mp4: expected a video, found a text file; remove it")

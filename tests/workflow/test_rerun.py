@@ -119,6 +119,15 @@ def test_a_setting_reruns_the_stages_that_use_it(project, changes, expected):
     assert project.plan() == expected(project)
 
 
+def test_another_file_of_pretrained_weights_under_the_same_name_trains_again(project):
+    (project.path / "weights.pt").write_bytes(b"these")
+    project.configure({"runs.ccs": {"weights": "weights.pt"}})
+    project.run()
+    assert project.plan() == {}
+    (project.path / "weights.pt").write_bytes(b"others")
+    assert project.plan() == {**_of_run("ccs"), "table1": TRAINING["table1"]}
+
+
 def _of_run(run):
     return {name: {file for file in TRAINING[name] if f"/{run}/" in file} for name in ("train", "evaluate")}
 

@@ -18,6 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
     [
         ({"flow.bond": 15}, "config.yaml is not valid:\n  flow.bond: no such key: did you mean bound?"),
         ({"datasets.mine.root": "nowhere"}, "nowhere: expected the directory of the videos"),
+        ({"train.weights": "nowhere.pt"}, "weights: no file nowhere.pt"),
+        ({"train.patience": 3, "datasets.mine.val_fraction": 0}, "patience is 3, but mine has no validation videos"),
+        ({"seeds": [2**32]}, "seeds.0: 4294967296"),
     ],
 )
 def test_an_error_of_the_user_stops_before_any_work(project, changes, message):
