@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from ccs.stage import CcsError, atomic
 
@@ -39,3 +41,39 @@ def read(path: str | Path) -> dict[str, Any]:
     if state["format"] != FORMAT:
         raise CcsError(f"{path}: checkpoint format {state['format']}, this version reads {FORMAT}; train again")
     return state
+
+
+def resume(path: Path, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The state to go on from, or None (and why, on standard error) where `path` is of other settings, data or code."""
+    if not path.exists():
+        return None
+    try:
+        state = read(path)
+    except CcsError as error:
+        print(f"not resuming: {error}", file=sys.stderr, flush=True)
+        return None
+    if state.get("fingerprint") != fingerprint:
+        reason = "it belongs to other settings, data or code; starting from the first epoch"
+        print(f"not resuming from {path}: {reason}", file=sys.stderr, flush=True)
+        return None
+    print(f"resuming after epoch {state['epoch']} from {path}", file=sys.stderr, flush=True)
+    return state
+
+
+def random_state(accelerator: Accelerator) -> dict[str, Any]:
+    """What dropout and the gradient scaler go on from: the generators' states, and the scaler's under fp16."""
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if accelerator.device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state()
+    if accelerator.scaler is not None:
+        state["scaler"] = accelerator.scaler.state_dict()
+    return state
+
+
+def set_random_state(state: Mapping[str, Any], accelerator: Accelerator) -> None:
+    """Undo whatever has happened since `random_state`."""
+    torch.set_rng_state(state["cpu"])
+    if accelerator.device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"])
+    if accelerator.scaler is not None and "scaler" in state:
+        accelerator.scaler.load_state_dict(state["scaler"])

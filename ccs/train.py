@@ -186,12 +186,12 @@ def train(
     resume_path = checkpoint_path.with_name(f"{checkpoint_path.stem}.resume.pt")
     history: list[dict] = []
     best = {"accuracy": -1.0, "epoch": -1, "model": {}}
-    if state := _resume(resume_path, fingerprint):
+    if state := checkpoint.resume(resume_path, fingerprint):
         history, best = state["history"], state["best"]
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
-        _set_random_state(state["random"], accelerator)
+        checkpoint.set_random_state(state["random"], accelerator)
 
     _say(
         f"{run_name}: {len(videos['train'])} training and {len(videos['val'])} validation videos of "
@@ -219,7 +219,7 @@ def train(
             "optimizer": optimizer.state_dict(),
             "schedule": schedule.state_dict(),
             "epoch": epoch + 1,
-            "random": _random_state(accelerator),
+            "random": checkpoint.random_state(accelerator),
         }
         checkpoint.write(resume_path, {**state, "fingerprint": fingerprint, "best": best, "history": history})
     bar.close()
@@ -359,38 +359,6 @@ def _precision(wanted: str) -> str:
     if not torch.cuda.is_available():
         return "no"
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-
-
-def _resume(path: Path, fingerprint: dict) -> dict | None:
-    if not path.exists():
-        return None
-    try:
-        state = checkpoint.read(path)
-    except CcsError as error:
-        _say(f"not resuming: {error}")
-        return None
-    if state.get("fingerprint") != fingerprint:
-        _say(f"not resuming from {path}: it belongs to other settings, data or code; starting from the first epoch")
-        return None
-    _say(f"resuming after epoch {state['epoch']} from {path}")
-    return state
-
-
-def _random_state(accelerator: Accelerator) -> dict:
-    state = {"cpu": torch.get_rng_state()}
-    if accelerator.device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state()
-    if accelerator.scaler is not None:
-        state["scaler"] = accelerator.scaler.state_dict()
-    return state
-
-
-def _set_random_state(state: dict, accelerator: Accelerator) -> None:
-    torch.set_rng_state(state["cpu"])
-    if accelerator.device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"])
-    if accelerator.scaler is not None and "scaler" in state:
-        accelerator.scaler.load_state_dict(state["scaler"])
 
 
 def _say(message: str) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -274,3 +275,16 @@ def test_refusals(tmp_path):
     (tmp_path / "bad.pt").write_bytes(b"no checkpoint")
     with pytest.raises(CcsError, match=r"bad\.pt"):
         checkpoint.read(tmp_path / "bad.pt")
+
+
+def test_the_gradient_scaler_resumes_as_it_was():
+    """Under fp16, on a GPU, a scaler goes along; its state must survive the file before it has scaled anything."""
+    used, fresh = (
+        SimpleNamespace(device=torch.device("cpu"), scaler=torch.amp.GradScaler("cpu", init_scale=2.0**10))
+        for _ in range(2)
+    )
+    used.scaler.scale(torch.ones(1))
+    used.scaler.update(512.0)
+    checkpoint.set_random_state(checkpoint.random_state(used), fresh)
+    assert fresh.scaler.state_dict() == used.scaler.state_dict()
+    assert fresh.scaler.get_scale() == 512
