@@ -14,11 +14,11 @@ from ccs.stage import CcsError, atomic
 
 FORMAT = 1
 KEYS = ("format", "model", "optimizer", "schedule", "epoch", "random", "dataset", "split", "run", "seed", "classes")
-KEYS += ("videos", "bound")
+KEYS += ("videos", "bound", "settings")
 
 
 def write(path: str | Path, state: Mapping[str, Any]) -> None:
-    """Write `state` (tensors, numbers, strings and containers of them, at least `KEYS` and `settings`) as one file."""
+    """Write `state` (tensors, numbers, strings and containers of them, at least `KEYS`) as one file."""
     with atomic(path) as part:
         torch.save({"format": FORMAT, **state}, part)
 
@@ -35,7 +35,7 @@ def read(path: str | Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise CcsError(f"{path}: not a readable checkpoint ({error}); delete it and train again") from error
-    missing = [key for key in (*KEYS, "settings") if key not in state] if isinstance(state, dict) else list(KEYS)
+    missing = [key for key in KEYS if key not in state] if isinstance(state, dict) else list(KEYS)
     if missing:
         raise CcsError(f"{path}: not a checkpoint of ccs, it lacks {', '.join(missing)}; give one that ccs train wrote")
     if state["format"] != FORMAT:

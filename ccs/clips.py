@@ -144,12 +144,9 @@ class TestClips(Dataset):
 def _read(reader: ShardReader, video: str, starts: np.ndarray, flow_length: int) -> tuple[np.ndarray, np.ndarray]:
     num_frames = reader.num_frames[video]
     pairs = pair_indices(starts, flow_length=flow_length, num_frames=num_frames)
-    unique, inverse = np.unique(pairs, return_inverse=True)  # snippets of a short video overlap
-    flow = reader.flow(video, unique)[inverse.reshape(pairs.shape)]
-    unique, inverse = np.unique(
-        frame_indices(starts, flow_length=flow_length, num_frames=num_frames), return_inverse=True
-    )
-    return reader.frames(video, unique)[inverse.reshape(starts.shape)], flow
+    flow = reader.flow(video, pairs.ravel())  # snippets of a short video overlap: the reader reads each pair once
+    frames = reader.frames(video, frame_indices(starts, flow_length=flow_length, num_frames=num_frames))
+    return frames, flow.reshape(*pairs.shape, *flow.shape[1:])
 
 
 def _crop(frames: np.ndarray, flow: np.ndarray, crop: transforms.Crop, size: int) -> tuple[torch.Tensor, torch.Tensor]:

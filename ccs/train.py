@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_type_hints
 
 import torch
 from accelerate import Accelerator
@@ -105,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--provenance", default="", help="a resume file of another provenance is not used")
     parser.add_argument("--checkpoint", required=True, help="output: checkpoint.pt")
     parser.add_argument("--history", required=True, help="output: history.csv, a row per epoch")
-    kinds = {field.name: kind for field, kind in zip(dataclasses.fields(Settings), _KINDS, strict=True)}
+    kinds = get_type_hints(Settings)
     for kind in kinds.values():
         add_settings(parser, kind)
     args = parser.parse_args(argv)
@@ -125,9 +126,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         checkpoint_path=Path(args.checkpoint),
         history_path=Path(args.history),
     )
-
-
-_KINDS = (NetworkSettings, ClipSettings, LossSettings, TrainSettings)
 
 
 def train(
@@ -224,8 +222,7 @@ def train(
         checkpoint.write(resume_path, {**state, "fingerprint": fingerprint, "best": best, "history": history})
     bar.close()
 
-    final = {key: value for key, value in checkpoint.read(resume_path).items() if key in checkpoint.KEYS}
-    final["settings"] = identity["settings"]
+    final = {key: value for key, value in state.items() if key in checkpoint.KEYS}
     if settings.train.patience:
         final |= {"model": best["model"], "epoch": best["epoch"] + 1}
     with atomic(history_path) as part, open(part, "w", newline="") as file:
