@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def conda_environment() -> str:
     """The text of envs/ccs.yaml."""
     lock = (ROOT / "envs" / "requirements.lock").read_text()
-    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    names = [re.match(r"[A-Za-z0-9_.-]+", requirement).group() for requirement in asked]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *project["optional-dependencies"]["gpu"]]
     lines = [
         "# For `snakemake --sdm conda`. Written from requirements.lock by `make lock`; do not edit.",
         "name: ccs",
@@ -25,9 +25,15 @@ def conda_environment() -> str:
         "  - python=3.12",
         "  - pip",
         "  - pip:",
-        *(f"      - {name}=={_version(lock, name)}" for name in names),
+        *(f"      - {_exact(lock, requirement)}" for requirement in asked),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _exact(lock: str, requirement: str) -> str:
+    # `name[extra]>=1; marker` to `name[extra]==1.2.3; marker`
+    name, extra, marker = re.match(r"([\w.-]+)(\[[^]]*\])?[^;]*(;.*)?", requirement).groups(default="")
+    return f"{name}{extra}=={_version(lock, name)}{marker}"
 
 
 def _version(lock: str, name: str) -> str:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
-from ccs.flow import opencv
+from ccs.flow import native, opencv
 from ccs.stage import CcsError
 
 MIN_SIDE = 3  # below it OpenCV reads beyond its buffers and gives values that change from call to call
@@ -76,18 +76,30 @@ class Backend(NamedTuple):
     """One engine: a row of `BACKENDS`."""
 
     available: Callable[[], str | None]  # None, or why it cannot be used here and how to get it
-    estimate: Callable[[np.ndarray, Parameters], np.ndarray]  # as `estimate`, frames already checked
+    estimate: Callable[[Sequence[np.ndarray], Parameters, int | None], list[np.ndarray]]  # videos already checked
     version: Callable[[], str]  # of the library whose arithmetic it is
     num_processes: Callable[[int], int]  # from the worker count asked for
     set_up: Callable[[int], None]  # called once in each worker process with its index
     pairs_per_task: int  # how many neighbouring pairs a worker takes at a time
 
 
+def _one_by_one(estimate: Callable[[np.ndarray, Parameters], np.ndarray]) -> Callable:
+    return lambda videos, parameters, memory: [estimate(frames, parameters) for frames in videos]
+
+
 # `auto` takes the first that is available
 BACKENDS = {
+    "native": Backend(
+        available=native.available,
+        estimate=native.estimate_videos,
+        version=native.version,
+        num_processes=lambda num_workers: num_workers,
+        set_up=native.set_up,
+        pairs_per_task=16,
+    ),
     "opencv-cuda": Backend(
         available=opencv.cuda_available,
-        estimate=opencv.cuda_estimate,
+        estimate=_one_by_one(opencv.cuda_estimate),
         version=opencv.version,
         num_processes=lambda num_workers: opencv.num_devices(),
         set_up=opencv.cuda_set_up,
@@ -95,7 +107,7 @@ BACKENDS = {
     ),
     "opencv": Backend(
         available=opencv.cpu_available,
-        estimate=opencv.cpu_estimate,
+        estimate=_one_by_one(opencv.cpu_estimate),
         version=opencv.version,
         num_processes=lambda num_workers: num_workers,
         set_up=opencv.cpu_set_up,
@@ -121,7 +133,8 @@ def estimate(frames: np.ndarray, backend: str = "auto", **parameters: object) ->
 
     Args:
         frames: uint8 grey (T, H, W), T >= 1, sides of at least 3 px.
-        backend: a name in `BACKENDS`, or "auto". The engines agree to a few hundredths of a pixel, not to the bit.
+        backend: a name in `BACKENDS`, or "auto". native gives opencv's flow to the bit, save for rare pairs that stop
+            an iteration sooner or later; opencv-cuda differs from them by a few hundredths of a pixel.
         parameters: fields of `Parameters`; `lambda` may be written either way.
 
     Returns:
@@ -131,7 +144,23 @@ def estimate(frames: np.ndarray, backend: str = "auto", **parameters: object) ->
     Raises:
         CcsError: frames, backend or parameters are not as above, or the backend failed.
     """
+    return estimate_videos([frames], backend, **parameters)[0]
+
+
+def estimate_videos(
+    videos: Sequence[np.ndarray], backend: str = "auto", memory: int | None = None, **parameters: object
+) -> list[np.ndarray]:
+    """`estimate` for several videos at once, of any sizes, so that a GPU has enough to do; nothing else changes.
+
+    memory: bytes that the backend may use on a GPU; None is its own choice. CPU backends need little and ignore it.
+    """
     settings = Parameters.from_names(parameters)
+    for frames in videos:
+        _check(frames)
+    return BACKENDS[choose(backend)].estimate(videos, settings, memory)
+
+
+def _check(frames: np.ndarray) -> None:
     if not isinstance(frames, np.ndarray) or frames.ndim != 3 or frames.dtype != np.uint8:
         found = f"{frames.dtype} of shape {frames.shape}" if isinstance(frames, np.ndarray) else type(frames).__name__
         raise CcsError(f"flow: expected grey frames, a uint8 array (T, H, W); found {found}")
@@ -141,4 +170,3 @@ def estimate(frames: np.ndarray, backend: str = "auto", **parameters: object) ->
             f"flow: expected at least one frame with sides of {MIN_SIDE} px or more; "
             f"found {num_frames} frames of {width}x{height}"
         )
-    return BACKENDS[choose(backend)].estimate(frames, settings)

@@ -1,0 +1,432 @@
+"""The CPU engine's inner loops: TV-L1's iterations and warps as explicit vector code, compiled by Numba.
+
+Plain loops over the ten arrays of the state are at the mercy of LLVM's vectoriser, which gives up on some of them and
+guards the others with aliasing checks. Here each operation on a row is an instruction on vectors of `LANES` pixels, so
+that nothing is left to chance, not even the rounding: every result is rounded as OpenCV rounds it (no sum reordered,
+no product fused with a sum unless OpenCV fuses it), because the algorithm amplifies one bit to hundredths of a pixel.
+
+Everything compiled is in this one file: Numba notices an edit of a cached function's own file alone.
+
+Layout. One level's state is a flat float32 array of rows of `SLOTS` planes, `pitch` elements apart, so that a row of
+all planes is contiguous. Before each plane's row lie `PAD` elements, of which the last is the pixel left of the image
+and the first the one right of the row before; rows are filled up to `width_up`, a multiple of `LANES`. Row 0 is the
+zeros above the image.
+"""
+
+from __future__ import annotations
+
+import llvmlite.binding
+import numpy as np
+from llvmlite import ir
+from numba import njit
+from numba.core import cgutils, types
+from numba.extending import intrinsic, models, register_model
+
+LANES = 16 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 8
+PAD = 16
+# planes of the state: flow, dual fields of its two components, warped gradient, constant part of rho, |gradient|^2
+U1, U2, P11, P12, P21, P22, GX, GY, RHO, G = range(10)
+SLOTS = 10
+BORDER = 4  # pixels of zeros around a source image, as many as a sample's taps reach
+
+ZERO, ONE, TWO, THREE = np.float32(0), np.float32(1), np.float32(2), np.float32(3)
+CUBIC = np.float32(-0.75)  # A of OpenCV's bicubic kernel
+FLAT = np.float32(np.finfo(np.float32).eps)  # |gradient|^2 below which the data term does not move a pixel
+
+_OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
+_FLOAT, _INT = ir.FloatType(), ir.IntType(32)
+
+
+# -- vectors: a Numba type, and one function for each machine operation on it
+
+
+class Vector(types.Type):
+    """float32 x lanes as a value that compiled functions pass around."""
+
+    def __init__(self, lanes: int):
+        self.lanes = lanes
+        self.float32, self.int32 = ir.VectorType(_FLOAT, lanes), ir.VectorType(_INT, lanes)
+        self.float64 = ir.VectorType(ir.DoubleType(), lanes)
+        super().__init__(name=f"float32x{lanes}")
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager, vector):
+        super().__init__(manager, vector, vector.float32)
+
+
+WIDE, QUAD = Vector(LANES), Vector(4)
+
+
+def _address(context, builder, array_type, array, index, pointee):
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), pointee.as_pointer())
+
+
+def _load_of(vector):
+    @intrinsic
+    def load(typing, array, index):
+        def generate(context, builder, signature, args):
+            return builder.load(_address(context, builder, signature.args[0], *args, vector.float32), align=4)
+
+        return vector(array, types.intp), generate
+
+    return load
+
+
+def _store_of(vector):
+    @intrinsic
+    def store(typing, array, index, value):
+        def generate(context, builder, signature, args):
+            address = _address(context, builder, signature.args[0], *args[:2], vector.float32)
+            builder.store(args[2], address, align=4)
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp, vector), generate
+
+    return store
+
+
+def _splat_of(vector):
+    @intrinsic
+    def splat(typing, value):
+        def generate(context, builder, signature, args):
+            undefined = ir.Constant(vector.float32, ir.Undefined)
+            one = builder.insert_element(undefined, args[0], ir.Constant(_INT, 0))
+            return builder.shuffle_vector(one, undefined, ir.Constant(vector.int32, [0] * vector.lanes))
+
+        return vector(types.float32), generate
+
+    return splat
+
+
+load, store, splat = _load_of(WIDE), _store_of(WIDE), _splat_of(WIDE)
+load4, store4, splat4 = _load_of(QUAD), _store_of(QUAD), _splat_of(QUAD)
+
+
+def _call(builder, name, result, args, suffix, **options):
+    signature = ir.FunctionType(result, [arg.type for arg in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, signature, f"{name}.{suffix}"), args, **options)
+
+
+def _unary(emit):
+    @intrinsic
+    def operation(typing, a):
+        return a(a), lambda context, builder, signature, args: emit(builder, a, *args)
+
+    return operation
+
+
+def _binary(emit):
+    @intrinsic
+    def operation(typing, a, b):
+        return a(a, b), lambda context, builder, signature, args: emit(builder, a, *args)
+
+    return operation
+
+
+def _ternary(emit):
+    @intrinsic
+    def operation(typing, a, b, c):
+        return a(a, b, c), lambda context, builder, signature, args: emit(builder, a, *args)
+
+    return operation
+
+
+add = _binary(lambda builder, vector, a, b: builder.fadd(a, b))
+sub = _binary(lambda builder, vector, a, b: builder.fsub(a, b))
+mul = _binary(lambda builder, vector, a, b: builder.fmul(a, b))
+div = _binary(lambda builder, vector, a, b: builder.fdiv(a, b))
+neg = _unary(lambda builder, vector, a: builder.fneg(a))
+minimum = _binary(lambda builder, vector, a, b: builder.select(builder.fcmp_ordered("<", a, b), a, b))
+maximum = _binary(lambda builder, vector, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
+floor = _unary(lambda builder, vector, a: _call(builder, "llvm.floor", vector.float32, (a,), f"v{vector.lanes}f32"))
+# a * b + c, rounded once
+fma = _ternary(
+    lambda builder, vector, a, b, c: _call(builder, "llvm.fma", vector.float32, (a, b, c), f"v{vector.lanes}f32")
+)
+# 1 / a to within 2 units in the last place, by the processor's estimate and a Newton step where it has one
+_reciprocal = _unary(
+    lambda builder, vector, a: builder.fdiv(ir.Constant(vector.float32, [1.0] * vector.lanes), a, flags=("fast",))
+)
+
+
+@_binary
+def hypot(builder, vector, a, b):
+    # by way of float64, where the squares are exact: the correctly rounded float32, but once in some 10^8
+    a, b, suffix = builder.fpext(a, vector.float64), builder.fpext(b, vector.float64), f"v{vector.lanes}f64"
+    square = _call(builder, "llvm.fma", vector.float64, (a, a, builder.fmul(b, b)), suffix)
+    return builder.fptrunc(_call(builder, "llvm.sqrt", vector.float64, (square,), suffix), vector.float32)
+
+
+@_ternary
+def _step(builder, vector, rho, g, lt):
+    # TV-L1's thresholding: d such that v = u + d * gradient; -rho / g where that stays within [-lt, lt]
+    bound = builder.fmul(lt, g)
+    exact = builder.select(
+        builder.fcmp_ordered(">", g, ir.Constant(vector.float32, [float(FLAT)] * vector.lanes)),
+        builder.fdiv(builder.fneg(rho), g),
+        ir.Constant(vector.float32, [0.0] * vector.lanes),
+    )
+    above = builder.select(builder.fcmp_ordered(">", rho, bound), builder.fneg(lt), exact)
+    return builder.select(builder.fcmp_ordered("<", rho, builder.fneg(bound)), lt, above)
+
+
+@_binary
+def _first_lane(builder, vector, a, b):
+    # b with its first lane from a
+    return builder.shuffle_vector(a, b, ir.Constant(vector.int32, [0, *range(vector.lanes + 1, 2 * vector.lanes)]))
+
+
+@intrinsic
+def total(typing, a):
+    """The sum of a vector's lanes, in an order of the compiler's choice that is the same in every call."""
+
+    def generate(context, builder, signature, args):
+        zero = ir.Constant(_FLOAT, 0.0)
+        return _call(
+            builder, "llvm.vector.reduce.fadd", _FLOAT, (zero, args[0]), f"v{a.lanes}f32", fastmath=("reassoc",)
+        )
+
+    return types.float32(a), generate
+
+
+@intrinsic
+def count_from(typing, start):
+    """start, start + 1, ... for whole numbers below 2^24."""
+
+    def generate(context, builder, signature, args):
+        undefined = ir.Constant(WIDE.float32, ir.Undefined)
+        one = builder.insert_element(undefined, args[0], ir.Constant(_INT, 0))
+        starts = builder.shuffle_vector(one, undefined, ir.Constant(WIDE.int32, [0] * LANES))
+        return builder.fadd(starts, ir.Constant(WIDE.float32, [float(lane) for lane in range(LANES)]))
+
+    return WIDE(types.float32), generate
+
+
+@intrinsic
+def store_int(typing, array, index, value):
+    """Store whole numbers into an int32 array."""
+
+    def generate(context, builder, signature, args):
+        address = _address(context, builder, signature.args[0], *args[:2], WIDE.int32)
+        builder.store(builder.fptosi(args[2], WIDE.int32), address, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, WIDE), generate
+
+
+def _channel_of(channel):
+    @intrinsic
+    def load_channel(typing, array, index):
+        def generate(context, builder, signature, args):
+            four = ir.VectorType(_FLOAT, 4 * LANES)
+            quads = builder.load(_address(context, builder, signature.args[0], *args, four), align=4)
+            lanes = ir.Constant(WIDE.int32, [4 * lane + channel for lane in range(LANES)])
+            return builder.shuffle_vector(quads, ir.Constant(four, ir.Undefined), lanes)
+
+        return WIDE(array, types.intp), generate
+
+    return load_channel
+
+
+_image_of, _gx_of, _gy_of = _channel_of(0), _channel_of(1), _channel_of(2)
+
+
+# -- iterations
+
+
+def _primal_of(first_column):
+    @njit(**_OPTIONS)
+    def primal(state, here, above, pitch, lt, theta):
+        # u' = v + theta * div p on LANES pixels; returns (u' - u)^2
+        u1, u2 = load(state, here + U1 * pitch), load(state, here + U2 * pitch)
+        gx, gy, g = load(state, here + GX * pitch), load(state, here + GY * pitch), load(state, here + G * pitch)
+        rho = add(load(state, here + RHO * pitch), add(mul(gx, u1), mul(gy, u2)))
+        d = _step(rho, g, lt)
+        p11, p12, p12_above = (
+            load(state, here + P11 * pitch),
+            load(state, here + P12 * pitch),
+            load(state, above + P12 * pitch),
+        )
+        p21, p22, p22_above = (
+            load(state, here + P21 * pitch),
+            load(state, here + P22 * pitch),
+            load(state, above + P22 * pitch),
+        )
+        div1 = add(sub(p11, load(state, here + P11 * pitch - 1)), sub(p12, p12_above))
+        div2 = add(sub(p21, load(state, here + P21 * pitch - 1)), sub(p22, p22_above))
+        if first_column:  # which OpenCV sums in another order
+            div1 = _first_lane(sub(add(p11, p12), p12_above), div1)
+            div2 = _first_lane(sub(add(p21, p22), p22_above), div2)
+        new1 = add(add(u1, mul(d, gx)), mul(theta, div1))
+        new2 = add(add(u2, mul(d, gy)), mul(theta, div2))
+        store(state, here + U1 * pitch, new1)
+        store(state, here + U2 * pitch, new2)
+        change1, change2 = sub(new1, u1), sub(new2, u2)
+        return fma(change1, change1, mul(change2, change2))
+
+    return primal
+
+
+_primal, _primal_first = _primal_of(False), _primal_of(True)
+
+
+@njit(**_OPTIONS)
+def _primal_row(state, here, above, pitch, width, width_up, inside, lts, thetas):
+    lt, theta = splat(lts), splat(thetas)
+    last = width_up - LANES
+    change = _primal_first(state, here, above, pitch, lt, theta)
+    if last == 0:
+        change = mul(change, load(inside, 0))
+    for x in range(LANES, last, LANES):
+        change = add(change, _primal(state, here + x, above + x, pitch, lt, theta))
+    if last > 0:
+        change = add(change, mul(load(inside, 0), _primal(state, here + last, above + last, pitch, lt, theta)))
+    # right of the image as at its edge: no difference across it
+    state[here + U1 * pitch + width] = state[here + U1 * pitch + width - 1]
+    state[here + U2 * pitch + width] = state[here + U2 * pitch + width - 1]
+    return total(change)
+
+
+@njit(**_OPTIONS)
+def _quotient(a, n, minus_n, inverse):
+    # a / n, correctly rounded, from the correctly rounded 1 / n (Markstein, 1990)
+    q = mul(a, inverse)
+    return fma(fma(minus_n, q, a), inverse, q)
+
+
+@njit(**_OPTIONS)
+def _dual(state, u, u_below, p, pitch, taut, one):
+    # p' = (p + taut * grad u) / (1 + taut * |grad u|) on LANES pixels of one component
+    centre = load(state, u)
+    ux, uy = sub(load(state, u + 1), centre), sub(load(state, u_below), centre)
+    n = add(one, mul(taut, hypot(ux, uy)))
+    minus_n, inverse = neg(n), _reciprocal(n)
+    inverse = fma(fma(minus_n, inverse, one), inverse, inverse)
+    store(state, p, _quotient(add(load(state, p), mul(taut, ux)), n, minus_n, inverse))
+    store(state, p + pitch, _quotient(add(load(state, p + pitch), mul(taut, uy)), n, minus_n, inverse))
+
+
+@njit(**_OPTIONS)
+def _dual_row(state, here, below, pitch, width_up, tauts):
+    taut, one = splat(tauts), splat(ONE)
+    for x in range(0, width_up, LANES):
+        _dual(state, here + U1 * pitch + x, below + U1 * pitch + x, here + P11 * pitch + x, pitch, taut, one)
+        _dual(state, here + U2 * pitch + x, below + U2 * pitch + x, here + P21 * pitch + x, pitch, taut, one)
+
+
+@njit(**_OPTIONS)
+def iterate(state, height, width, width_up, pitch, inside, lt, theta, taut, stop, most):
+    """Up to `most` iterations, until one changes the flow by `stop` or less; returns the last one's change and how many.
+
+    inside: float32 (LANES,), 1 for the pixels of the last vector of a row that lie in the image, else 0.
+    lt, theta, taut, stop: float32; lambda * theta, theta, tau / theta, epsilon^2 * pixels.
+    """
+    change, count = np.float32(np.inf), 0
+    while count < most and change > stop:
+        change = ZERO
+        # one pass over the rows: u of a row, then p of the row above, which needs both rows' new u
+        for y in range(1, height + 1):
+            here = y * SLOTS * pitch + PAD
+            above = here - SLOTS * pitch
+            change += _primal_row(state, here, above, pitch, width, width_up, inside, lt, theta)
+            if y > 1:
+                _dual_row(state, above, here, pitch, width_up, taut)
+        _dual_row(state, here, here, pitch, width_up, taut)
+        count += 1
+    return change, count
+
+
+# -- warps
+
+
+@njit(**_OPTIONS)
+def _store_weights(t, weights, at, step):
+    # OpenCV 5's bicubic weights of the four taps around a position with the fraction t
+    a, one = splat(CUBIC), splat(ONE)
+    r = sub(one, t)
+    w0 = mul(a, mul(t, mul(r, r)))
+    w1 = fma(fma(splat(CUBIC + TWO), t, splat(-(CUBIC + THREE))), mul(t, t), one)
+    w3 = mul(a, mul(r, mul(t, t)))
+    store(weights, at, w0)
+    store(weights, at + step, w1)
+    store(weights, at + 2 * step, sub(sub(sub(one, w0), w1), w3))
+    store(weights, at + 3 * step, w3)
+
+
+@njit(**_OPTIONS)
+def _taps(source, at, w0, w1, w2, w3):
+    row = mul(load4(source, at), w0)
+    row = fma(load4(source, at + 4), w1, row)
+    row = fma(load4(source, at + 8), w2, row)
+    return fma(load4(source, at + 12), w3, row)
+
+
+@njit(**_OPTIONS)
+def warp(state, source, first, height, width, width_up, pitch, weights, corners, samples):
+    """Sample the second image and its gradient at each pixel's flow target, and set GX, GY, RHO and G from them.
+
+    source: float32, `gradients`' output for the second image.
+    first: float32 (height * width_up,), the first image.
+    weights (8 * width_up), samples (4 * width_up) float32, corners (2 * width_up) int32: scratch.
+    """
+    low, right, bottom = splat(np.float32(-BORDER - 1)), splat(np.float32(width + 4)), splat(np.float32(height + 4))
+    n = width_up
+    for y in range(height):
+        here = (y + 1) * SLOTS * pitch + PAD
+        row = splat(np.float32(y))
+        for x in range(0, n, LANES):
+            # beyond the border all samples are zero, however far
+            at_x = minimum(maximum(add(count_from(np.float32(x)), load(state, here + U1 * pitch + x)), low), right)
+            at_y = minimum(maximum(add(row, load(state, here + U2 * pitch + x)), low), bottom)
+            corner_x, corner_y = floor(at_x), floor(at_y)
+            _store_weights(sub(at_x, corner_x), weights, x, n)
+            _store_weights(sub(at_y, corner_y), weights, x + 4 * n, n)
+            store_int(corners, x, corner_x)
+            store_int(corners, x + n, corner_y)
+        row_step = 4 * (width + 2 * BORDER)
+        for x in range(width):
+            column = min(max(corners[x] - 1, -BORDER), width) + BORDER
+            line = min(max(corners[x + n] - 1, -BORDER), height) + BORDER
+            at = line * row_step + 4 * column
+            w0, w1, w2, w3 = splat4(weights[x]), splat4(weights[x + n]), splat4(weights[x + 2 * n]), splat4(weights[x + 3 * n])
+            sample = mul(_taps(source, at, w0, w1, w2, w3), splat4(weights[x + 4 * n]))
+            sample = fma(_taps(source, at + row_step, w0, w1, w2, w3), splat4(weights[x + 5 * n]), sample)
+            sample = fma(_taps(source, at + 2 * row_step, w0, w1, w2, w3), splat4(weights[x + 6 * n]), sample)
+            sample = fma(_taps(source, at + 3 * row_step, w0, w1, w2, w3), splat4(weights[x + 7 * n]), sample)
+            store4(samples, 4 * x, sample)
+        for x in range(0, n, LANES):
+            gx, gy = _gx_of(samples, 4 * x), _gy_of(samples, 4 * x)
+            rho = sub(_image_of(samples, 4 * x), mul(gx, load(state, here + U1 * pitch + x)))
+            rho = sub(sub(rho, mul(gy, load(state, here + U2 * pitch + x))), load(first, y * n + x))
+            store(state, here + GX * pitch + x, gx)
+            store(state, here + GY * pitch + x, gy)
+            store(state, here + RHO * pitch + x, rho)
+            store(state, here + G * pitch + x, add(mul(gx, gx), mul(gy, gy)))
+
+
+@njit(**_OPTIONS)
+def gradients(image, out, height, width, width_up):
+    """Interleave an image (height * width_up) with its centred differences and a zero, in a border of `BORDER` zeros.
+
+    out: float32, at least 4 * (height + 2 * BORDER) * (width + 2 * BORDER) elements.
+    """
+    half = np.float32(0.5)
+    step = 4 * (width + 2 * BORDER)
+    out[: BORDER * step] = ZERO
+    out[(height + BORDER) * step : (height + 2 * BORDER) * step] = ZERO
+    for y in range(height):
+        here = y * width_up
+        above, below = max(y - 1, 0) * width_up, min(y + 1, height - 1) * width_up
+        row = (y + BORDER) * step
+        out[row : row + 4 * BORDER] = ZERO
+        out[row + 4 * (BORDER + width) : row + step] = ZERO
+        at = row + 4 * BORDER
+        for x in range(width):
+            out[at] = image[here + x]
+            out[at + 1] = half * (image[here + min(x + 1, width - 1)] - image[here + max(x - 1, 0)])
+            out[at + 2] = half * (image[below + x] - image[above + x])
+            out[at + 3] = ZERO
+            at += 4

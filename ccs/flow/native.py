@@ -1,0 +1,153 @@
+"""TV-L1 on the CPU by an engine of our own: OpenCV's flow, rounding for rounding, many times faster.
+
+What OpenCV does well it still does here: the pyramid, the resizing of the flow between levels and the median filter.
+The iterations and the warps are `ccs.flow.kernels`. A frame's pyramid is computed once and serves both pairs that the
+frame belongs to; nothing is allocated in the loop.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import cv2
+import numba
+import numpy as np
+
+import ccs
+from ccs.flow import kernels
+from ccs.flow.kernels import BORDER, LANES, PAD, SLOTS, U1, U2
+from ccs.stage import CcsError
+
+if TYPE_CHECKING:
+    from ccs.flow import Parameters
+
+MIN_LEVEL_SIDE = 16  # OpenCV makes no smaller level
+
+
+def version() -> str:
+    """Of everything whose arithmetic is in the flow."""
+    return f"{ccs.__version__} (numba {numba.__version__}, opencv {cv2.__version__})"
+
+
+def available() -> None:
+    """None: it runs wherever the package does."""
+
+
+def set_up(index: int) -> None:
+    """One thread a process: processes gain more than threads."""
+    cv2.setNumThreads(1)
+
+
+def estimate_videos(videos: Sequence[np.ndarray], parameters: Parameters, memory: int | None) -> list[np.ndarray]:
+    """`ccs.flow.estimate_videos` on the CPU; `memory` has no say here."""
+    if parameters.gamma:
+        raise CcsError(
+            f"flow: gamma is {parameters.gamma:g}, but the native engine has no illumination term; "
+            "set gamma to 0 or the backend to opencv"
+        )
+    flows = []
+    for frames in videos:
+        num_frames, height, width = frames.shape
+        flow = np.empty((num_frames - 1, 2, height, width), np.float32)
+        if num_frames > 1:
+            engine = _Engine(height, width, parameters)
+            pyramids = map(engine.pyramid, frames)
+            for pair, (first, second) in enumerate(itertools.pairwise(pyramids)):
+                engine.estimate(first, second, flow[pair])
+        flows.append(flow)
+    return flows
+
+
+def level_sizes(height: int, width: int, parameters: Parameters) -> list[tuple[int, int]]:
+    """(height, width) of the pyramid's levels, the finest first, as OpenCV makes them."""
+    sizes = [(height, width)]
+    while len(sizes) < parameters.scales:
+        height, width = (int(np.rint(side * parameters.scale_step)) for side in sizes[-1])
+        if min(height, width) < MIN_LEVEL_SIDE:
+            break
+        sizes.append((height, width))
+    return sizes
+
+
+class _Engine:
+    """The working memory for frames of one size, about 100 bytes a pixel."""
+
+    def __init__(self, height: int, width: int, parameters: Parameters):
+        self.parameters = parameters
+        self.sizes = level_sizes(height, width, parameters)
+        up = _round_up(width)
+        # reads and writes of whole vectors may pass the end of the last row
+        self.state = _aligned((height + 1) * SLOTS * (up + PAD) + PAD)
+        self.source = _aligned(4 * (height + 2 * BORDER) * (width + 2 * BORDER))
+        self.weights, self.samples = _aligned(8 * up), _aligned(4 * up)
+        self.corners = np.zeros(2 * up, np.int32)
+
+    def pyramid(self, frame: np.ndarray) -> list[np.ndarray]:
+        """Float32 levels of a frame, the finest first, in rows filled up to whole vectors."""
+        step, level, levels = self.parameters.scale_step, frame.astype(np.float32), []
+        for index, (height, width) in enumerate(self.sizes):
+            if index:
+                level = cv2.resize(level, None, fx=step, fy=step, interpolation=cv2.INTER_LINEAR)
+            levels.append(np.zeros((height, _round_up(width)), np.float32))
+            levels[-1][:, :width] = level
+        return levels
+
+    def estimate(self, first: list[np.ndarray], second: list[np.ndarray], out: np.ndarray) -> None:
+        """Write the flow (2, H, W) between the frames of two pyramids into `out`."""
+        flow = None
+        for size, *images in reversed(list(zip(self.sizes, first, second, strict=True))):
+            flow = self._level(*size, *images, flow)
+        out[:] = flow
+
+    def _level(self, height, width, first, second, coarser):
+        parameters = self.parameters
+        up = _round_up(width)
+        pitch = up + PAD
+        self.state[: (height + 1) * SLOTS * pitch + PAD] = 0
+        planes = self.state[: (height + 1) * SLOTS * pitch].reshape(height + 1, SLOTS, pitch)
+        flow = [planes[1:, plane, PAD : PAD + width] for plane in (U1, U2)]
+        if coarser is not None:
+            for component, old in zip(flow, coarser, strict=True):
+                resized = cv2.resize(old, (width, height), interpolation=cv2.INTER_LINEAR)
+                component[:] = cv2.multiply(resized, 1 / parameters.scale_step)
+        inside = np.zeros(LANES, np.float32)
+        inside[: width - up + LANES] = 1
+        lt, theta, taut, stop = (
+            np.float32(value)
+            for value in (
+                parameters.lambda_ * parameters.theta,
+                parameters.theta,
+                parameters.tau / parameters.theta,
+                parameters.epsilon * parameters.epsilon * height * width,
+            )
+        )
+        shape = height, width, up
+        kernels.gradients(second.ravel(), self.source, *shape)
+        for _ in range(parameters.warps):
+            kernels.warp(
+                self.state, self.source, first.ravel(), *shape, pitch, self.weights, self.corners, self.samples
+            )
+            change = np.inf
+            for _ in range(parameters.outer_iterations):
+                if change <= stop:
+                    break
+                if parameters.median_filtering > 1:
+                    for component in flow:
+                        cv2.medianBlur(component, parameters.median_filtering, dst=component)
+                change, _ = kernels.iterate(
+                    self.state, *shape, pitch, inside, lt, theta, taut, stop, parameters.inner_iterations
+                )
+        return [component.copy() for component in flow]
+
+
+def _round_up(width: int) -> int:
+    return -(-width // LANES) * LANES
+
+
+def _aligned(size: int) -> np.ndarray:
+    # zeros that begin at a cache line
+    line = 64 // 4
+    buffer = np.zeros(size + line, np.float32)
+    return buffer[-(buffer.ctypes.data // 4) % line :][:size]
