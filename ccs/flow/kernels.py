@@ -217,6 +217,22 @@ def store_int(typing, array, index, value):
     return types.void(array, types.intp, WIDE), generate
 
 
+@intrinsic
+def _store_quads(typing, array, index, a, b, c):
+    # a0 b0 c0 0 a1 b1 c1 0 ...
+    def generate(context, builder, signature, args):
+        four, eight = ir.VectorType(_FLOAT, 4 * LANES), ir.VectorType(_INT, 2 * LANES)
+        both = ir.Constant(eight, list(range(2 * LANES)))
+        ab = builder.shuffle_vector(args[2], args[3], both)
+        c0 = builder.shuffle_vector(args[4], ir.Constant(WIDE.float32, [0.0] * LANES), both)
+        lanes = [lane + part * LANES for lane in range(LANES) for part in range(4)]
+        quads = builder.shuffle_vector(ab, c0, ir.Constant(ir.VectorType(_INT, 4 * LANES), lanes))
+        builder.store(quads, _address(context, builder, signature.args[0], *args[:2], four), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, WIDE, WIDE, WIDE), generate
+
+
 def _channel_of(channel):
     @intrinsic
     def load_channel(typing, array, index):
@@ -369,29 +385,29 @@ def warp(state, source, first, height, width, width_up, pitch, weights, corners,
     """Sample the second image and its gradient at each pixel's flow target, and set GX, GY, RHO and G from them.
 
     source: float32, `gradients`' output for the second image.
-    first: float32 (height * width_up,), the first image.
+    first: float32 (PAD + height * width_up + PAD,), the first image.
     weights (8 * width_up), samples (4 * width_up) float32, corners (2 * width_up) int32: scratch.
     """
-    low, right, bottom = splat(np.float32(-BORDER - 1)), splat(np.float32(width + 4)), splat(np.float32(height + 4))
-    n = width_up
+    # a position is clamped to where all its taps are in the border, hence zero; its first tap is one pixel before it
+    low, right, bottom = splat(np.float32(-BORDER)), splat(np.float32(width + BORDER)), splat(np.float32(height + BORDER))
+    zero, before = splat(ZERO), splat(np.float32(BORDER - 1))
+    most_x, most_y = splat(np.float32(width + BORDER)), splat(np.float32(height + BORDER))
+    n, row_step = width_up, 4 * (width + 2 * BORDER)
     for y in range(height):
         here = (y + 1) * SLOTS * pitch + PAD
         row = splat(np.float32(y))
         for x in range(0, n, LANES):
-            # beyond the border all samples are zero, however far
             at_x = minimum(maximum(add(count_from(np.float32(x)), load(state, here + U1 * pitch + x)), low), right)
             at_y = minimum(maximum(add(row, load(state, here + U2 * pitch + x)), low), bottom)
             corner_x, corner_y = floor(at_x), floor(at_y)
             _store_weights(sub(at_x, corner_x), weights, x, n)
             _store_weights(sub(at_y, corner_y), weights, x + 4 * n, n)
-            store_int(corners, x, corner_x)
-            store_int(corners, x + n, corner_y)
-        row_step = 4 * (width + 2 * BORDER)
+            store_int(corners, x, minimum(maximum(add(corner_x, before), zero), most_x))
+            store_int(corners, x + n, minimum(maximum(add(corner_y, before), zero), most_y))
         for x in range(width):
-            column = min(max(corners[x] - 1, -BORDER), width) + BORDER
-            line = min(max(corners[x + n] - 1, -BORDER), height) + BORDER
-            at = line * row_step + 4 * column
-            w0, w1, w2, w3 = splat4(weights[x]), splat4(weights[x + n]), splat4(weights[x + 2 * n]), splat4(weights[x + 3 * n])
+            at = corners[x + n] * row_step + 4 * corners[x]
+            w0, w1 = splat4(weights[x]), splat4(weights[x + n])
+            w2, w3 = splat4(weights[x + 2 * n]), splat4(weights[x + 3 * n])
             sample = mul(_taps(source, at, w0, w1, w2, w3), splat4(weights[x + 4 * n]))
             sample = fma(_taps(source, at + row_step, w0, w1, w2, w3), splat4(weights[x + 5 * n]), sample)
             sample = fma(_taps(source, at + 2 * row_step, w0, w1, w2, w3), splat4(weights[x + 6 * n]), sample)
@@ -400,7 +416,7 @@ def warp(state, source, first, height, width, width_up, pitch, weights, corners,
         for x in range(0, n, LANES):
             gx, gy = _gx_of(samples, 4 * x), _gy_of(samples, 4 * x)
             rho = sub(_image_of(samples, 4 * x), mul(gx, load(state, here + U1 * pitch + x)))
-            rho = sub(sub(rho, mul(gy, load(state, here + U2 * pitch + x))), load(first, y * n + x))
+            rho = sub(sub(rho, mul(gy, load(state, here + U2 * pitch + x))), load(first, PAD + y * n + x))
             store(state, here + GX * pitch + x, gx)
             store(state, here + GY * pitch + x, gy)
             store(state, here + RHO * pitch + x, rho)
@@ -409,24 +425,101 @@ def warp(state, source, first, height, width, width_up, pitch, weights, corners,
 
 @njit(**_OPTIONS)
 def gradients(image, out, height, width, width_up):
-    """Interleave an image (height * width_up) with its centred differences and a zero, in a border of `BORDER` zeros.
+    """Interleave an image with its centred differences and a zero, in a border of `BORDER` zeros.
 
+    image: float32 (PAD + height * width_up + PAD,).
     out: float32, at least 4 * (height + 2 * BORDER) * (width + 2 * BORDER) elements.
     """
-    half = np.float32(0.5)
+    half, halves = np.float32(0.5), splat(np.float32(0.5))
     step = 4 * (width + 2 * BORDER)
     out[: BORDER * step] = ZERO
-    out[(height + BORDER) * step : (height + 2 * BORDER) * step] = ZERO
     for y in range(height):
-        here = y * width_up
-        above, below = max(y - 1, 0) * width_up, min(y + 1, height - 1) * width_up
-        row = (y + BORDER) * step
-        out[row : row + 4 * BORDER] = ZERO
-        out[row + 4 * (BORDER + width) : row + step] = ZERO
-        at = row + 4 * BORDER
-        for x in range(width):
-            out[at] = image[here + x]
-            out[at + 1] = half * (image[here + min(x + 1, width - 1)] - image[here + max(x - 1, 0)])
-            out[at + 2] = half * (image[below + x] - image[above + x])
-            out[at + 3] = ZERO
-            at += 4
+        row, here = (y + BORDER) * step + 4 * BORDER, PAD + y * width_up
+        above, below = PAD + max(y - 1, 0) * width_up, PAD + min(y + 1, height - 1) * width_up
+        out[row - 4 * BORDER : row] = ZERO
+        for x in range(0, width_up, LANES):  # the last vectors pass the row's end; what they spoil is written later
+            gx = mul(halves, sub(load(image, here + x + 1), load(image, here + x - 1)))
+            gy = mul(halves, sub(load(image, below + x), load(image, above + x)))
+            _store_quads(out, row + 4 * x, load(image, here + x), gx, gy)
+        last = here + width - 1
+        out[row + 1] = half * (image[here + 1] - image[here])
+        out[row + 4 * (width - 1) + 1] = half * (image[last] - image[last - 1])
+        out[row + 4 * width : row + 4 * (width + BORDER)] = ZERO
+    out[(height + BORDER) * step : (height + 2 * BORDER) * step] = ZERO
+
+
+# -- median
+
+
+@njit(**_OPTIONS)
+def _sort5(a, b, c, d, e):
+    a, b = minimum(a, b), maximum(a, b)
+    d, e = minimum(d, e), maximum(d, e)
+    c, e = minimum(c, e), maximum(c, e)
+    c, d = minimum(c, d), maximum(c, d)
+    b, e = minimum(b, e), maximum(b, e)
+    a, d = minimum(a, d), maximum(a, d)
+    a, c = minimum(a, c), maximum(a, c)
+    b, d = minimum(b, d), maximum(b, d)
+    b, c = minimum(b, c), maximum(b, c)
+    return a, b, c, d, e
+
+
+@njit(**_OPTIONS)
+def _sorted_across(columns, at, pitch, rank):
+    # the five columns' values of one rank, sorted
+    at += rank * pitch
+    return _sort5(
+        load(columns, at - 2), load(columns, at - 1), load(columns, at), load(columns, at + 1), load(columns, at + 2)
+    )
+
+
+@njit(**_OPTIONS)
+def median5(state, plane, height, width, width_up, pitch, rows, columns):
+    """The 5x5 median of one plane of the state, in place; beyond the image lies its edge.
+
+    rows, columns (5 * (width_up + 2 * PAD)) float32: scratch.
+
+    The columns of five are sorted once and serve five windows. Sorting a window's values of equal rank across its
+    columns leaves rows and columns in order; then counting shows what is above or below the median for certain. On the
+    three diagonals that are left, the median of the 25 is that of five: the largest of the first diagonal, the middle
+    three of the second, the smallest of the third.
+    """
+    step = width_up + 2 * PAD
+    for y in range(-4, height):
+        # the row two below enters, in place of the one that has left
+        new = min(max(y + 2, 0), height - 1)
+        row, at = (y + 7) % 5 * step + PAD, (new + 1) * SLOTS * pitch + PAD + plane * pitch
+        for x in range(0, width_up, LANES):
+            store(rows, row + x, load(state, at + x))
+        rows[row - 2] = rows[row - 1] = rows[row]
+        rows[row + width] = rows[row + width + 1] = rows[row + width - 1]
+        if y < 0:
+            continue
+        for x in range(PAD - LANES, PAD + width_up + LANES, LANES):
+            r0, r1, r2, r3, r4 = _sort5(
+                load(rows, x),
+                load(rows, x + step),
+                load(rows, x + 2 * step),
+                load(rows, x + 3 * step),
+                load(rows, x + 4 * step),
+            )
+            store(columns, x, r0)
+            store(columns, x + step, r1)
+            store(columns, x + 2 * step, r2)
+            store(columns, x + 3 * step, r3)
+            store(columns, x + 4 * step, r4)
+        here = (y + 1) * SLOTS * pitch + PAD + plane * pitch
+        for x in range(0, width_up, LANES):
+            _, _, _, a3, a4 = _sorted_across(columns, PAD + x, step, 0)
+            _, _, b2, b3, b4 = _sorted_across(columns, PAD + x, step, 1)
+            _, c1, c2, c3, _ = _sorted_across(columns, PAD + x, step, 2)
+            d0, d1, d2, _, _ = _sorted_across(columns, PAD + x, step, 3)
+            e0, e1, _, _, _ = _sorted_across(columns, PAD + x, step, 4)
+            low = maximum(maximum(a3, b2), maximum(c1, d0))
+            high = minimum(minimum(b4, c3), minimum(d2, e1))
+            _, m1, m2, m3, _ = _sort5(a4, b3, c2, d1, e0)
+            low, high = minimum(low, high), maximum(low, high)
+            low, high = maximum(m1, low), minimum(m3, high)
+            low, high = minimum(low, high), maximum(low, high)
+            store(state, here + x, maximum(low, minimum(high, m2)))

@@ -82,16 +82,18 @@ class _Engine:
         self.state = _aligned((height + 1) * SLOTS * (up + PAD) + PAD)
         self.source = _aligned(4 * (height + 2 * BORDER) * (width + 2 * BORDER))
         self.weights, self.samples = _aligned(8 * up), _aligned(4 * up)
+        self.rows, self.columns = _aligned(5 * (up + 2 * PAD)), _aligned(5 * (up + 2 * PAD))
         self.corners = np.zeros(2 * up, np.int32)
 
     def pyramid(self, frame: np.ndarray) -> list[np.ndarray]:
-        """Float32 levels of a frame, the finest first, in rows filled up to whole vectors."""
+        """Float32 levels of a frame, the finest first, each as `kernels.gradients` wants it."""
         step, level, levels = self.parameters.scale_step, frame.astype(np.float32), []
         for index, (height, width) in enumerate(self.sizes):
             if index:
                 level = cv2.resize(level, None, fx=step, fy=step, interpolation=cv2.INTER_LINEAR)
-            levels.append(np.zeros((height, _round_up(width)), np.float32))
-            levels[-1][:, :width] = level
+            up = _round_up(width)
+            levels.append(_aligned(PAD + height * up + PAD))
+            levels[-1][PAD:-PAD].reshape(height, up)[:, :width] = level
         return levels
 
     def estimate(self, first: list[np.ndarray], second: list[np.ndarray], out: np.ndarray) -> None:
@@ -124,18 +126,21 @@ class _Engine:
             )
         )
         shape = height, width, up
-        kernels.gradients(second.ravel(), self.source, *shape)
+        kernels.gradients(second, self.source, *shape)
         for _ in range(parameters.warps):
             kernels.warp(
-                self.state, self.source, first.ravel(), *shape, pitch, self.weights, self.corners, self.samples
+                self.state, self.source, first, *shape, pitch, self.weights, self.corners, self.samples
             )
             change = np.inf
             for _ in range(parameters.outer_iterations):
                 if change <= stop:
                     break
-                if parameters.median_filtering > 1:
+                if parameters.median_filtering == 5:
+                    for plane in (U1, U2):
+                        kernels.median5(self.state, plane, *shape, pitch, self.rows, self.columns)
+                elif parameters.median_filtering == 3:
                     for component in flow:
-                        cv2.medianBlur(component, parameters.median_filtering, dst=component)
+                        cv2.medianBlur(component, 3, dst=component)
                 change, _ = kernels.iterate(
                     self.state, *shape, pitch, inside, lt, theta, taut, stop, parameters.inner_iterations
                 )
