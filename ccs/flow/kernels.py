@@ -30,6 +30,7 @@ SLOTS = 10
 BORDER = 4  # pixels of zeros around a source image, as many as a sample's taps reach
 
 ZERO, ONE, TWO, THREE = np.float32(0), np.float32(1), np.float32(2), np.float32(3)
+HALF, TINY, BEYOND = np.float32(0.5), np.float32(1e-30), np.float32(1 + 2**-16)  # see `hypot`
 CUBIC = np.float32(-0.75)  # A of OpenCV's bicubic kernel
 FLAT = np.float32(np.finfo(np.float32).eps)  # |gradient|^2 below which the data term does not move a pixel
 
@@ -152,12 +153,29 @@ _reciprocal = _unary(
 )
 
 
+_absolute = _unary(
+    lambda builder, vector, a: _call(builder, "llvm.fabs", vector.float32, (a,), f"v{vector.lanes}f32")
+)
+_root = _unary(lambda builder, vector, a: _call(builder, "llvm.sqrt", vector.float32, (a,), f"v{vector.lanes}f32"))
+
+
 @_binary
-def hypot(builder, vector, a, b):
+def _hypot64(builder, vector, a, b):
     # by way of float64, where the squares are exact: the correctly rounded float32, but once in some 10^8
     a, b, suffix = builder.fpext(a, vector.float64), builder.fpext(b, vector.float64), f"v{vector.lanes}f64"
     square = _call(builder, "llvm.fma", vector.float64, (a, a, builder.fmul(b, b)), suffix)
     return builder.fptrunc(_call(builder, "llvm.sqrt", vector.float64, (square,), suffix), vector.float32)
+
+
+@intrinsic
+def _differ(typing, a, b):
+    # whether any lane does
+    def generate(context, builder, signature, args):
+        lanes = ir.IntType(WIDE.lanes)
+        unequal = builder.bitcast(builder.fcmp_unordered("!=", *args), lanes)
+        return builder.icmp_unsigned("!=", unequal, ir.Constant(lanes, 0))
+
+    return types.boolean(WIDE, WIDE), generate
 
 
 @_ternary
@@ -307,30 +325,49 @@ def _primal_row(state, here, above, pitch, width, width_up, inside, lts, thetas)
 
 
 @njit(**_OPTIONS)
-def _quotient(a, n, minus_n, inverse):
-    # a / n, correctly rounded, from the correctly rounded 1 / n (Markstein, 1990)
-    q = mul(a, inverse)
-    return fma(fma(minus_n, q, a), inverse, q)
+def hypot(a, b, tiny, half, beyond):
+    """sqrt(a^2 + b^2), correctly rounded as C's hypot is, for vectors; the rest is what the caller splats once.
+
+    Below 1e-15 less exact, which 1 + taut * hypot does not see.
+    """
+    a, b = _absolute(a), _absolute(b)
+    a, b = maximum(a, b), minimum(a, b)
+    # the sum of squares and what its rounding left out
+    square = mul(a, a)
+    both = fma(b, b, square)
+    rest = add(fma(a, a, neg(square)), fma(b, b, sub(square, both)))
+    both = maximum(both, tiny)
+    # a Newton step from the rounded root, with the remainder of its square taken exactly
+    root = _root(both)
+    correction = mul(mul(add(fma(neg(root), root, both), rest), half), _reciprocal(root))
+    result = add(root, correction)
+    # rounded off by nearly half a unit in the last place: too close for float32 to tell up from down
+    if _differ(fma(add(sub(root, result), correction), beyond, result), result):
+        result = _hypot64(a, b)
+    return result
 
 
 @njit(**_OPTIONS)
-def _dual(state, u, u_below, p, pitch, taut, one):
+def _dual(state, u, u_below, p, pitch, taut, one, tiny, half, beyond):
     # p' = (p + taut * grad u) / (1 + taut * |grad u|) on LANES pixels of one component
     centre = load(state, u)
     ux, uy = sub(load(state, u + 1), centre), sub(load(state, u_below), centre)
-    n = add(one, mul(taut, hypot(ux, uy)))
-    minus_n, inverse = neg(n), _reciprocal(n)
-    inverse = fma(fma(minus_n, inverse, one), inverse, inverse)
-    store(state, p, _quotient(add(load(state, p), mul(taut, ux)), n, minus_n, inverse))
-    store(state, p + pitch, _quotient(add(load(state, p + pitch), mul(taut, uy)), n, minus_n, inverse))
+    n = add(one, mul(taut, hypot(ux, uy, tiny, half, beyond)))
+    store(state, p, div(add(load(state, p), mul(taut, ux)), n))
+    store(state, p + pitch, div(add(load(state, p + pitch), mul(taut, uy)), n))
 
 
 @njit(**_OPTIONS)
 def _dual_row(state, here, below, pitch, width_up, tauts):
-    taut, one = splat(tauts), splat(ONE)
+    taut, one, tiny, half, beyond = splat(tauts), splat(ONE), splat(TINY), splat(HALF), splat(BEYOND)
     for x in range(0, width_up, LANES):
-        _dual(state, here + U1 * pitch + x, below + U1 * pitch + x, here + P11 * pitch + x, pitch, taut, one)
-        _dual(state, here + U2 * pitch + x, below + U2 * pitch + x, here + P21 * pitch + x, pitch, taut, one)
+        at, under = here + x, below + x
+        _dual(
+            state, at + U1 * pitch, under + U1 * pitch, at + P11 * pitch, pitch, taut, one, tiny, half, beyond
+        )
+        _dual(
+            state, at + U2 * pitch, under + U2 * pitch, at + P21 * pitch, pitch, taut, one, tiny, half, beyond
+        )
 
 
 @njit(**_OPTIONS)
