@@ -15,7 +15,7 @@ STAGES = {
     "datasets": ("ccs.datasets.__main__", "videos and their lists -> manifest.csv"),
     "frames": ("ccs.frames", "videos of one shard -> RGB frames"),
     "quarantine": ("ccs.quarantine", "the bad videos of all shards -> quarantine.csv"),
-    "flow": ("ccs.flow.__main__", "frames -> TV-L1 optical flow"),
+    "flow": ("ccs.flow.tool", "frames, or any videos -> TV-L1 optical flow"),
     "shards": ("ccs.shards", "frames and flow -> training shard"),
     "train": ("ccs.train", "training shards -> checkpoint.pt"),
     "evaluate": ("ccs.evaluate", "checkpoint and shards -> scores.h5"),

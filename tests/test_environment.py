@@ -14,8 +14,9 @@ LOCKED = dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^ \\;]+)", LOCK, re.MULTILINE))
 
 
 def test_every_package_asked_for_is_locked_with_hashes_and_no_address():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    asked = project["project"]["dependencies"] + project["dependency-groups"]["dev"]
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project, groups = asked["project"], asked["dependency-groups"]
+    asked = project["dependencies"] + project["optional-dependencies"]["gpu"] + groups["dev"]
     assert {re.match(r"[A-Za-z0-9_.-]+", each).group() for each in asked} <= LOCKED.keys()
     entries = re.split(r"^(?=[A-Za-z0-9])", LOCK, flags=re.MULTILINE)[1:]
     assert all("--hash=sha256:" in entry for entry in entries)
@@ -25,9 +26,11 @@ def test_every_package_asked_for_is_locked_with_hashes_and_no_address():
 
 
 def test_every_dependency_says_why_it_is_there():
-    lines = (ROOT / "pyproject.toml").read_text().split("dependencies = [")[1].split("]")[0].strip().splitlines()
-    assert lines
-    assert all(re.search(r'",\s+# \S', line) for line in lines)
+    text = (ROOT / "pyproject.toml").read_text()
+    for section in ("\ndependencies", "\ngpu", "\ndev"):
+        lines = text.split(f"{section} = [\n")[1].split("\n]")[0].splitlines()
+        assert lines
+        assert all(re.search(r'",\s+# \S', line) for line in lines)
 
 
 def test_one_package_owns_cv2():

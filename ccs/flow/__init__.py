@@ -18,6 +18,7 @@ import numpy as np
 from ccs.flow import native, opencv
 from ccs.stage import CcsError
 
+GPU_MEMORY = 4 << 30  # bytes
 MIN_SIDE = 3  # below it OpenCV reads beyond its buffers and gives values that change from call to call
 
 
@@ -76,7 +77,7 @@ class Backend(NamedTuple):
     """One engine: a row of `BACKENDS`."""
 
     available: Callable[[], str | None]  # None, or why it cannot be used here and how to get it
-    estimate: Callable[[Sequence[np.ndarray], Parameters, int | None], list[np.ndarray]]  # videos already checked
+    estimate: Callable[[Sequence[np.ndarray], Parameters, int], list[np.ndarray]]  # videos already checked
     version: Callable[[], str]  # of the library whose arithmetic it is
     num_processes: Callable[[int], int]  # from the worker count asked for
     set_up: Callable[[int], None]  # called once in each worker process with its index
@@ -148,11 +149,11 @@ def estimate(frames: np.ndarray, backend: str = "auto", **parameters: object) ->
 
 
 def estimate_videos(
-    videos: Sequence[np.ndarray], backend: str = "auto", memory: int | None = None, **parameters: object
+    videos: Sequence[np.ndarray], backend: str = "auto", memory: int = GPU_MEMORY, **parameters: object
 ) -> list[np.ndarray]:
     """`estimate` for several videos at once, of any sizes, so that a GPU has enough to do; nothing else changes.
 
-    memory: bytes that the backend may use on a GPU; None is its own choice. CPU backends need little and ignore it.
+    memory: bytes that native-cuda may use on a GPU; the others have no such bound.
     """
     settings = Parameters.from_names(parameters)
     for frames in videos:

@@ -19,10 +19,17 @@ import llvmlite.binding
 import numpy as np
 from llvmlite import ir
 from numba import njit
-from numba.core import cgutils, types
+from numba.core import cgutils, config, types
 from numba.extending import intrinsic, models, register_model
 
-LANES = 16 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 8
+
+def _has_avx512() -> bool:
+    if config.CPU_FEATURES is not None:  # NUMBA_CPU_FEATURES, for which Numba compiles then
+        return "+avx512f" in config.CPU_FEATURES.split(",")
+    return llvmlite.binding.get_host_cpu_features().get("avx512f", False)
+
+
+LANES = 16 if _has_avx512() else 8
 PAD = 16
 # planes of the state: flow, dual fields of its two components, warped gradient, constant part of rho, |gradient|^2
 U1, U2, P11, P12, P21, P22, GX, GY, RHO, G = range(10)

@@ -40,7 +40,7 @@ def set_up(index: int) -> None:
     cv2.setNumThreads(1)
 
 
-def estimate_videos(videos: Sequence[np.ndarray], parameters: Parameters, memory: int | None) -> list[np.ndarray]:
+def estimate_videos(videos: Sequence[np.ndarray], parameters: Parameters, memory: int) -> list[np.ndarray]:
     """`ccs.flow.estimate_videos` on the CPU; `memory` has no say here."""
     if parameters.gamma:
         raise CcsError(

@@ -1,11 +1,13 @@
 """The flow stage's work: a frames shard cut into tasks, one task computed, the results written as a flow shard.
 
-A task is a few neighbouring pairs of one video, as JPEG bytes: one long video then keeps every worker busy, and what
-travels to a worker is small. The cut depends on the backend alone, so the file does not depend on the workers.
+A task is a number of pairs, of one video or of several short ones, as JPEG bytes: one long video then keeps every worker
+busy, many short ones fill a GPU, and what travels to a worker is small. The cut depends on the backend alone, so the
+file does not depend on the workers.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +17,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 
-from ccs.flow import Parameters, estimate
+from ccs.flow import Parameters, estimate_videos
 from ccs.flow.quantise import quantise
 from ccs.stage import CcsError
 
@@ -35,8 +37,8 @@ class VideoFrames(NamedTuple):
         return self.num_frames - 1, 2, self.height, self.width
 
 
-class Task(NamedTuple):
-    """Pairs first .. first + len(jpegs) - 2 of one video."""
+class Piece(NamedTuple):
+    """Pairs first .. first + len(jpegs) - 2 of one video; a task is a list of these."""
 
     video: VideoFrames
     first: int
@@ -44,7 +46,7 @@ class Task(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """A task's result."""
+    """A piece's result."""
 
     video: VideoFrames
     first: int
@@ -78,27 +80,47 @@ def videos(frames: h5py.File, path: Path) -> list[VideoFrames]:
     return found
 
 
-def tasks(frames: h5py.File, found: Iterable[VideoFrames], pairs_per_task: int) -> Iterator[Task]:
-    """Cut the videos `found` into tasks of at most `pairs_per_task` pairs, reading JPEGs as they are asked for."""
+def tasks(frames: h5py.File, found: Iterable[VideoFrames], pairs_per_task: int) -> Iterator[list[Piece]]:
+    """Cut the videos `found` into tasks of `pairs_per_task` pairs, the last of fewer, reading JPEGs as asked for."""
+    task, room = [], pairs_per_task
     for video in found:
         group = frames[f"frames/{video.key}"]
         offset = group["offset"][:]
-        for first in range(0, video.num_frames - 1, pairs_per_task):
-            last = min(first + pairs_per_task, video.num_frames - 1)
+        first = 0
+        while first < video.num_frames - 1:
+            last = min(first + room, video.num_frames - 1)
             start = offset[first]
             packed = group["jpeg"][start : offset[last + 1]]
             jpegs = [packed[offset[t] - start : offset[t + 1] - start].tobytes() for t in range(first, last + 1)]
-            yield Task(video, first, jpegs)
+            task.append(Piece(video, first, jpegs))
+            room -= last - first
+            first = last
+            if not room:
+                yield task
+                task, room = [], pairs_per_task
+    if task:
+        yield task
 
 
-def compute(task: Task, *, backend: str, parameters: Parameters, bound: float) -> Pairs:
+def compute(
+    task: list[Piece], *, backend: str, parameters: Parameters, bound: float, memory: int
+) -> list[Pairs]:
     """Decode, estimate and quantise one task."""
-    frames = np.stack([_grey(jpeg, task.video, task.first + t) for t, jpeg in enumerate(task.jpegs)])
+    videos = [
+        np.stack([_grey(jpeg, piece.video, piece.first + t) for t, jpeg in enumerate(piece.jpegs)]) for piece in task
+    ]
+    results = []
     try:
-        values, clipped = quantise(estimate(frames, backend, **parameters.to_names()), bound)
+        flows = estimate_videos(videos, backend, memory, **parameters.to_names())
+        for piece, flow in zip(task, flows, strict=True):
+            values, clipped = quantise(flow, bound)
+            results.append(Pairs(piece.video, piece.first, values, clipped))
     except CcsError as error:
-        raise CcsError(f"video {task.video.video}, frames from {task.first}: {error}") from error
-    return Pairs(task.video, task.first, values, clipped)
+        # the first piece whose flow is not there yet, or all of them where none is
+        pieces = task[len(results) :] if results else task
+        names = ", ".join(f"{piece.video.video} (frames from {piece.first})" for piece in pieces)
+        raise CcsError(f"video {names}: {error}") from error
+    return results
 
 
 def _grey(jpeg: bytes, video: VideoFrames, t: int) -> np.ndarray:
@@ -119,7 +141,7 @@ def _grey(jpeg: bytes, video: VideoFrames, t: int) -> np.ndarray:
 def write(
     path: Path,
     found: list[VideoFrames],
-    results: Iterable[Pairs],
+    results: Iterable[list[Pairs]],
     attributes: Mapping[str, object],
     report: Callable[[int], object],
 ) -> float:
@@ -134,7 +156,7 @@ def write(
             "video", data=[video.video for video in found], shape=(len(found),), dtype=h5py.string_dtype()
         )
         group = file.create_group("flow")
-        for result in results:
+        for result in itertools.chain.from_iterable(results):
             video = result.video
             if result.first == 0:
                 group.create_dataset(

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ccs.flow import estimate
+from ccs.flow import BACKENDS, choose, estimate
 from ccs.stage import CcsError
 
 CHANGED = {
@@ -220,11 +220,17 @@ class FakeGpuMat:
         return self.array
 
 
-def test_auto_takes_cuda_where_it_works(monkeypatch):
+@pytest.mark.parametrize(("missing", "chosen"), [(None, "native-cuda"), ("no GPU", "native")])
+def test_auto_takes_a_gpu_where_there_is_one(monkeypatch, missing, chosen):
+    monkeypatch.setitem(BACKENDS, "native-cuda", BACKENDS["native-cuda"]._replace(available=lambda: missing))
+    assert choose("auto") == chosen
+
+
+def test_cuda_is_asked_as_it_wants_to_be(monkeypatch):
     frames = noise(4, 20, 24)
     expected = estimate(frames, "opencv")
     monkeypatch.setattr(cv2, "cuda", fake := FakeCuda())
-    np.testing.assert_array_equal(estimate(frames), expected)
+    np.testing.assert_array_equal(estimate(frames, "opencv-cuda"), expected)
     assert len(fake.streams) == 1
     assert fake.created == [(0.25, 0.15, 0.3, 5, 5, 0.01, 300, 0.8, 0.0, False)]
     estimate(frames[:2], "opencv-cuda", tau=0.2, inner_iterations=4, outer_iterations=2)
@@ -245,21 +251,18 @@ def test_auto_takes_cuda_where_it_works(monkeypatch):
 )
 def test_cuda_that_does_not_work(monkeypatch, fake, advice):
     frames = noise(2, 20, 24)
-    expected = estimate(frames, "opencv")
     if fake:
         monkeypatch.setattr(cv2, "cuda", fake)
     else:
         monkeypatch.delattr(cv2, "cuda")
     with pytest.raises(CcsError, match=f"(?s)opencv-cuda cannot be used here: .*{advice}.*set the flow backend"):
         estimate(frames, "opencv-cuda")
-    np.testing.assert_array_equal(estimate(frames, "auto"), expected)
 
 
 def test_opencv_without_its_extra_modules(monkeypatch):
     monkeypatch.delattr(cv2, "optflow")
-    monkeypatch.setattr(cv2, "cuda", FakeCuda(built=False))
     with pytest.raises(CcsError, match="Install opencv-contrib-python-headless"):
-        estimate(noise(2, 20, 24), "auto")
+        estimate(noise(2, 20, 24), "opencv")
 
 
 @pytest.mark.gpu

@@ -243,7 +243,7 @@ def test_missing_pairs_are_found_before_the_file_gets_its_name(made, tmp_path):
             results[1] = results[1]._replace(values=values[1][:-1])
         else:
             del results[1]
-        shard.write(path, found, results, {}, lambda pairs: None)
+        shard.write(path, found, [results], {}, lambda pairs: None)
         with pytest.raises(CcsError, match=r"expected 6 pairs of 32x24 for b/run \(1\), found"):
             shard.verify(path, found)
 

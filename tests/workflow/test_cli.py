@@ -33,7 +33,9 @@ def test_every_rule_is_a_stage():
     rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
     called = set(re.findall(r"python -m ([\w.]+)", rules))
     assert called
-    assert called <= {module.removesuffix(".__main__") for module, _ in cli.STAGES.values()}
+    # `ccs flow` is more than the stage, to which it hands on what is for it
+    stages = {"ccs.flow" if name == "flow" else module for name, (module, _) in cli.STAGES.items()}
+    assert called <= {module.removesuffix(".__main__") for module in stages}
 
 
 @pytest.mark.parametrize("name", ["datasets", "quarantine", "tables"])

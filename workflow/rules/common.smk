@@ -181,6 +181,10 @@ def ffmpeg(wildcards, output):
     return flag_value(config["ffmpeg"])
 
 
+def gpu_memory(wildcards, output):
+    return config["gpu_memory"]
+
+
 def max_bad_fraction(wildcards, output):
     return config["max_bad_fraction"]
 
@@ -221,7 +225,7 @@ def num_gpus(wildcards):
 
 
 def flow_gpus(wildcards):
-    return num_gpus(wildcards) if config["flow"]["backend"] == "opencv-cuda" else 0
+    return 0 if config["flow"]["backend"] in ("native", "opencv") else num_gpus(wildcards)
 
 
 def train_threads(wildcards):

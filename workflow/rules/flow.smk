@@ -12,11 +12,13 @@ rule flow:
         gpu=flow_gpus,
     params:
         settings=flags(config["flow"]),
+        gpu_memory=gpu_memory,
         code=stage_digest("ccs.flow"),
     shell:
         "python -m ccs.flow"
         " --frames {input.frames}"
         " --output {output.flow}"
         " --workers {threads}"
+        " --gpu-memory {params.gpu_memory}"
         " {params.settings}"
         " > {log} 2>&1"

@@ -1,0 +1,216 @@
+"""TV-L1 by every backend that works here, against OpenCV on one thread: speed, memory and the difference in the flow.
+
+    python benchmarks/flow.py [FOLDER] [--size 340x256] [--clips 22] [--pairs 3] [--backends native opencv]
+    python benchmarks/flow.py --size own --pairs 20   # how near to OpenCV: the first 20 pairs of every clip
+
+FOLDER holds videos at any depth (default: `ucf101` and `hmdb51` in the environment variable CCS_REAL_DATA, then in
+../shared/data). Clip by clip all backends take turns on the same pairs, so that a ratio means something on a busy
+machine. Prints a table and saves it as benchmarks/out/flow.csv; then, for CPU backends, two processes against one and
+a worker's peak memory over a bare interpreter's; then the end-point error against `flow_ref`, where that is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import multiprocessing
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ccs.flow import BACKENDS, estimate, estimate_videos
+from ccs.flow.quantise import quantise
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("CCS_REAL_DATA", ROOT.parent / "shared" / "data"))
+SUFFIXES = {".avi", ".mp4", ".mkv", ".webm", ".mov"}
+GPU_SECONDS = 2  # of work for a GPU backend at a time, about
+
+
+def grey_frames(path: Path, count: int, size: tuple[int, int] | None) -> np.ndarray:
+    """The first `count` frames (T, H, W) of a video, or as many as there are, scaled to `size` (width, height)."""
+    video, frames = cv2.VideoCapture(str(path)), []
+    while len(frames) < count and (read := video.read())[0]:
+        grey = cv2.cvtColor(read[1], cv2.COLOR_BGR2GRAY)
+        frames.append(cv2.resize(grey, size, interpolation=cv2.INTER_AREA) if size else grey)
+    return np.stack(frames)
+
+
+def timed(frames: np.ndarray, backend: str) -> tuple[float, np.ndarray]:
+    """Seconds a pair, and the flow; a GPU gets the clip many times over, as one big batch."""
+    copies = 1
+    if "cuda" in backend:
+        start = time.perf_counter()
+        estimate(frames, backend)
+        copies = max(1, int(GPU_SECONDS / (time.perf_counter() - start)))
+    start = time.perf_counter()
+    flows = estimate_videos([frames] * copies, backend)
+    return (time.perf_counter() - start) / copies / (len(frames) - 1), flows[0]
+
+
+class Agreement:
+    """Running sums of the difference to OpenCV's flow."""
+
+    def __init__(self):
+        self.epe, self.equal, self.within, self.identical, self.worst = [], [], [], 0, 0.0
+
+    def add(self, flow: np.ndarray, reference: np.ndarray) -> None:
+        """Count the pairs of a clip."""
+        for ours, theirs in zip(flow, reference, strict=True):
+            distance = np.hypot(*(ours - theirs))
+            steps = np.abs(quantise(ours, 20)[0].astype(int) - quantise(theirs, 20)[0])
+            self.epe.append(distance.mean())
+            self.worst = max(self.worst, float(self.epe[-1]))
+            self.equal.append(np.mean(steps == 0))
+            self.within.append(np.mean(steps <= 1))
+            self.identical += np.array_equal(ours, theirs)
+
+    def columns(self) -> dict[str, str]:
+        """For the table."""
+        return {
+            "mean EPE, px": f"{np.mean(self.epe):.6f}",
+            "worst pair's": f"{self.worst:.4f}",
+            "8 bits equal": f"{np.mean(self.equal):.4%}",
+            "within 1": f"{np.mean(self.within):.4%}",
+            "identical pairs": f"{self.identical}/{len(self.epe)}",
+        }
+
+
+def device(backend: str) -> str:
+    """Its name."""
+    if "cuda" in backend:
+        line = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        return subprocess.run(line, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    return f"{names[0] if names else platform.machine()}, one core"
+
+
+def compare(paths: list[Path], backends: list[str], num_pairs: int, size: tuple[int, int] | None) -> list[dict]:
+    """One row of the table a backend."""
+    seconds = {name: [] for name in backends}
+    agreement = {name: Agreement() for name in backends}
+    for number, path in enumerate(paths):
+        frames = grey_frames(path, num_pairs + 1, size)
+        if number == 0:
+            for name in backends:  # compiles, and loads libraries
+                estimate(frames[:2], name)
+        flows = {}
+        for name in backends:
+            each, flows[name] = timed(frames, name)
+            seconds[name].append(each * (len(frames) - 1))
+        for name in backends:
+            agreement[name].add(flows[name], flows["opencv"])
+        ratios = ", ".join(f"{name} {seconds['opencv'][-1] / seconds[name][-1]:.1f}x" for name in backends)
+        print(f"{path.name}: {len(frames) - 1} pairs of {frames.shape[2]}x{frames.shape[1]}: {ratios}", flush=True)
+    total = len(agreement["opencv"].epe)
+    return [
+        {
+            "backend": f"{name} {BACKENDS[name].version()}",
+            "device": device(name),
+            "resolution": f"{size[0]}x{size[1]}" if size else "own",
+            "pairs/s": f"{total / sum(seconds[name]):.3g}",
+            "x OpenCV": f"{sum(seconds['opencv']) / sum(seconds[name]):.1f}",
+            **agreement[name].columns(),
+        }
+        for name in backends
+    ]
+
+
+def work(backend: str, frames: np.ndarray, repeats: int, gate, done) -> None:
+    """One of several processes at the same work; the gate opens when all are warm."""
+    BACKENDS[backend].set_up(0)
+    estimate(frames[:2], backend)
+    gate.wait()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        estimate(frames, backend)
+    done.put(time.perf_counter() - start)
+
+
+def scaling(backend: str, frames: np.ndarray, num_processes: int, repeats: int = 3, rounds: int = 5) -> float:
+    """Work done by `num_processes` processes in the time that one needs for its share alone; taking turns, median."""
+    ratios = []
+    context = multiprocessing.get_context("spawn")
+    for _ in range(rounds):
+        slowest = []
+        for count in (1, num_processes):
+            gate, done = context.Barrier(count), context.Queue()
+            processes = [
+                context.Process(target=work, args=(backend, frames, repeats, gate, done)) for _ in range(count)
+            ]
+            for process in processes:
+                process.start()
+            slowest.append(max(done.get() for _ in processes))
+            for process in processes:
+                process.join()
+        ratios.append(num_processes * slowest[0] / slowest[1])
+    return float(np.median(ratios))
+
+
+def peak_memory(code: str) -> float:
+    """MiB of a fresh interpreter that runs `code`."""
+    # not ru_maxrss, in which the parent's memory counts
+    code += "; print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return int(done.stdout.split()[-2]) / 1024
+
+
+def references(backends: list[str]) -> None:
+    """End-point error against the flow of the IPOL code."""
+    for path in sorted((DATA / "flow_ref").glob("*.npz")):
+        with np.load(path) as file:
+            frames = file["gray"] if "gray" in file else np.stack([file["gray0"], file["gray1"]])
+            flow = file["flow"].astype(np.float32).reshape(len(frames) - 1, *frames.shape[1:], 2).transpose(0, 3, 1, 2)
+        errors = {name: np.hypot(*(estimate(frames, name) - flow).swapaxes(0, 1)).mean() for name in backends}
+        print(f"{path.stem}: mean EPE " + ", ".join(f"{name} {error:.6f}" for name, error in errors.items()))
+
+
+def main() -> None:
+    """Print and save the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--size", default="340x256", help="WIDTHxHEIGHT, or `own`")
+    parser.add_argument("--clips", type=int, default=22, help="at most")
+    parser.add_argument("--pairs", type=int, default=3, help="of each clip, the first")
+    parser.add_argument("--backends", nargs="+", default=[n for n, b in BACKENDS.items() if b.available() is None])
+    parser.add_argument("--processes", type=int, default=2, help="against one")
+    args = parser.parse_args()
+    cv2.setNumThreads(1)
+    folders = [args.folder] if args.folder else [DATA / "ucf101", DATA / "hmdb51"]
+    paths = sorted(path for folder in folders for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        sys.exit(f"{folders[0]}: no videos there: name a folder or set CCS_REAL_DATA")
+    size = None if args.size == "own" else tuple(int(side) for side in args.size.split("x"))
+    backends = [*(name for name in args.backends if name != "opencv"), "opencv"]
+    rows = compare(paths[: args.clips], backends, args.pairs, size)
+    widths = [max(len(str(row[key])) for row in [*rows, {key: key}]) for key in rows[0]]
+    for row in [{key: key for key in rows[0]}, {key: "-" * width for key, width in zip(rows[0], widths)}, *rows]:
+        print("| " + " | ".join(str(value).ljust(width) for value, width in zip(row.values(), widths)) + " |")
+    output = ROOT / "benchmarks" / "out" / "flow.csv"
+    output.parent.mkdir(exist_ok=True)
+    with open(output, "w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+
+    frames = grey_frames(paths[0], 4, size or (340, 256))
+    for name in (name for name in backends if name == "native"):
+        print(f"{name}: {args.processes} processes do {scaling(name, frames, args.processes):.2f} times the work of one")
+        height, width = frames.shape[1:]
+        code = "import numpy as np; from ccs.flow import BACKENDS, estimate; from ccs.flow.quantise import quantise; "
+        code += f"BACKENDS['{name}'].set_up(0); "
+        code += f"frames = np.random.default_rng(0).integers(0, 255, (17, {height}, {width}), np.uint8); "
+        code += f"quantise(estimate(frames, '{name}', warps=1), 20)"
+        bare = peak_memory("pass")
+        print(f"{name}: a worker's peak memory is {peak_memory(code) - bare:.0f} MiB over the interpreter's {bare:.0f}")
+    references(backends)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,321 @@
+"""How `ccs flow videos/ ...` stores the flow of one video: four formats, each with a record of what made it.
+
+    h5    DIR/VIDEO.h5                                  the pipeline's flow shard, of one video: 8 bits, lossless
+    jpg   DIR/VIDEO/flow_x_00001.jpg, flow_y_00001.jpg  as TSN's tools write it: 8 bits, lossy
+    npy   DIR/VIDEO/flow.npy                            float32 (pairs, 2, H, W)
+    flo   DIR/VIDEO/flow_00001.flo                      float32, Middlebury's
+
+The record (attributes of the HDF5 file, flow.json in a directory) has the settings, the backend, the source file and
+the number of pairs. An output counts as finished when it has its record and everything that the record promises.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import h5py
+import hdf5plugin
+import numpy as np
+
+from ccs.flow import shard
+from ccs.flow.quantise import quantise
+from ccs.stage import CcsError, atomic
+
+KEY = "000000"  # of the only video in an HDF5 file
+RECORD = "flow.json"
+OURS = re.compile(r"flow\.(json|npy)|flow(_[xy])?_\d{5,}\.(jpg|flo)")  # what an output directory may hold
+PART = re.compile(r"\.(?P<name>.+?)\.(?P<process>\d+)(\.old)?\.part(\.h5|\.mp4)?")
+
+
+class Encoding(NamedTuple):
+    """How flow becomes bytes."""
+
+    bound: float  # of the 8-bit formats, px
+    quality: int  # of JPEG
+    first_number: int  # in the names of numbered files
+
+
+class Output:
+    """The output of one video while it is written at `part`; the pairs come in order."""
+
+    suffix = ""  # none: a directory
+    eight_bit = False
+
+    def __init__(self, part: Path, video: str, encoding: Encoding):
+        self.part, self.video, self.encoding = part, video, encoding
+
+    @staticmethod
+    def encode(flow: np.ndarray, encoding: Encoding) -> tuple[Sequence, int]:
+        """What is stored of each pair of `flow`, float32 (pairs, 2, H, W), and how many values were clipped."""
+        raise NotImplementedError
+
+    def write(self, first: int, encoded: Sequence) -> None:
+        """Store encoded pairs, the first of which is pair `first` of the video."""
+        raise NotImplementedError
+
+    def finish(self, record: Mapping) -> None:
+        """Write the record; afterwards only the name is missing."""
+        self.close()
+        (self.part / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+
+    def close(self) -> None:
+        """Let go of open files."""
+
+    @classmethod
+    def complete(cls, path: Path, record: Mapping) -> bool:
+        """Whether the output at `path` holds every pair of its record."""
+        raise NotImplementedError
+
+
+class Hdf5(Output):
+    """A flow shard of one video; see `ccs.flow.shard`."""
+
+    suffix = ".h5"
+    eight_bit = True
+
+    def __init__(self, part: Path, video: str, encoding: Encoding):
+        super().__init__(part, video, encoding)
+        # a lock would outlive the file by the moment in which an ffmpeg that another thread starts inherits it
+        self.file = h5py.File(part, "w", locking=False)
+        self.file.create_dataset("video", data=[video], dtype=h5py.string_dtype())
+
+    @staticmethod
+    def encode(flow: np.ndarray, encoding: Encoding) -> tuple[np.ndarray, int]:
+        values, clipped = quantise(flow, encoding.bound)
+        return values, round(clipped * flow.size)
+
+    def write(self, first: int, encoded: np.ndarray) -> None:
+        if first == 0:
+            self.pairs = self.file.create_dataset(
+                f"flow/{KEY}",
+                shape=encoded.shape,
+                maxshape=(None, *encoded.shape[1:]),  # how many there are is known at the end
+                dtype=np.uint8,
+                chunks=(1, *encoded.shape[1:]),
+                track_times=False,
+                **hdf5plugin.Blosc(cname="zstd", clevel=5, shuffle=hdf5plugin.Blosc.NOSHUFFLE),
+            )
+        self.pairs.resize(first + len(encoded), axis=0)
+        self.pairs[first:] = encoded
+
+    def finish(self, record: Mapping) -> None:
+        self.pairs.attrs["clipped"] = record["clipped"]
+        for key, value in record.items():
+            self.file.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
+        self.close()
+
+    def close(self) -> None:
+        self.file.close()
+
+    @classmethod
+    def complete(cls, path: Path, record: Mapping) -> bool:
+        with h5py.File(path) as file:
+            video = str(file["video"].asstr()[0])
+        expected = shard.VideoFrames(KEY, video, record["num_pairs"] + 1, record["height"], record["width"])
+        shard.verify(path, [expected])
+        return True
+
+
+class _Numbered(Output):
+    """Files with a number for each pair."""
+
+    names: tuple[str, ...]
+
+    def write(self, first: int, encoded: Sequence[Sequence[bytes]]) -> None:
+        for number, contents in enumerate(encoded, start=first + self.encoding.first_number):
+            for name, content in zip(self.names, contents, strict=True):
+                (self.part / name.format(number)).write_bytes(content)
+
+    @classmethod
+    def complete(cls, path: Path, record: Mapping) -> bool:
+        with os.scandir(path) as entries:
+            sizes = {entry.name: entry.stat().st_size for entry in entries if entry.name != RECORD}
+        first = record["settings"]["first_number"]
+        names = [name.format(first + pair) for pair in range(record["num_pairs"]) for name in cls.names]
+        smallest = cls.smallest(record)
+        return len(sizes) == len(names) and all(sizes.get(name, 0) >= smallest for name in names)
+
+    @staticmethod
+    def smallest(record: Mapping) -> int:
+        """Bytes that each file has at least."""
+        return 1
+
+
+class Jpeg(_Numbered):
+    """TSN's layout. A value is (flow + bound) * 255 / (2 * bound), rounded: unlike in HDF5, no motion is 127.5."""
+
+    eight_bit = True
+    names = ("flow_x_{:05d}.jpg", "flow_y_{:05d}.jpg")
+
+    @staticmethod
+    def encode(flow: np.ndarray, encoding: Encoding) -> tuple[list[list[bytes]], int]:
+        # in double precision and with halves to even, as TSN's tools do: no motion becomes 128
+        values = np.rint((flow + np.float64(encoding.bound)) * 255 / (2 * encoding.bound))
+        values = np.clip(values, 0, 255).astype(np.uint8)
+        options = [cv2.IMWRITE_JPEG_QUALITY, encoding.quality]
+        files = [[cv2.imencode(".jpg", plane, options)[1].tobytes() for plane in pair] for pair in values]
+        return files, int(np.count_nonzero(np.abs(flow) > encoding.bound))
+
+
+class Middlebury(_Numbered):
+    """A tag, width, height, then (x, y) of each pixel; little endian."""
+
+    names = ("flow_{:05d}.flo",)
+
+    @staticmethod
+    def encode(flow: np.ndarray, encoding: Encoding) -> tuple[list[list[bytes]], int]:
+        height, width = flow.shape[2:]
+        head = struct.pack("<4sii", b"PIEH", width, height)
+        return [[head + pair.transpose(1, 2, 0).astype("<f4").tobytes()] for pair in flow], 0
+
+    @staticmethod
+    def smallest(record: Mapping) -> int:
+        return 12 + 8 * record["height"] * record["width"]
+
+
+class Numpy(Output):
+    """One array, appended to, so that it need not fit into memory; `numpy.load(path, mmap_mode="r")` reads it so."""
+
+    def __init__(self, part: Path, video: str, encoding: Encoding):
+        super().__init__(part, video, encoding)
+        self.file = open(part / "flow.npy", "wb")  # noqa: SIM115 - closed by `close`
+        self.shape = (0,)
+
+    @staticmethod
+    def encode(flow: np.ndarray, encoding: Encoding) -> tuple[np.ndarray, int]:
+        return flow.astype("<f4", copy=False), 0
+
+    def write(self, first: int, encoded: np.ndarray) -> None:
+        if first == 0:
+            self._write_head((0, *encoded.shape[1:]))
+        encoded.tofile(self.file)
+        self.shape = (first + len(encoded), *encoded.shape[1:])
+
+    def finish(self, record: Mapping) -> None:
+        self.file.seek(0)
+        self._write_head(self.shape)
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        super().finish(record)
+
+    def close(self) -> None:
+        self.file.close()
+
+    def _write_head(self, shape: tuple[int, ...]) -> None:
+        # numpy leaves room for the first axis to grow, so that the length does not depend on it
+        head = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self.file, head)
+
+    @classmethod
+    def complete(cls, path: Path, record: Mapping) -> bool:
+        pairs = np.load(path / "flow.npy", mmap_mode="r")  # fails where the file is shorter than its head says
+        return pairs.shape == (record["num_pairs"], 2, record["height"], record["width"])
+
+
+FORMATS: dict[str, type[Output]] = {"h5": Hdf5, "jpg": Jpeg, "npy": Numpy, "flo": Middlebury}
+
+
+def read_record(path: Path) -> dict | None:
+    """The record of the output at `path`; None where there is none or it cannot be read."""
+    try:
+        if path.is_dir():
+            record = json.loads((path / RECORD).read_text())
+        else:
+            with h5py.File(path) as file:
+                record = dict(file.attrs)
+            record.update({key: json.loads(record[key]) for key in ("settings", "source")})
+        return record if {"settings", "source", "backend", "num_pairs"} <= set(record) else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def is_visualized(record: Mapping | None) -> bool:
+    """Whether an MP4 belongs to the output of this record."""
+    return bool(record and record["settings"].get("visualize"))
+
+
+def is_complete(path: Path, format: str, record: Mapping) -> bool:
+    """Whether the output at `path` holds everything that its record promises."""
+    try:
+        return FORMATS[format].complete(path, record)
+    except (CcsError, OSError, ValueError, KeyError, TypeError, EOFError):
+        return False
+
+
+def obstacle(path: Path, format: str) -> str | None:
+    """None, or what stands at `path` that must not be replaced: what this tool has not written, or another format."""
+    if not os.path.lexists(path):
+        return None
+    if path.is_dir() != (not FORMATS[format].suffix):
+        return "a directory" if path.is_dir() else "a file"
+    record = read_record(path)
+    if not path.is_dir():
+        with suppress(OSError), h5py.File(path):  # one that does not open is damaged, and made anew
+            return None if record else "an HDF5 file that this tool has not written"
+        return None
+    names = sorted(os.listdir(path))
+    if others := [name for name in names if not OURS.fullmatch(name)]:
+        return f"a directory with other files, such as {others[0]}"
+    if names and RECORD not in names:
+        return f"a directory with {names[0]}, but without {RECORD}: flow of another tool"
+    made = record.get("settings", {}).get("format", format) if record else format
+    return None if made == format else f"flow in the format {made}"
+
+
+@contextmanager
+def written(path: Path, format: str) -> Iterator[Path]:
+    """As `ccs.stage.atomic`, also for a format that is a directory."""
+    if FORMATS[format].suffix:
+        with atomic(path) as part:
+            yield part
+        return
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    old = path.with_name(f".{path.name}.{os.getpid()}.old.part")
+    try:
+        try:
+            part.mkdir(parents=True)
+        except OSError as error:
+            raise CcsError(f"{path}: cannot be made ({error.strerror}): choose another output") from error
+        yield part
+        if path.exists():  # a directory cannot be renamed onto one that has files
+            path.rename(old)
+        part.rename(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_leftovers(bases: Iterable[Path]) -> None:
+    """Remove what killed runs have left beside the outputs `bases`, which are without suffix."""
+    names: dict[Path, set[str]] = {}
+    for base in bases:
+        names.setdefault(base.parent, set()).add(base.name)
+    for parent, outputs in names.items():
+        for entry in os.listdir(parent) if parent.is_dir() else ():
+            found = PART.fullmatch(entry)
+            if not found or found["name"] not in outputs or _is_running(int(found["process"])):
+                continue
+            leftover = parent / entry
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return process != os.getpid()

@@ -1,0 +1,316 @@
+"""The work of `ccs flow videos/ ...`: every video is a job, whose pairs go to worker processes and come back in order.
+
+Videos are decoded as they are needed, a few neighbouring pairs go to a worker at a time, and what comes back is
+appended to the video's output, so that neither a long video nor many short ones need much memory. An output gets its
+name when it is whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+import ccs
+from ccs.decode import BadVideo, Ffmpeg
+from ccs.flow import BACKENDS, Parameters, estimate_videos
+from ccs.flow.formats import FORMATS, Encoding, Output, is_complete, is_visualized, read_record, written
+from ccs.flow.pool import ordered_map
+from ccs.flow.sources import Source
+from ccs.flow.streams import Chunk, End, Film, PairCount, chunks, colours, read_ahead
+from ccs.stage import CcsError, atomic, progress
+
+TASK_BYTES = 64 << 20  # of float flow that a worker makes at a time, at most
+GPU_TASK_BYTES = 512 << 20  # there are few such workers, and each wants much to do
+MAX_DECODERS = 4
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the outputs depend on, beside the parameters of TV-L1 and the backend; None where the format has no such."""
+
+    format: str = "h5"
+    bound: float | None = 20.0
+    quality: int | None = 95
+    first_number: int | None = 1
+    short_side: int | None = None
+    step: int = 1
+    visualize: float | None = None  # speed of full saturation, px
+
+    def __post_init__(self):
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise CcsError(f"--quality: expected 1 to 100, found {self.quality}")
+        if self.short_side is not None and not 3 <= self.short_side <= 9999:
+            raise CcsError(f"--short-side: expected 3 to 9999 pixels, found {self.short_side}")
+        if self.step < 1:
+            raise CcsError(f"--step: expected 1 or more frames, found {self.step}")
+
+    @property
+    def encoding(self) -> Encoding:
+        """What the format needs of it."""
+        return Encoding(self.bound, self.quality, self.first_number)
+
+
+class Piece(NamedTuple):
+    """A chunk of a video for a worker, and its result's way back. A task is a list of them."""
+
+    job: int
+    path: str
+    chunk: Chunk
+
+
+class Result(NamedTuple):
+    """What a worker makes of a piece."""
+
+    job: int
+    first: int
+    shape: tuple[int, int, int]  # pairs, H, W
+    encoded: Sequence
+    num_clipped: int
+    pictures: np.ndarray | None
+    fps: float
+    end: End | None
+
+
+class Job:
+    """One video and its output."""
+
+    def __init__(self, source: Source, output: Path, work: Work, asked_backend: str):
+        self.source, self.work = source, work
+        self.path = Path(output, source.name + FORMATS[work.settings.format].suffix)
+        self.film_path = Path(output, source.name + ".mp4")
+        self.failure = ""
+        self.num_pairs = self.num_clipped = self.num_values = 0
+        self._stack = ExitStack()
+        self._film_stack = ExitStack()
+        self._output: Output | None = None
+        self._film: Film | None = None
+        try:
+            found = os.stat(source.path)
+            self.file = {"name": os.path.basename(source.path), "size": found.st_size, "mtime_ns": found.st_mtime_ns}
+        except OSError:  # the decoder says so
+            self.file = {}
+        there = os.path.lexists(self.path)
+        self.state = "kept" if there and self._is_done(asked_backend) else "redone" if there else "made"
+
+    def _is_done(self, asked_backend: str) -> bool:
+        """Whether the output is whole, of the same file and made with the same settings."""
+        record = read_record(self.path)
+        if not record:
+            return False
+        wanted, made = self.work.all_settings, dict(record["settings"])
+        if not wanted["visualize"]:
+            made["visualize"] = None  # there may be a film that was not asked for
+        elif not self.film_path.is_file() or not self.film_path.stat().st_size:
+            return False
+        return (
+            made == wanted
+            and asked_backend in ("auto", record["backend"])
+            and all(record["source"][key] == self.file.get(key) for key in ("size", "mtime_ns"))
+            and is_complete(self.path, self.work.settings.format, record)
+        )
+
+    def add(self, result: Result) -> None:
+        """Append a result, which comes in order; with the last one the output is finished."""
+        try:
+            self._add(result)
+        except (OSError, RuntimeError) as error:  # h5py raises either when a disk is full
+            raise CcsError(f"{self.path}: cannot be written: {error}: check the free space and permissions") from error
+
+    def _add(self, result: Result) -> None:
+        settings = self.work.settings
+        num_pairs, height, width = result.shape
+        if self._output is None:
+            part = self._stack.enter_context(written(self.path, settings.format))
+            self._output = FORMATS[settings.format](part, self.source.name, settings.encoding)
+            self._stack.callback(self._output.close)
+            if settings.visualize:
+                part = self._film_stack.enter_context(atomic(self.film_path))
+                self._film = Film(part, height, width, result.fps, self.work.tool)
+                self._film_stack.callback(self._film.close)
+        self._output.write(result.first, result.encoded)
+        if self._film:
+            self._film.write(result.pictures)
+        self.num_pairs += num_pairs
+        self.num_clipped += result.num_clipped
+        self.num_values += 2 * num_pairs * height * width
+        if result.end:
+            self._finish(result)
+
+    def _finish(self, result: Result) -> None:
+        record = {
+            "ccs": ccs.__version__,
+            "settings": self.work.all_settings,
+            "backend": self.work.backend,
+            "backend_version": self.work.engine.version(),
+            "ffmpeg": self.work.tool.version,
+            "source": self.file,
+            "num_frames": result.end.num_frames,
+            "num_pairs": result.end.num_frames - self.work.settings.step,
+            "height": result.shape[1],
+            "width": result.shape[2],
+            "fps": result.fps,
+            "clipped": self.num_clipped / self.num_values,
+        }
+        if self.work.settings.bound is not None:
+            record["bound"] = self.work.settings.bound
+        self._output.finish(record)
+        if not is_complete(self._output.part, self.work.settings.format, record):
+            raise CcsError(f"{self.path}: not all pairs were written. Nothing was kept; please report this")
+        if self._film:
+            self._film.finish()
+        if is_visualized(read_record(self.path)):
+            self.film_path.unlink(missing_ok=True)  # it would seem to be of the new output
+        self._stack.close()
+        self._film_stack.close()
+
+    def fail(self, reason: str) -> None:
+        """Give up: leave no trace of what was written."""
+        self.failure = " ".join(reason.split())
+        self.state = "failed"
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Remove what is not finished."""
+        stop = BadVideo("abandoned")
+        for stack in (self._film_stack, self._stack):
+            stack.__exit__(BadVideo, stop, None)
+
+
+class Work:
+    """What all jobs of a call share, and the loop over them."""
+
+    def __init__(self, backend: str, num_workers: int, settings: Settings, parameters: Parameters, tool: Ffmpeg):
+        self.backend, self.engine = backend, BACKENDS[backend]
+        self.num_processes = self.engine.num_processes(num_workers)
+        self.settings, self.parameters, self.tool = settings, parameters, tool
+        self.all_settings = {**dataclasses.asdict(settings), **parameters.to_names()}
+        self.num_pairs, self.seconds = 0, 0.0
+
+    def check_gpus(self, num_gpus: int) -> None:
+        """`CcsError` where the backend does not use as many GPUs as were asked for."""
+        if "cuda" not in self.backend:
+            reasons = {name: engine.available() for name, engine in BACKENDS.items() if "cuda" in name}
+            listed = "\n".join(f"  {name}: {reason}" for name, reason in reasons.items() if reason)
+            raise CcsError(
+                f"--gpus: the backend {self.backend} uses none; those that do cannot be used here:\n{listed}"
+            )
+        if self.num_processes < num_gpus:
+            raise CcsError(f"--gpus: expected {num_gpus} GPUs, found {self.num_processes}: name fewer or others")
+
+    def do(self, jobs: list[Job]) -> None:
+        """Compute the outputs of `jobs`; those that fail know why."""
+        if not jobs:
+            return
+        compute = functools.partial(_compute, backend=self.backend, parameters=self.parameters, settings=self.settings)
+        set_up = functools.partial(_set_up, backend=self.backend, settings=self.settings)
+        num_decoders = min(1 + self.num_processes, MAX_DECODERS)
+        count = PairCount([job.source.path for job in jobs], self.settings.step, self.tool)
+        with ExitStack() as stack:
+            stack.callback(count.close)
+            for job in jobs:
+                stack.callback(job.abandon)
+            bar = stack.enter_context(progress(total=None, desc="flow", unit="pair"))
+            decoded = stack.enter_context(
+                read_ahead(range(len(jobs)), functools.partial(self._decode, jobs), num_decoders)
+            )
+            tasks = self._tasks(self._pieces(jobs, decoded, count))
+            results = stack.enter_context(closing(ordered_map(compute, tasks, self.num_processes, set_up)))
+            for result in itertools.chain.from_iterable(results):
+                job = jobs[result.job]
+                if not job.failure:
+                    job.add(result)
+                    self.num_pairs += result.shape[0]
+                    bar.total = count.total()
+                    bar.update(result.shape[0])
+            bar.total = self.num_pairs
+            self.seconds = bar.format_dict["elapsed"]
+
+    def _decode(self, jobs: Sequence[Job], index: int, children: object) -> Iterator[Chunk]:
+        path = jobs[index].source.path
+        return chunks(path, self.settings.short_side, self.settings.step, self._max_pairs, self.tool, children)
+
+    def _max_pairs(self, height: int, width: int) -> int:
+        """Pairs of this size that a worker takes at a time."""
+        num_bytes = GPU_TASK_BYTES if "cuda" in self.backend else TASK_BYTES
+        return max(1, min(self.engine.pairs_per_task, num_bytes // (8 * height * width)))
+
+    def _tasks(self, pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+        """Pieces, which may be of several videos, that are as much as a worker takes at a time, or little less."""
+        task: list[Piece] = []
+        filled = 0.0
+        for piece in pieces:
+            num_frames, height, width = piece.chunk.frames.shape
+            share = (num_frames - self.settings.step) / self._max_pairs(height, width)
+            if task and filled + share > 1:
+                yield task
+                task, filled = [], 0.0
+            task.append(piece)
+            filled += share
+        if task:
+            yield task
+
+    def _pieces(self, jobs: Sequence[Job], decoded: Iterator, count: PairCount) -> Iterator[Piece]:
+        for index, item in decoded:
+            job = jobs[index]
+            if isinstance(item, BadVideo):
+                count.set(job.source.path, job.num_pairs)
+                job.fail(str(item))
+                _say(f"bad video {job.source.path}: {job.failure}")
+                continue
+            if item.end:
+                count.set(job.source.path, item.end.num_frames - self.settings.step)
+                if item.end.note:
+                    _say(f"{job.source.path}: {item.end.note}")
+            yield Piece(index, job.source.path, item)
+
+
+def _say(text: str) -> None:
+    tqdm.write(f"ccs: flow: {text}", file=sys.stderr)
+
+
+def _set_up(index: int, *, backend: str, settings: Settings) -> None:
+    BACKENDS[backend].set_up(index)
+    if settings.visualize:
+        import torch
+
+        torch.set_num_threads(1)  # one for each worker
+
+
+def _compute(task: list[Piece], *, backend: str, parameters: Parameters, settings: Settings) -> list[Result]:
+    """In a worker: the flow of a few chunks, encoded."""
+    # over several frames: every step-th frame, from each of the first ones on
+    parts = [_every(piece.chunk.frames, settings.step) for piece in task]
+    try:
+        flows = iter(estimate_videos([part for each in parts for part in each], backend, **parameters.to_names()))
+        return [_encode(piece, [next(flows) for _ in each], settings) for piece, each in zip(task, parts, strict=True)]
+    except CcsError as error:
+        raise CcsError(f"{', '.join(piece.path for piece in task)}: {error}") from error
+
+
+def _every(frames: np.ndarray, step: int) -> list[np.ndarray]:
+    return [np.ascontiguousarray(frames[start::step]) for start in range(min(step, len(frames) - step))]
+
+
+def _encode(piece: Piece, parts: list[np.ndarray], settings: Settings) -> Result:
+    frames, first, fps, end = piece.chunk
+    flow = parts[0]
+    if settings.step > 1:
+        flow = np.empty((len(frames) - settings.step, 2, *frames.shape[1:]), np.float32)
+        for start, part in enumerate(parts):
+            flow[start :: settings.step] = part
+    if not np.isfinite(flow).all():
+        raise CcsError("flow: expected finite displacements, found NaN or infinity; check the flow settings")
+    encoded, num_clipped = FORMATS[settings.format].encode(flow, settings.encoding)
+    pictures = colours(flow, settings.visualize) if settings.visualize else None
+    return Result(piece.job, first, (len(flow), *frames.shape[1:]), encoded, num_clipped, pictures, fps, end)

@@ -1,0 +1,299 @@
+"""Videos in and out for `ccs flow videos/ ...`: grey frames a chunk at a time, counts for the progress bar, pictures.
+
+Decoding, and what makes a video bad, are those of the frames stage (`ccs.decode`). A grey frame is the luma that this
+stage would put into its JPEG: 0.299 R + 0.587 G + 0.114 B from 0 to 255, which is OpenCV's grey of the frame.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import subprocess
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Full, Queue
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from ccs.decode import (
+    _FRAME,
+    _PIPE_BYTES,
+    BadVideo,
+    Ffmpeg,
+    FramesSettings,
+    _check,
+    _Children,
+    _Log,
+    _note,
+    _parse_header,
+    command,
+)
+from ccs.flow import MIN_SIDE
+from ccs.stage import CcsError
+
+Key = TypeVar("Key")
+
+CHUNKS_AHEAD = 2  # of a video, decoded before they are asked for
+
+
+@dataclass(frozen=True)
+class _AsShown(FramesSettings):
+    """The size of the video itself, by ffmpeg's names for it, with square pixels."""
+
+    size: str = "round(iw*if(between(sar,1/4,4),sar,1))xih"
+
+    def __post_init__(self):
+        """Not a size in digits."""
+
+
+class End(NamedTuple):
+    """What is known of a video when it has been decoded."""
+
+    num_frames: int
+    note: str  # what to say of a video that is kept, or ""
+
+
+class Chunk(NamedTuple):
+    """Neighbouring frames: those of the pairs `first` and following, `step` frames more than there are pairs."""
+
+    frames: np.ndarray  # uint8 (frames, H, W)
+    first: int
+    fps: float  # nominal
+    end: End | None  # in the last chunk
+
+
+def chunks(
+    path: str,
+    short_side: int | None,
+    step: int,
+    max_pairs: Callable[[int, int], int],
+    tool: Ffmpeg,
+    children: _Children,
+) -> Iterator[Chunk]:
+    """Decode the video `path` and yield its frames; `max_pairs` tells from height and width how many pairs at a time.
+
+    Raises `BadVideo` for what is wrong with the video, at the latest in place of the last chunk; `CcsError` where
+    ffmpeg was stopped or the disk fails.
+    """
+    _check_file(path)
+    settings = _AsShown() if short_side is None else FramesSettings(short_side=short_side)
+    waiting: list[np.ndarray] = []
+    first = num_frames = limit = 0
+    whole = True
+    with tempfile.TemporaryFile() as errors:
+        with children.run(command(path, settings, tool), errors) as process:
+            with suppress(OSError, AttributeError):  # a lower limit on pipes; systems without this call
+                fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+            header = process.stdout.readline()
+            height, width, fps = _parse_header(header, path)
+            if header:
+                if min(height, width) < MIN_SIDE:
+                    raise BadVideo(f"its frames are {width}x{height}: flow needs sides of {MIN_SIDE} px or more")
+                limit = max_pairs(height, width)
+            luma = height * width
+            frame = np.empty(len(_FRAME) + luma + 2 * ((height + 1) // 2) * ((width + 1) // 2), np.uint8)
+            while header and (size := process.stdout.readinto(memoryview(frame))):
+                whole = size == len(frame)
+                if not whole:
+                    break
+                if frame[: len(_FRAME)].tobytes() != _FRAME:
+                    raise CcsError("ffmpeg's frames are not of the size it stated: try another ffmpeg")
+                if len(waiting) == limit + step:  # another frame is here, so that this chunk is not the last
+                    yield Chunk(np.stack(waiting), first, fps, None)
+                    first += limit
+                    del waiting[:limit]
+                waiting.append(frame[len(_FRAME) : len(_FRAME) + luma].reshape(height, width).copy())
+                num_frames += 1
+            status = process.wait()
+        log = _Log(errors)
+    _check(path, status, log, num_frames, whole)
+    if num_frames <= step:
+        raise BadVideo(f"{num_frames} frames decoded, at least {step + 1} are needed for flow over {step} frames")
+    yield Chunk(np.stack(waiting), first, fps, End(num_frames, _note(log, num_frames)))
+
+
+def _check_file(path: str) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:  # ffmpeg-python takes no other names
+        raise BadVideo("its path is not UTF-8: rename it") from error
+    try:
+        if os.path.getsize(path) == 0:
+            raise BadVideo("the file is empty")
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise BadVideo(f"cannot be read: {error.strerror}") from error
+
+
+@contextmanager
+def read_ahead(
+    videos: Iterable[Key], decode: Callable[[Key, _Children], Iterator[Chunk]], num_decoders: int
+) -> Iterator[Iterator[tuple[Key, Chunk | BadVideo]]]:
+    """Yield an iterator over the chunks of all videos, in order, with `num_decoders` of them being decoded at a time.
+
+    A video ends with the chunk that has `end`, or with what is wrong with it. On leaving, every ffmpeg is ended.
+    """
+    children, stopped = _Children(), threading.Event()
+    threads: list[threading.Thread] = []
+
+    def fill(video: Key, queue: Queue) -> None:
+        for item in _whatever_happens(decode(video, children)):
+            while not stopped.is_set():
+                with suppress(Full):
+                    queue.put(item, timeout=0.1)
+                    break
+            if stopped.is_set():
+                return
+
+    def items() -> Iterator[tuple[Key, Chunk | BadVideo]]:
+        following, open_videos = iter(videos), deque()
+        while True:
+            while len(open_videos) < num_decoders and (video := next(following, None)) is not None:
+                queue = Queue(CHUNKS_AHEAD)
+                threads[:] = [thread for thread in threads if thread.is_alive()]
+                threads.append(threading.Thread(target=fill, args=(video, queue), daemon=True))
+                threads[-1].start()
+                open_videos.append((video, queue))
+            if not open_videos:
+                return
+            video, queue = open_videos[0]
+            item = queue.get()
+            if isinstance(item, Exception) and not isinstance(item, BadVideo):
+                raise item
+            if isinstance(item, BadVideo) or item.end:
+                open_videos.popleft()
+            yield video, item
+
+    try:
+        yield items()
+    finally:
+        stopped.set()
+        children.close()
+        for thread in threads:
+            thread.join()
+
+
+def _whatever_happens(decoded: Iterator[Chunk]) -> Iterator[Chunk | Exception]:
+    try:
+        yield from decoded
+    except CcsError as error:  # a tool for many videos goes on where a stage must stop
+        yield BadVideo(str(error))
+    except Exception as error:
+        yield error
+
+
+class PairCount:
+    """How many pairs a job has: stated by the containers at first, as a thread asks ffmpeg, and counted in the end."""
+
+    def __init__(self, paths: Sequence[str], step: int, tool: Ffmpeg):
+        self._paths, self._step, self._tool = paths, step, tool
+        self._known: dict[str, int] = {}
+        self._stopped = False
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._thread.start()
+
+    def set(self, path: str, num_pairs: int) -> None:
+        """The true count of a video."""
+        self._known[path] = num_pairs
+
+    def total(self) -> int | None:
+        """The sum; those not known yet are taken for average ones. None where none is known."""
+        known = list(self._known.values())
+        return round(sum(known) / len(known) * len(self._paths)) if known else None
+
+    def close(self) -> None:
+        """Stop asking."""
+        self._stopped = True
+
+    def _ask(self) -> None:
+        for path in self._paths:
+            if self._stopped:
+                return
+            if path not in self._known and (num_frames := _stated_frames(path, self._tool)):
+                self._known.setdefault(path, max(num_frames - self._step, 0))
+
+
+def _stated_frames(path: str, tool: Ffmpeg) -> int:
+    """Duration times rate, which is near enough; 0 where the container does not say."""
+    line = [tool.path, "-nostdin", "-hide_banner", "-i", f"file:{path}"]  # without an output it ends at once
+    try:
+        said = subprocess.run(line, capture_output=True, timeout=60).stderr.decode(errors="replace")
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    duration = re.search(r"Duration: (\d+):(\d\d):(\d\d\.\d+)", said)
+    rate = re.search(r"Video: .* ([\d.]+)(k?) fps", said)
+    if not duration or not rate:
+        return 0
+    hours, minutes, seconds = map(float, duration.groups())
+    return round((3600 * hours + 60 * minutes + seconds) * float(rate[1]) * (1000 if rate[2] else 1))
+
+
+def colours(flow: np.ndarray, bound: float) -> np.ndarray:
+    """Pictures, uint8 RGB (pairs, H, W, 3), of `flow`: the hue is the direction, with red to the right.
+
+    No motion is white; the saturation grows with the square root of the speed, so that slow motion shows, and is full
+    from `bound` px on. It is the same scale for every picture of every video.
+    """
+    import torch
+    from torchvision.utils import flow_to_image
+
+    flow = torch.from_numpy(flow)
+    speed = torch.linalg.vector_norm(flow, dim=1, keepdim=True)
+    scaled = flow / speed.clamp(min=1e-6) * (speed / bound).clamp(max=1).sqrt()
+    # the library scales to the fastest pixel of the pictures: a row more gives them all the same
+    fastest = torch.zeros_like(scaled[:, :, :1])
+    fastest[:, 0] = 1
+    return flow_to_image(torch.cat([scaled, fastest], dim=2))[:, :, :-1].permute(0, 2, 3, 1).contiguous().numpy()
+
+
+class Film:
+    """An MP4 that pictures are written to, in the codec that this ffmpeg gives to MP4 (H.264 in most)."""
+
+    def __init__(self, part: Path, height: int, width: int, fps: float, tool: Ffmpeg):
+        self.part = part
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
+        rate = f"{fps:.6f}" if 1 <= fps <= 240 else "25"
+        # even sides, as the codec wants them; white is no motion
+        even = "pad=2*ceil(iw/2):2*ceil(ih/2):color=white"
+        raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", rate, "-i", "pipe:"]
+        line = [tool.path, "-v", "error", "-y", *raw, "-vf", even, "-pix_fmt", "yuv420p", "-threads", "1"]
+        line += ["-movflags", "+faststart", f"file:{part}"]
+        self._process = subprocess.Popen(
+            line, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._errors, bufsize=0
+        )
+
+    def write(self, pictures: np.ndarray) -> None:
+        """Append uint8 RGB (pairs, H, W, 3)."""
+        try:
+            data = memoryview(pictures).cast("B")
+            while data:
+                data = data[self._process.stdin.write(data) :]
+        except BrokenPipeError:
+            self._fail()
+
+    def finish(self) -> None:
+        """Wait until the file is whole."""
+        self._process.stdin.close()
+        if self._process.wait():
+            self._fail()
+
+    def close(self) -> None:
+        """End ffmpeg if it still runs."""
+        self._process.kill()
+        self._process.stdin.close()
+        self._process.wait()
+        self._errors.close()
+
+    def _fail(self) -> None:
+        self._process.wait()
+        self._errors.seek(0)
+        said = self._errors.read().decode(errors="replace").strip()[-500:]
+        raise CcsError(f"{self.part}: ffmpeg cannot write this video, it says:\n{said}\nTry without --visualize")

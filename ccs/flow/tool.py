@@ -1,0 +1,233 @@
+"""Optical flow of any videos, without the pipeline: `ccs flow videos/ --output flow/ --format jpg --workers 8`.
+
+Videos come in (`ccs.flow.sources`), their outputs go out (`ccs.flow.formats`), and `ccs.flow.jobs` does the work; here
+are the flags, the checks before any work starts, and what is said at the end. A call keeps the outputs of earlier ones
+that are whole, of the same file and made with the same settings. `ccs flow --frames SHARD.h5 --output SHARD.h5` is the
+pipeline's stage, `ccs.flow.__main__`, which knows nothing of this.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from ccs.decode import check_ffmpeg, find_ffmpeg
+from ccs.flow import BACKENDS, Parameters, choose
+from ccs.flow.formats import FORMATS, is_visualized, obstacle, read_record, remove_leftovers
+from ccs.flow.jobs import Job, Settings, Work
+from ccs.flow.quantise import check_bound
+from ccs.flow.sources import Source, find
+from ccs.stage import CcsError, add_settings, run, settings_from
+
+USAGE = """ccs flow VIDEO|DIR|LIST.txt|- ... --output DIR [flags]
+       ccs flow --frames SHARD.h5 --output SHARD.h5 [flags]"""
+
+DESCRIPTION = """\
+TV-L1 optical flow of videos. Inputs are video files, directories (searched for
+videos, subdirectories too) and lists, one path a line (LIST.txt, or - for
+standard input). Outputs mirror the paths below the given directory:
+
+  h5   DIR/VIDEO.h5: 8 bits, lossless, 128 + flow * 127 / bound; the layout of
+       the pipeline's flow shards
+  jpg  DIR/VIDEO/flow_x_00001.jpg and flow_y_00001.jpg, as TSN has them: 8 bits,
+       (flow + bound) * 255 / (2 * bound)
+  npy  DIR/VIDEO/flow.npy: float32 (pairs, 2, H, W) in pixels, x (to the right)
+       then y (down)
+  flo  DIR/VIDEO/flow_00001.flo: float32, Middlebury's format
+
+Run the same command again to go on after an interruption: what is whole, of the
+same file and made with the same settings is kept, all else is made anew. A
+video that cannot be decoded is named and the others go on; the exit status is 1
+then."""
+
+EPILOG = """\
+examples:
+  ccs flow videos/ --output flow/ --format jpg --short-side 256 --workers 8
+  ccs flow videos/ --output flow/ --format h5 --gpus 2
+  find videos -name '*.avi' | ccs flow - --root videos --output flow/
+
+the pipeline's stage, with --workers, --backend, --bound and the TV-L1 settings:
+  ccs flow --frames data/demo/frames/0003.h5 --output data/demo/flow/0003.h5"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the tool, or the pipeline's stage where there is `--frames`. Raises `CcsError`, also for failed videos."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if any(word.split("=")[0] == "--frames" for word in argv):
+        from ccs.flow.__main__ import main as stage
+
+        stage(argv)
+        return
+    args = _parser().parse_args(argv)
+    parameters = settings_from(args, Parameters)
+    settings = _settings(args)
+    if args.workers < 1:
+        raise CcsError(f"--workers: expected 1 or more, found {args.workers}")
+    tool = check_ffmpeg(find_ffmpeg(args.ffmpeg))
+    sources = find(args.inputs, args.root, args.output)
+    _check_outputs(sources, Path(args.output), settings)
+    asked_gpus = _select_gpus(args.gpus) if args.gpus else 0
+    work = Work(choose(args.backend), args.workers, settings, parameters, tool)
+    if asked_gpus:
+        work.check_gpus(asked_gpus)
+    remove_leftovers(Path(args.output, source.name) for source in sources)
+    jobs = [Job(source, Path(args.output), work, args.backend) for source in sources]
+    waiting = [job for job in jobs if job.state != "kept"]
+    print(
+        f"ccs: flow: {len(waiting)} videos to do by {work.backend}, {len(jobs) - len(waiting)} were done before",
+        file=sys.stderr,
+    )
+    work.do(waiting)
+    _conclude(jobs, args.output, work)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ccs flow",
+        usage=USAGE,
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("inputs", nargs="+", metavar="VIDEO|DIR|LIST.txt|-", help="what to compute the flow of")
+    parser.add_argument("--output", required=True, metavar="DIR", help="where outputs go; made if it is not there")
+    parser.add_argument("--format", choices=list(FORMATS), default="h5", help="see above (default: h5)")
+    parser.add_argument(
+        "--bound", type=float, default=20.0, metavar="PX", help="largest displacement kept in 8 bits (default: 20)"
+    )
+    parser.add_argument("--quality", type=int, default=95, help="of JPEG, 1 to 100 (default: 95)")
+    parser.add_argument(
+        "--first-number",
+        type=int,
+        choices=[0, 1],
+        default=1,
+        help="in the names of jpg and flo files: 1 as in TSN, 0 as in denseflow (default: 1)",
+    )
+    parser.add_argument(
+        "--short-side",
+        type=int,
+        metavar="PX",
+        help="scale the frames to exactly this shorter side, up or down, before the flow, which is then in pixels of "
+        "the scaled frames (default: the size of the video)",
+    )
+    parser.add_argument(
+        "--step",
+        type=int,
+        default=1,
+        metavar="N",
+        help="flow from frame t to t+N, for every t: N pairs fewer than frames (default: 1)",
+    )
+    parser.add_argument(
+        "--visualize",
+        action="store_true",
+        help="also write DIR/VIDEO.mp4: hue is direction (red: right), white is no motion, saturation grows with the "
+        "square root of the speed and is full at --bound",
+    )
+    parser.add_argument(
+        "--root", metavar="DIR", help="name outputs by the paths below this directory (default: the one given)"
+    )
+    parser.add_argument(
+        "--backend",
+        choices=["auto", *BACKENDS],
+        default="auto",
+        help="auto takes the fastest, and keeps what another one has made (default: auto)",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=_num_cores(), metavar="N", help="processes on a CPU (default: all cores)"
+    )
+    parser.add_argument(
+        "--gpus", metavar="N|LIST", help="how many GPUs, or which: 0,2 (one alone: 2,) (default: all that are visible)"
+    )
+    parser.add_argument(
+        "--ffmpeg", metavar="PATH", help="another ffmpeg than the one on the PATH or that of imageio-ffmpeg"
+    )
+    add_settings(parser.add_argument_group("TV-L1"), Parameters)
+    return parser
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    """The settings, without those that the format does not use: changing them changes no output."""
+    check_bound(args.bound)
+    return Settings(
+        format=args.format,
+        bound=args.bound if FORMATS[args.format].eight_bit else None,
+        quality=args.quality if args.format == "jpg" else None,
+        first_number=args.first_number if args.format in ("jpg", "flo") else None,
+        short_side=args.short_side,
+        step=args.step,
+        visualize=args.bound if args.visualize else None,
+    )
+
+
+def _check_outputs(sources: Sequence[Source], output: Path, settings: Settings) -> None:
+    """`CcsError` where an output would replace a video, something else or part of another output."""
+    suffix = FORMATS[settings.format].suffix
+    videos = {os.path.realpath(source.path) for source in sources}
+    names = {source.name: source for source in sources}
+    problems = []
+    for source in sources:
+        path, film = Path(output, source.name + suffix), Path(output, source.name + ".mp4")
+        if not suffix and (above := next((str(p) for p in Path(source.name).parents if str(p) in names), None)):
+            problems.append(f"{path}: is below the output of {names[above].path}")
+        elif found := obstacle(path, settings.format):
+            problems.append(f"{path}: there is {found}")
+        elif settings.visualize and film.exists() and os.path.realpath(film) in videos:
+            problems.append(f"{film}: is one of the videos")
+        elif settings.visualize and os.path.realpath(film.parent) == os.path.realpath(os.path.dirname(source.path)):
+            problems.append(f"{film}: would be among the videos, and the next call would take it for one of them")
+        elif settings.visualize and film.exists() and not is_visualized(read_record(path)):
+            problems.append(f"{film}: there is a video that this tool has not written")
+    if problems:
+        more = f"\n  and {len(problems) - 5} more" if len(problems) > 5 else ""
+        listed = "\n".join(f"  {problem}" for problem in problems[:5])
+        raise CcsError(f"these outputs cannot be written, choose another --output:\n{listed}{more}")
+
+
+def _select_gpus(text: str) -> int:
+    """Make these GPUs the visible ones, of those that are; how many."""
+    try:
+        asked = [int(part) for part in text.split(",") if part] if "," in text else list(range(int(text)))
+        if not asked or min(asked) < 0 or len(set(asked)) < len(asked):
+            raise ValueError(text)
+    except ValueError:
+        raise CcsError(f"--gpus: expected a number, or a list such as 0,2, found {text!r}") from None
+    names = [str(gpu) for gpu in range(max(asked) + 1)]
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        names = [name for name in visible.split(",") if name]
+    if max(asked) >= len(names):
+        raise CcsError(f"--gpus {text}: expected at most {len(names)} GPUs, as CUDA_VISIBLE_DEVICES is {visible!r}")
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[gpu] for gpu in asked)
+    return len(asked)
+
+
+def _conclude(jobs: Sequence[Job], output: str, work: Work) -> None:
+    """Say what was done; `CcsError` where videos have failed."""
+    states = Counter(job.state for job in jobs)
+    text = ", ".join(f"{states[state]} {state}" for state in ("kept", "made", "redone", "failed"))
+    speed = ""
+    if work.num_pairs:
+        speed = f"; {work.num_pairs} pairs by {work.backend} {work.engine.version()}"
+        speed += f", {work.num_pairs / max(work.seconds, 1e-3):.3g} pairs/s"
+        num_values = sum(job.num_values for job in jobs)
+        if work.settings.bound is not None:
+            clipped = sum(job.num_clipped for job in jobs) / max(num_values, 1)
+            speed += f", {clipped:.3%} of the values clipped at {work.settings.bound:g} px"
+    print(f"{output}: {len(jobs)} videos: {text}{speed}", file=sys.stderr)
+    if failed := [job for job in jobs if job.failure]:
+        listed = "\n".join(f"  {job.source.path}: {job.failure}" for job in failed)
+        raise CcsError(
+            f"{len(failed)} of {len(jobs)} videos have no flow:\n{listed}\nRepair, replace or leave out these files "
+            "and run the same command again; the others are done"
+        )
+
+
+if __name__ == "__main__":
+    run(main)

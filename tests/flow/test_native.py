@@ -1,0 +1,208 @@
+"""The native engine on the CPU against OpenCV's, to the bit, and its machine code."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+
+import cv2
+import llvmlite.binding
+import numpy as np
+import pytest
+from numba import njit
+
+from ccs.flow import estimate, estimate_videos, kernels
+from ccs.flow.kernels import LANES, load, splat, store
+from ccs.flow.native import level_sizes
+from ccs.stage import CcsError
+
+from .test_estimate import CHANGED, fresh, noise, texture
+
+# where OpenCV's own code is vectorised with fused products, as on every x86 of the last ten years; elsewhere its
+# bicubic samples are rounded otherwise, and one bit grows to hundredths of a pixel in places
+SAME_BITS = platform.machine() == "x86_64" and llvmlite.binding.get_host_cpu_features().get("fma", False)
+
+
+def assert_same(flow: np.ndarray, expected: np.ndarray) -> None:
+    if SAME_BITS:
+        np.testing.assert_array_equal(flow, expected)
+    else:
+        assert np.hypot(*(flow - expected)).mean() < 0.02
+
+
+def opencv(first: np.ndarray, second: np.ndarray, **parameters) -> np.ndarray:
+    return estimate(np.stack([first, second]), "opencv", **parameters)[0]
+
+
+SIZES = [(16, 16), (16, 100), (100, 17), (48, 64), (41, 57), (61, 31), (33, 144), (120, 161), (3, 3), (5, 40), (40, 4)]
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_equals_opencv_at_any_size(height, width):
+    frames = noise(3, height, width)
+    flow = estimate(frames, "native")
+    assert (flow.shape, flow.dtype) == ((2, 2, height, width), np.float32)
+    for pair in range(2):
+        assert_same(flow[pair], fresh(*frames[pair : pair + 2]))
+
+
+def test_equals_opencv_at_1080p():
+    frames = np.stack([texture(1080, 1920), texture(1080, 1920, 3.3, -1.2)])
+    few = {"warps": 2, "inner_iterations": 2, "outer_iterations": 2}
+    assert_same(estimate(frames, "native", **few)[0], opencv(*frames, **few))
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {name: value for name, value in CHANGED.items() if name != "gamma"},
+        {"median_filtering": 1},
+        {"median_filtering": 3},
+        {"epsilon": 0, "inner_iterations": 3, "outer_iterations": 2},
+        {"scale_step": 0.5, "scales": 3},
+        {"scale_step": 0.95, "scales": 9, "epsilon": 0.05},
+        {"lambda": 2.0, "theta": 0.05, "tau": 0.05},
+        {"lambda": 1e-6, "epsilon": 0.001, "warps": 1, "scales": 1},
+    ],
+    ids=str,
+)
+def test_every_parameter_means_what_it_means_to_opencv(parameters):
+    first, second = noise(2, 44, 60)
+    assert_same(estimate(np.stack([first, second]), "native", **parameters)[0], opencv(first, second, **parameters))
+
+
+def test_real_clips(real_data):
+    """The first pair of every UCF-101 and HMDB-51 clip at 160x120; benchmarks/flow.py measures 440 pairs, full size."""
+    clips = [*real_data.glob("ucf101/**/*.avi"), *real_data.glob("hmdb51/**/*.avi")]
+    errors, equal = [], []
+    for clip in clips:
+        video = cv2.VideoCapture(str(clip))
+        grey = [cv2.cvtColor(video.read()[1], cv2.COLOR_BGR2GRAY) for _ in range(2)]
+        frames = np.stack([cv2.resize(image, (160, 120), interpolation=cv2.INTER_AREA) for image in grey])
+        flow, expected = estimate(frames, "native")[0], fresh(*frames)
+        errors.append(np.hypot(*(flow - expected)).mean())
+        equal.append(np.array_equal(flow, expected))
+    assert len(clips) >= 20
+    assert np.mean(errors) < (0.003 if SAME_BITS else 0.02)
+    if SAME_BITS:
+        # OpenCV adds up its stop test in another order: now and then a pair makes an iteration more or less
+        assert sum(equal) >= len(clips) - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "crop"), [("ipol_I0_I1", np.s_[:, :]), ("middlebury_rubberwhale_10_11", np.s_[150:290, 120:300])]
+)
+def test_no_further_from_the_original_authors_code_than_opencv(real_data, name, crop):
+    with np.load(real_data / "flow_ref" / f"{name}.npz") as data:
+        frames, reference = np.stack([data["gray0"][crop], data["gray1"][crop]]), data["flow"][crop].transpose(2, 0, 1)
+    ours, theirs = (np.hypot(*(estimate(frames, backend)[0] - reference)).mean() for backend in ("native", "opencv"))
+    assert ours <= 1.01 * theirs
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_nothing_moves_where_nothing_is_to_be_seen(level):
+    assert not estimate(np.full((3, 37, 50), level, np.uint8), "native").any()
+
+
+def test_flat_parts_and_jumps_in_brightness_stay_finite():
+    frames = np.zeros((4, 40, 48), np.uint8)
+    frames[1, 10:20] = 255  # appears from nothing, then all is white
+    frames[2] = 255
+    frames[3, :, ::2] = 255
+    flow = estimate(frames, "native")
+    assert np.isfinite(flow).all()
+    for pair in range(3):
+        assert_same(flow[pair], fresh(*frames[pair : pair + 2]))
+
+
+def test_the_flow_of_a_pair_does_not_depend_on_its_company():
+    long, wide = noise(4, 40, 56), noise(2, 24, 90)
+    together = estimate_videos([long, wide, wide[:1]], "native")
+    assert [flow.shape for flow in together] == [(3, 2, 40, 56), (1, 2, 24, 90), (0, 2, 24, 90)]
+    for pair in range(3):
+        np.testing.assert_array_equal(together[0][pair], estimate(long[pair : pair + 2], "native")[0])
+    np.testing.assert_array_equal(together[1], estimate(wide, "native"))
+    np.testing.assert_array_equal(together[0], estimate(long, "native"))
+
+
+def test_an_illumination_term_is_refused():
+    with pytest.raises(CcsError, match=r"gamma is 0\.1.*set gamma to 0 or the backend to opencv"):
+        estimate(noise(2, 20, 20), "native", gamma=0.1)
+
+
+def test_levels_are_those_of_opencv():
+    class Settings:
+        scales, scale_step = 5, 0.8
+
+    assert level_sizes(256, 340, Settings) == [(256, 340), (205, 272), (164, 218), (131, 174), (105, 139)]
+    assert level_sizes(31, 31, Settings) == [(31, 31), (25, 25), (20, 20), (16, 16)]
+    assert level_sizes(19, 400, Settings) == [(19, 400)]  # 15.2 is too small
+
+
+@njit
+def _hypots(a, b, out):
+    for at in range(0, len(a), LANES):
+        tiny, half, beyond = splat(kernels.TINY), splat(kernels.HALF), splat(kernels.BEYOND)
+        store(out, at, kernels.hypot(load(a, at), load(b, at), tiny, half, beyond))
+
+
+def test_hypot_is_correctly_rounded():
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((2, 1 << 20)) * 10 ** rng.uniform(-7, 2, (2, 1 << 20))).astype(np.float32)
+    b[::5], b[1::5], a[2::7] = 0, a[1::5], 0
+    out = np.empty_like(a)
+    _hypots(a, b, out)
+    expected = np.hypot(a.astype(float), b.astype(float)).astype(np.float32)
+    seen = expected > 1e-12  # what is less, 1 + taut * hypot does not see
+    np.testing.assert_array_equal(out[seen], expected[seen])
+    assert seen.mean() > 0.9
+    assert (out[~seen] < 1e-11).all()
+
+
+def run(code: str, tmp_path, **environment: str) -> str:
+    """In a process that compiles everything anew."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), **environment}
+    line = [sys.executable, "-c", code]
+    return subprocess.run(line, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+ESTIMATE = """
+import hashlib, numpy as np
+from ccs.flow import estimate, kernels
+frames = np.random.default_rng(0).integers(0, 256, (3, 41, 70), np.uint8)
+print(kernels.LANES, hashlib.sha256(estimate(frames, "native")).hexdigest())
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="AVX2 is x86's")
+@pytest.mark.skipif(not llvmlite.binding.get_host_cpu_features().get("avx2"), reason="needs a processor with AVX2")
+def test_older_processors_give_the_same_bits(tmp_path):
+    older = run(ESTIMATE, tmp_path, NUMBA_CPU_NAME="haswell", NUMBA_CPU_FEATURES="+avx,+avx2,+fma,+bmi,+bmi2")
+    newer = run(ESTIMATE, tmp_path)
+    assert older.split()[0] == "8"
+    assert older.split()[1] == newer.split()[1]
+
+
+CODE = """
+import numpy as np
+from ccs.flow import estimate, kernels
+estimate(np.zeros((2, 20, 20), np.uint8), "native")
+for function in (kernels.iterate, kernels.median5):
+    print("\\n".join(function.inspect_llvm().values()))
+    print("\\n".join(function.inspect_asm().values()))
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="reads x86's assembly")
+def test_iterations_are_vector_code(tmp_path):
+    text = run(CODE, tmp_path)
+    arithmetic = re.findall(r"^\s+v(add|sub|mul|div|sqrt|min|max|fn?madd\w*)(ps|ss)\s.*%([xyz])mm", text, re.MULTILINE)
+    packed = [operation for operation, kind, size in arithmetic if kind == "ps" and size in "yz"]
+    scalar = [operation for operation, kind, _ in arithmetic if kind == "ss"]
+    assert {"add", "sub", "mul", "div", "sqrt", "min", "max"} <= set(packed)
+    # scalars are left for sums over a row's lanes and over rows
+    assert set(scalar) <= {"add"}
+    assert "vector.memcheck" not in text  # LLVM's checks for aliasing
