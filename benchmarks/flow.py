@@ -87,7 +87,9 @@ def device(backend: str) -> str:
     if "cuda" in backend:
         line = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         return subprocess.run(line, capture_output=True, text=True, check=True).stdout.splitlines()[0]
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    names = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
     return f"{names[0] if names else platform.machine()}, one core"
 
 
@@ -190,8 +192,14 @@ def main() -> None:
     backends = [*(name for name in args.backends if name != "opencv"), "opencv"]
     rows = compare(paths[: args.clips], backends, args.pairs, size)
     widths = [max(len(str(row[key])) for row in [*rows, {key: key}]) for key in rows[0]]
-    for row in [{key: key for key in rows[0]}, {key: "-" * width for key, width in zip(rows[0], widths)}, *rows]:
-        print("| " + " | ".join(str(value).ljust(width) for value, width in zip(row.values(), widths)) + " |")
+    for row in [
+        {key: key for key in rows[0]},
+        {key: "-" * width for key, width in zip(rows[0], widths, strict=True)},
+        *rows,
+    ]:
+        print(
+            "| " + " | ".join(str(value).ljust(width) for value, width in zip(row.values(), widths, strict=True)) + " |"
+        )
     output = ROOT / "benchmarks" / "out" / "flow.csv"
     output.parent.mkdir(exist_ok=True)
     with open(output, "w", newline="") as file:
@@ -201,7 +209,9 @@ def main() -> None:
 
     frames = grey_frames(paths[0], 4, size or (340, 256))
     for name in (name for name in backends if name == "native"):
-        print(f"{name}: {args.processes} processes do {scaling(name, frames, args.processes):.2f} times the work of one")
+        print(
+            f"{name}: {args.processes} processes do {scaling(name, frames, args.processes):.2f} times the work of one"
+        )
         height, width = frames.shape[1:]
         code = "import numpy as np; from ccs.flow import BACKENDS, estimate; from ccs.flow.quantise import quantise; "
         code += f"BACKENDS['{name}'].set_up(0); "

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ccs.flow import native, opencv
+from ccs.flow import gpu, native, opencv
 from ccs.stage import CcsError
 
 GPU_MEMORY = 4 << 30  # bytes
@@ -90,6 +90,14 @@ def _one_by_one(estimate: Callable[[np.ndarray, Parameters], np.ndarray]) -> Cal
 
 # `auto` takes the first that is available
 BACKENDS = {
+    "native-cuda": Backend(
+        available=gpu.available,
+        estimate=gpu.estimate_videos,
+        version=gpu.version,
+        num_processes=lambda num_workers: gpu.num_devices(),
+        set_up=gpu.set_up,
+        pairs_per_task=256,
+    ),
     "native": Backend(
         available=native.available,
         estimate=native.estimate_videos,
@@ -134,8 +142,8 @@ def estimate(frames: np.ndarray, backend: str = "auto", **parameters: object) ->
 
     Args:
         frames: uint8 grey (T, H, W), T >= 1, sides of at least 3 px.
-        backend: a name in `BACKENDS`, or "auto". native gives opencv's flow to the bit, save for rare pairs that stop
-            an iteration sooner or later; opencv-cuda differs from them by a few hundredths of a pixel.
+        backend: a name in `BACKENDS`, or "auto". native and native-cuda give opencv's flow to the bit, save for rare
+            pairs that stop an iteration sooner or later; opencv-cuda differs by a few hundredths of a pixel.
         parameters: fields of `Parameters`; `lambda` may be written either way.
 
     Returns:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import ccs
 from ccs.decode import BadVideo, Ffmpeg
-from ccs.flow import BACKENDS, Parameters, estimate_videos
+from ccs.flow import BACKENDS, GPU_MEMORY, Parameters, estimate_videos
 from ccs.flow.formats import FORMATS, Encoding, Output, is_complete, is_visualized, read_record, written
 from ccs.flow.pool import ordered_map
 from ccs.flow.sources import Source
@@ -190,11 +190,20 @@ class Job:
 class Work:
     """What all jobs of a call share, and the loop over them."""
 
-    def __init__(self, backend: str, num_workers: int, settings: Settings, parameters: Parameters, tool: Ffmpeg):
+    def __init__(
+        self,
+        backend: str,
+        num_workers: int,
+        settings: Settings,
+        parameters: Parameters,
+        tool: Ffmpeg,
+        gpu_memory: int = GPU_MEMORY,
+    ):
         self.backend, self.engine = backend, BACKENDS[backend]
         self.num_processes = self.engine.num_processes(num_workers)
         self.settings, self.parameters, self.tool = settings, parameters, tool
         self.all_settings = {**dataclasses.asdict(settings), **parameters.to_names()}
+        self.gpu_memory = gpu_memory
         self.num_pairs, self.seconds = 0, 0.0
 
     def check_gpus(self, num_gpus: int) -> None:
@@ -212,7 +221,13 @@ class Work:
         """Compute the outputs of `jobs`; those that fail know why."""
         if not jobs:
             return
-        compute = functools.partial(_compute, backend=self.backend, parameters=self.parameters, settings=self.settings)
+        compute = functools.partial(
+            _compute,
+            backend=self.backend,
+            parameters=self.parameters,
+            settings=self.settings,
+            gpu_memory=self.gpu_memory,
+        )
         set_up = functools.partial(_set_up, backend=self.backend, settings=self.settings)
         num_decoders = min(1 + self.num_processes, MAX_DECODERS)
         count = PairCount([job.source.path for job in jobs], self.settings.step, self.tool)
@@ -287,12 +302,15 @@ def _set_up(index: int, *, backend: str, settings: Settings) -> None:
         torch.set_num_threads(1)  # one for each worker
 
 
-def _compute(task: list[Piece], *, backend: str, parameters: Parameters, settings: Settings) -> list[Result]:
+def _compute(
+    task: list[Piece], *, backend: str, parameters: Parameters, settings: Settings, gpu_memory: int
+) -> list[Result]:
     """In a worker: the flow of a few chunks, encoded."""
     # over several frames: every step-th frame, from each of the first ones on
     parts = [_every(piece.chunk.frames, settings.step) for piece in task]
     try:
-        flows = iter(estimate_videos([part for each in parts for part in each], backend, **parameters.to_names()))
+        videos = [part for each in parts for part in each]
+        flows = iter(estimate_videos(videos, backend, gpu_memory, **parameters.to_names()))
         return [_encode(piece, [next(flows) for _ in each], settings) for piece, each in zip(task, parts, strict=True)]
     except CcsError as error:
         raise CcsError(f"{', '.join(piece.path for piece in task)}: {error}") from error

@@ -160,9 +160,7 @@ _reciprocal = _unary(
 )
 
 
-_absolute = _unary(
-    lambda builder, vector, a: _call(builder, "llvm.fabs", vector.float32, (a,), f"v{vector.lanes}f32")
-)
+_absolute = _unary(lambda builder, vector, a: _call(builder, "llvm.fabs", vector.float32, (a,), f"v{vector.lanes}f32"))
 _root = _unary(lambda builder, vector, a: _call(builder, "llvm.sqrt", vector.float32, (a,), f"v{vector.lanes}f32"))
 
 
@@ -369,17 +367,13 @@ def _dual_row(state, here, below, pitch, width_up, tauts):
     taut, one, tiny, half, beyond = splat(tauts), splat(ONE), splat(TINY), splat(HALF), splat(BEYOND)
     for x in range(0, width_up, LANES):
         at, under = here + x, below + x
-        _dual(
-            state, at + U1 * pitch, under + U1 * pitch, at + P11 * pitch, pitch, taut, one, tiny, half, beyond
-        )
-        _dual(
-            state, at + U2 * pitch, under + U2 * pitch, at + P21 * pitch, pitch, taut, one, tiny, half, beyond
-        )
+        _dual(state, at + U1 * pitch, under + U1 * pitch, at + P11 * pitch, pitch, taut, one, tiny, half, beyond)
+        _dual(state, at + U2 * pitch, under + U2 * pitch, at + P21 * pitch, pitch, taut, one, tiny, half, beyond)
 
 
 @njit(**_OPTIONS)
 def iterate(state, height, width, width_up, pitch, inside, lt, theta, taut, stop, most):
-    """Up to `most` iterations, until one changes the flow by `stop` or less; returns the last one's change and how many.
+    """Up to `most` iterations, until one changes the flow by `stop` or less; its change and how many there were.
 
     inside: float32 (LANES,), 1 for the pixels of the last vector of a row that lie in the image, else 0.
     lt, theta, taut, stop: float32; lambda * theta, theta, tau / theta, epsilon^2 * pixels.
@@ -433,7 +427,11 @@ def warp(state, source, first, height, width, width_up, pitch, weights, corners,
     weights (8 * width_up), samples (4 * width_up) float32, corners (2 * width_up) int32: scratch.
     """
     # a position is clamped to where all its taps are in the border, hence zero; its first tap is one pixel before it
-    low, right, bottom = splat(np.float32(-BORDER)), splat(np.float32(width + BORDER)), splat(np.float32(height + BORDER))
+    low, right, bottom = (
+        splat(np.float32(-BORDER)),
+        splat(np.float32(width + BORDER)),
+        splat(np.float32(height + BORDER)),
+    )
     zero, before = splat(ZERO), splat(np.float32(BORDER - 1))
     most_x, most_y = splat(np.float32(width + BORDER)), splat(np.float32(height + BORDER))
     n, row_step = width_up, 4 * (width + 2 * BORDER)

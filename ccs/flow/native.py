@@ -128,9 +128,7 @@ class _Engine:
         shape = height, width, up
         kernels.gradients(second, self.source, *shape)
         for _ in range(parameters.warps):
-            kernels.warp(
-                self.state, self.source, first, *shape, pitch, self.weights, self.corners, self.samples
-            )
+            kernels.warp(self.state, self.source, first, *shape, pitch, self.weights, self.corners, self.samples)
             change = np.inf
             for _ in range(parameters.outer_iterations):
                 if change <= stop:

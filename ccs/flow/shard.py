@@ -1,8 +1,8 @@
 """The flow stage's work: a frames shard cut into tasks, one task computed, the results written as a flow shard.
 
-A task is a number of pairs, of one video or of several short ones, as JPEG bytes: one long video then keeps every worker
-busy, many short ones fill a GPU, and what travels to a worker is small. The cut depends on the backend alone, so the
-file does not depend on the workers.
+A task is a number of pairs, of one video or of several short ones, as JPEG bytes: one long video then keeps every
+worker busy, many short ones fill a GPU, and what travels to a worker is small. The cut depends on the backend alone, so
+the file does not depend on the workers.
 """
 
 from __future__ import annotations
@@ -102,9 +102,7 @@ def tasks(frames: h5py.File, found: Iterable[VideoFrames], pairs_per_task: int) 
         yield task
 
 
-def compute(
-    task: list[Piece], *, backend: str, parameters: Parameters, bound: float, memory: int
-) -> list[Pairs]:
+def compute(task: list[Piece], *, backend: str, parameters: Parameters, bound: float, memory: int) -> list[Pairs]:
     """Decode, estimate and quantise one task."""
     videos = [
         np.stack([_grey(jpeg, piece.video, piece.first + t) for t, jpeg in enumerate(piece.jpegs)]) for piece in task

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ccs.decode import check_ffmpeg, find_ffmpeg
-from ccs.flow import BACKENDS, Parameters, choose
+from ccs.flow import BACKENDS, GPU_MEMORY, Parameters, choose
 from ccs.flow.formats import FORMATS, is_visualized, obstacle, read_record, remove_leftovers
 from ccs.flow.jobs import Job, Settings, Work
 from ccs.flow.quantise import check_bound
@@ -65,13 +65,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     parameters = settings_from(args, Parameters)
     settings = _settings(args)
-    if args.workers < 1:
-        raise CcsError(f"--workers: expected 1 or more, found {args.workers}")
+    for flag, value in (("--workers", args.workers), ("--gpu-memory", args.gpu_memory)):
+        if value < 1:
+            raise CcsError(f"{flag}: expected 1 or more, found {value}")
     tool = check_ffmpeg(find_ffmpeg(args.ffmpeg))
     sources = find(args.inputs, args.root, args.output)
     _check_outputs(sources, Path(args.output), settings)
     asked_gpus = _select_gpus(args.gpus) if args.gpus else 0
-    work = Work(choose(args.backend), args.workers, settings, parameters, tool)
+    work = Work(choose(args.backend), args.workers, settings, parameters, tool, args.gpu_memory)
     if asked_gpus:
         work.check_gpus(asked_gpus)
     remove_leftovers(Path(args.output, source.name) for source in sources)
@@ -141,6 +142,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--gpus", metavar="N|LIST", help="how many GPUs, or which: 0,2 (one alone: 2,) (default: all that are visible)"
+    )
+    parser.add_argument(
+        "--gpu-memory", type=int, default=GPU_MEMORY, metavar="BYTES", help="to use on a GPU (default: %(default)s)"
     )
     parser.add_argument(
         "--ffmpeg", metavar="PATH", help="another ffmpeg than the one on the PATH or that of imageio-ffmpeg"
