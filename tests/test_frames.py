@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -359,17 +360,17 @@ def start_stage(folder: Path, videos: list[Path], before: str = "pass") -> subpr
     return subprocess.Popen([sys.executable, "-c", code, *arguments], cwd=folder, stderr=subprocess.PIPE, text=True)
 
 
-def running(folder: Path) -> list[str]:
-    """The command lines of processes that read a file below `folder`."""
-    lines = []
+def running(folder: Path) -> list[int]:
+    """The processes that read a file below `folder`."""
+    found = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             line = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:  # ended meanwhile
             continue
         if f"file:{folder}" in line:
-            lines.append(line)
-    return lines
+            found.append(int(entry.parent.name))
+    return found
 
 
 def wait_until(condition, seconds: float = 30) -> None:
@@ -391,10 +392,16 @@ def test_killed_midway_leaves_no_file_and_no_ffmpeg(tmp_path, number):
     # the first video is written, the second is being decoded
     wait_until(lambda: process.poll() is not None or any(f.stat().st_size for f in tmp_path.glob("out/.*.h5")))
     wait_until(lambda: process.poll() is not None or running(tmp_path))
+    decoders = running(tmp_path)
+    for decoder in decoders:  # so that the stage is not done before the signal comes
+        os.kill(decoder, signal.SIGSTOP)
     assert process.poll() is None
     process.send_signal(number)
     assert process.wait(30) == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
     process.stderr.close()
+    for decoder in decoders:
+        with suppress(ProcessLookupError):
+            os.kill(decoder, signal.SIGCONT)
     wait_until(lambda: not running(tmp_path))
     left = [path.name for path in (tmp_path / "out").iterdir()]
     assert not [name for name in left if not name.startswith(".")]
