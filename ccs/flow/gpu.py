@@ -54,7 +54,7 @@ def version() -> str:
 
 def available() -> str | None:
     """None, or why `estimate_videos` cannot be used here and what to do about it."""
-    advice = "or set the flow backend to native, opencv or auto."
+    advice = "or set the flow backend to native or auto."
     if util.find_spec("numba_cuda") is None:
         return f"numba-cuda is not installed. Install it with pip install 'ccs[gpu]', {advice}"
     try:

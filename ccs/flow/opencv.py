@@ -80,19 +80,18 @@ def cuda_available() -> str | None:
     if not hasattr(cv2, "cuda") or not hasattr(cv2.cuda, "OpticalFlowDual_TVL1_create"):
         return (
             f"the installed OpenCV {cv2.__version__} is built without CUDA, as is every one on PyPI and conda-forge. "
-            "Build OpenCV with opencv_contrib (cmake -DWITH_CUDA=ON -DOPENCV_EXTRA_MODULES_PATH=.../modules) into "
-            "this environment, or set the flow backend to opencv or auto."
+            "Build one with envs/opencv-cuda.sh, or set the flow backend to auto, which has CUDA code of its own."
         )
     if num_devices() == 0:
         return (
             "OpenCV is built with CUDA but finds no usable device. Check nvidia-smi, the driver's version and "
-            "CUDA_VISIBLE_DEVICES, or set the flow backend to opencv or auto."
+            "CUDA_VISIBLE_DEVICES, or set the flow backend to auto."
         )
     for device in range(num_devices()):
         if not cv2.cuda.DeviceInfo(device).isCompatible():
             return (
-                f"OpenCV is built for other GPUs than device {device}. Build it with -DCUDA_ARCH_BIN set to this "
-                "device's compute capability, or set the flow backend to opencv or auto."
+                f"OpenCV is built for other GPUs than device {device}. Build it with envs/opencv-cuda.sh and "
+                "this device's compute capability, or set the flow backend to auto."
             )
     return None
 

@@ -241,11 +241,11 @@ def test_cuda_is_asked_as_it_wants_to_be(monkeypatch):
 @pytest.mark.parametrize(
     ("fake", "advice"),
     [
-        (FakeCuda(built=False), "WITH_CUDA"),
+        (FakeCuda(built=False), "envs/opencv-cuda.sh"),
         (FakeCuda(num_devices=0), "CUDA_VISIBLE_DEVICES"),
         (FakeCuda(num_devices=-1), "driver"),
-        (FakeCuda(compatible=False), "CUDA_ARCH_BIN"),
-        (None, "WITH_CUDA"),
+        (FakeCuda(compatible=False), "compute capability"),
+        (None, "envs/opencv-cuda.sh"),
     ],
     ids=["not built", "no device", "old driver", "other GPU", "no module"],
 )

@@ -64,6 +64,16 @@ def test_all_mistakes_are_named_at_once():
         config.complete(wrong)
 
 
+def test_an_engine_without_an_illumination_term_is_refused_one():
+    with pytest.raises(
+        CcsError, match=r"flow\.backend: auto has no illumination term: set it to opencv, or gamma to 0"
+    ):
+        config.complete(changed("flow.gamma", 0.1))
+    wanted = changed("flow.gamma", 0.1)
+    wanted["flow"]["backend"] = "opencv"
+    assert config.complete(wanted)["flow"]["gamma"] == 0.1
+
+
 def test_two_demos_are_refused():
     with pytest.raises(CcsError, match=r"datasets\.b: only one data set can be a demo, and a is one"):
         config.complete({"datasets": {"a": {"adapter": "demo"}, "b": {"adapter": "demo"}}})
