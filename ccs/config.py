@@ -51,10 +51,8 @@ def complete(config: Mapping, source: str = "config") -> dict:
             if name not in config["runs"]
         ]
         flow = config["flow"]
-        if flow["gamma"] and not flow["backend"].startswith("opencv"):
-            problems.append(
-                f"flow.backend: {flow['backend']} has no illumination term: set it to opencv, or gamma to 0"
-            )
+        if flow["gamma"] and flow["backend"].startswith("native"):
+            problems.append(f"flow.backend: {flow['backend']} has no illumination term: set it to auto, or gamma to 0")
     if problems:
         raise CcsError("\n  ".join([f"{source} is not valid:", *problems]))
     return config

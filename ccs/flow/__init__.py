@@ -82,6 +82,7 @@ class Backend(NamedTuple):
     num_processes: Callable[[int], int]  # from the worker count asked for
     set_up: Callable[[int], None]  # called once in each worker process with its index
     pairs_per_task: int  # how many neighbouring pairs a worker takes at a time
+    illumination: bool  # whether there is an illumination term, for gamma above 0
 
 
 def _one_by_one(estimate: Callable[[np.ndarray, Parameters], np.ndarray]) -> Callable:
@@ -97,6 +98,7 @@ BACKENDS = {
         num_processes=lambda num_workers: gpu.num_devices(),
         set_up=gpu.set_up,
         pairs_per_task=256,
+        illumination=False,
     ),
     "native": Backend(
         available=native.available,
@@ -105,6 +107,7 @@ BACKENDS = {
         num_processes=lambda num_workers: num_workers,
         set_up=native.set_up,
         pairs_per_task=16,
+        illumination=False,
     ),
     "opencv-cuda": Backend(
         available=opencv.cuda_available,
@@ -113,6 +116,7 @@ BACKENDS = {
         num_processes=lambda num_workers: opencv.num_devices(),
         set_up=opencv.cuda_set_up,
         pairs_per_task=32,
+        illumination=True,
     ),
     "opencv": Backend(
         available=opencv.cpu_available,
@@ -121,17 +125,22 @@ BACKENDS = {
         num_processes=lambda num_workers: num_workers,
         set_up=opencv.cpu_set_up,
         pairs_per_task=4,
+        illumination=True,
     ),
 }
 
 
-def choose(backend: str = "auto") -> str:
-    """The name of the row of `BACKENDS` that `backend` means on this machine; `CcsError` where it cannot be used."""
+def choose(backend: str = "auto", gamma: float = 0.0) -> str:
+    """The row of `BACKENDS` that `backend` means on this machine; `CcsError` if it cannot be used, or not for gamma."""
     if backend != "auto" and backend not in BACKENDS:
         raise CcsError(f"flow: unknown backend {backend!r}; there are auto, {', '.join(BACKENDS)}")
     reasons = {}
     for name in BACKENDS if backend == "auto" else [backend]:
         reasons[name] = BACKENDS[name].available()
+        if gamma and not BACKENDS[name].illumination:
+            reasons[name] = (
+                f"gamma is {gamma:g}, but it has no illumination term. Set gamma to 0 or the backend to auto."
+            )
         if reasons[name] is None:
             return name
     raise CcsError("\n".join(f"flow backend {name} cannot be used here: {reason}" for name, reason in reasons.items()))
@@ -142,8 +151,9 @@ def estimate(frames: np.ndarray, backend: str = "auto", **parameters: object) ->
 
     Args:
         frames: uint8 grey (T, H, W), T >= 1, sides of at least 3 px.
-        backend: a name in `BACKENDS`, or "auto". native and native-cuda give opencv's flow to the bit, save for rare
-            pairs that stop an iteration sooner or later; opencv-cuda differs by a few hundredths of a pixel.
+        backend: a name in `BACKENDS`, or "auto". native and native-cuda give opencv's flow to the bit (on x86
+            with FMA), save for rare pairs that stop an iteration sooner or later; opencv-cuda differs by a few
+            hundredths of a pixel.
         parameters: fields of `Parameters`; `lambda` may be written either way.
 
     Returns:
@@ -166,7 +176,7 @@ def estimate_videos(
     settings = Parameters.from_names(parameters)
     for frames in videos:
         _check(frames)
-    return BACKENDS[choose(backend)].estimate(videos, settings, memory)
+    return BACKENDS[choose(backend, settings.gamma)].estimate(videos, settings, memory)
 
 
 def _check(frames: np.ndarray) -> None:

@@ -59,7 +59,7 @@ def write_flow(
     memory: int = GPU_MEMORY,
 ) -> None:
     """Write the flow shard `output` of the frames shard `frames_path` and print the share of clipped values."""
-    name = choose(backend)
+    name = choose(backend, parameters.gamma)
     engine = BACKENDS[name]
     attributes = {
         "ccs": ccs.__version__,

@@ -33,6 +33,7 @@ from ccs.stage import CcsError, atomic
 KEY = "000000"  # of the only video in an HDF5 file
 RECORD = "flow.json"
 OURS = re.compile(r"flow\.(json|npy)|flow(_[xy])?_\d{5,}\.(jpg|flo)")  # what an output directory may hold
+SIGNATURE = b"\x89HDF\r\n\x1a\n"  # of HDF5
 PART = re.compile(r"\.(?P<name>.+?)\.(?P<process>\d+)(\.old)?\.part(\.h5|\.mp4)?")
 
 
@@ -62,8 +63,8 @@ class Output:
         """Store encoded pairs, the first of which is pair `first` of the video."""
         raise NotImplementedError
 
-    def finish(self, record: Mapping) -> None:
-        """Write the record; afterwards only the name is missing."""
+    def finish(self, record: dict) -> None:
+        """Write the record, to which a format may add; afterwards only the name is missing."""
         self.close()
         (self.part / RECORD).write_text(json.dumps(record, indent=1) + "\n")
 
@@ -85,7 +86,8 @@ class Hdf5(Output):
     def __init__(self, part: Path, video: str, encoding: Encoding):
         super().__init__(part, video, encoding)
         # a lock would outlive the file by the moment in which an ffmpeg that another thread starts inherits it
-        self.file = h5py.File(part, "w", locking=False)
+        # and a cache of chunks that a full disk does not take any more would crash HDF5 at the end
+        self.file = h5py.File(part, "w", locking=False, rdcc_nbytes=0)
         self.file.create_dataset("video", data=[video], dtype=h5py.string_dtype())
 
     @staticmethod
@@ -107,7 +109,7 @@ class Hdf5(Output):
         self.pairs.resize(first + len(encoded), axis=0)
         self.pairs[first:] = encoded
 
-    def finish(self, record: Mapping) -> None:
+    def finish(self, record: dict) -> None:
         self.pairs.attrs["clipped"] = record["clipped"]
         for key, value in record.items():
             self.file.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
@@ -130,24 +132,25 @@ class _Numbered(Output):
 
     names: tuple[str, ...]
 
+    num_bytes = 0
+
     def write(self, first: int, encoded: Sequence[Sequence[bytes]]) -> None:
         for number, contents in enumerate(encoded, start=first + self.encoding.first_number):
             for name, content in zip(self.names, contents, strict=True):
-                (self.part / name.format(number)).write_bytes(content)
+                self.num_bytes += (self.part / name.format(number)).write_bytes(content)
+
+    def finish(self, record: dict) -> None:
+        record["num_bytes"] = self.num_bytes
+        super().finish(record)
 
     @classmethod
     def complete(cls, path: Path, record: Mapping) -> bool:
-        with os.scandir(path) as entries:
-            sizes = {entry.name: entry.stat().st_size for entry in entries if entry.name != RECORD}
+        with os.scandir(path) as entries:  # in which others may have put files of other names
+            sizes = {entry.name: entry.stat().st_size for entry in entries if OURS.fullmatch(entry.name)}
+        del sizes[RECORD]
         first = record["settings"]["first_number"]
-        names = [name.format(first + pair) for pair in range(record["num_pairs"]) for name in cls.names]
-        smallest = cls.smallest(record)
-        return len(sizes) == len(names) and all(sizes.get(name, 0) >= smallest for name in names)
-
-    @staticmethod
-    def smallest(record: Mapping) -> int:
-        """Bytes that each file has at least."""
-        return 1
+        names = {name.format(first + pair) for pair in range(record["num_pairs"]) for name in cls.names}
+        return set(sizes) == names and 0 not in sizes.values() and sum(sizes.values()) == record["num_bytes"]
 
 
 class Jpeg(_Numbered):
@@ -177,10 +180,6 @@ class Middlebury(_Numbered):
         head = struct.pack("<4sii", b"PIEH", width, height)
         return [[head + pair.transpose(1, 2, 0).astype("<f4").tobytes()] for pair in flow], 0
 
-    @staticmethod
-    def smallest(record: Mapping) -> int:
-        return 12 + 8 * record["height"] * record["width"]
-
 
 class Numpy(Output):
     """One array, appended to, so that it need not fit into memory; `numpy.load(path, mmap_mode="r")` reads it so."""
@@ -200,7 +199,7 @@ class Numpy(Output):
         encoded.tofile(self.file)
         self.shape = (first + len(encoded), *encoded.shape[1:])
 
-    def finish(self, record: Mapping) -> None:
+    def finish(self, record: dict) -> None:
         self.file.seek(0)
         self._write_head(self.shape)
         self.file.flush()
@@ -230,10 +229,11 @@ def read_record(path: Path) -> dict | None:
         if path.is_dir():
             record = json.loads((path / RECORD).read_text())
         else:
-            with h5py.File(path) as file:
+            with h5py.File(path, locking=False) as file:
                 record = dict(file.attrs)
             record.update({key: json.loads(record[key]) for key in ("settings", "source")})
-        return record if {"settings", "source", "backend", "num_pairs"} <= set(record) else None
+        blocks = isinstance(record["settings"], dict) and isinstance(record["source"], dict)
+        return record if blocks and {"backend", "num_pairs"} <= set(record) else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
@@ -259,9 +259,19 @@ def obstacle(path: Path, format: str) -> str | None:
         return "a directory" if path.is_dir() else "a file"
     record = read_record(path)
     if not path.is_dir():
-        with suppress(OSError), h5py.File(path):  # one that does not open is damaged, and made anew
-            return None if record else "an HDF5 file that this tool has not written"
-        return None
+        try:
+            with h5py.File(path):
+                return None if record else "an HDF5 file that this tool has not written"
+        except OSError as error:
+            reason = " ".join(str(error).split())
+            if re.search(r"\block\b|open for write|ermission", reason):
+                return f"a file that is in use or not to be read ({reason})"
+            with suppress(OSError), open(path, "rb") as file:
+                if file.read(len(SIGNATURE)) == SIGNATURE:
+                    return None  # damaged: made anew
+            return "a file that is no HDF5"
+    if path.is_symlink():
+        return "a link to a directory"
     names = sorted(os.listdir(path))
     if others := [name for name in names if not OURS.fullmatch(name)]:
         return f"a directory with other files, such as {others[0]}"

@@ -49,7 +49,7 @@ _tile: Tile | None = None  # other than the default, for small simulated devices
 
 def version() -> str:
     """Of everything whose arithmetic is in the flow."""
-    return f"{ccs.__version__} (numba-cuda {metadata.version('numba-cuda')})"
+    return f"{ccs.__version__} (numba-cuda {metadata.version('numba-cuda')}, opencv {cv2.__version__})"
 
 
 def available() -> str | None:
@@ -110,20 +110,15 @@ def estimate_videos(videos: Sequence[np.ndarray], parameters: Parameters, memory
 
     Args:
         videos: uint8 grey (T, H, W), T >= 1, of any sizes.
-        parameters: as for the CPU; gamma must be 0.
+        parameters: as for the CPU; gamma is not used.
         memory: bytes of device memory for arrays, at most; CUDA itself takes a few hundred megabytes more.
 
     Returns:
         float32 (T-1, 2, H, W) for each video, as `ccs.flow.estimate`.
 
     Raises:
-        CcsError: gamma is not 0, a pair does not fit into `memory`, or the device failed.
+        CcsError: a pair does not fit into `memory`, or the device failed.
     """
-    if parameters.gamma > 0:
-        raise CcsError(
-            f"flow: native-cuda has no illumination term, gamma is {parameters.gamma}: set gamma to 0 or the flow "
-            "backend to opencv"
-        )
     flows = [np.empty((len(video) - 1, 2, *video.shape[1:]), np.float32) for video in videos]
     sizes = sorted({video.shape[1:] for video in videos if len(video) > 1})
     with _advice(), warnings.catch_warnings():
@@ -203,7 +198,7 @@ def _plan(height: int, width: int, parameters: Parameters) -> _Plan:
         levels.append((level_width, level_height, pitch, offset, *tile.counts(level_width, level_height)))
         offset += pitch * level_height
     levels = np.array(levels, np.int32)
-    thresholds = np.float32(parameters.epsilon**2 * levels[:, 0] * levels[:, 1])
+    thresholds = np.float32(parameters.epsilon * parameters.epsilon * levels[:, 0] * levels[:, 1])
     return _Plan(height, width, levels, thresholds, offset, tile)
 
 
@@ -224,6 +219,7 @@ def _batches(pairs: Sequence[tuple[int, int]], plan: _Plan, memory: int) -> list
             f"{memory} are allowed: allow more, or set the flow backend to native or opencv"
         )
     most = min(MAX_PAIRS, max(1, MAX_PIXELS // (plan.height * plan.width)))
+    most = -(-len(pairs) // -(-len(pairs) // most))  # a full batch and a small one take longer than two alike
     batches = []
     batch = _Batch([], [])
     for video, t in pairs:

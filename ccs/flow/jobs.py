@@ -13,7 +13,7 @@ import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -116,7 +116,7 @@ class Job:
         return (
             made == wanted
             and asked_backend in ("auto", record["backend"])
-            and all(record["source"][key] == self.file.get(key) for key in ("size", "mtime_ns"))
+            and all(key in self.file and record["source"].get(key) == self.file[key] for key in ("size", "mtime_ns"))
             and is_complete(self.path, self.work.settings.format, record)
         )
 
@@ -133,7 +133,7 @@ class Job:
         if self._output is None:
             part = self._stack.enter_context(written(self.path, settings.format))
             self._output = FORMATS[settings.format](part, self.source.name, settings.encoding)
-            self._stack.callback(self._output.close)
+            self._stack.callback(self._close)
             if settings.visualize:
                 part = self._film_stack.enter_context(atomic(self.film_path))
                 self._film = Film(part, height, width, result.fps, self.work.tool)
@@ -146,6 +146,10 @@ class Job:
         self.num_values += 2 * num_pairs * height * width
         if result.end:
             self._finish(result)
+
+    def _close(self) -> None:
+        with suppress(OSError, RuntimeError):  # a full disk has been reported, and `finish` closes what is kept
+            self._output.close()
 
     def _finish(self, result: Result) -> None:
         record = {

@@ -15,6 +15,9 @@ zeros above the image.
 
 from __future__ import annotations
 
+import hashlib
+import os
+
 import llvmlite.binding
 import numpy as np
 from llvmlite import ir
@@ -41,7 +44,27 @@ HALF, TINY, BEYOND = np.float32(0.5), np.float32(1e-30), np.float32(1 + 2**-16) 
 CUBIC = np.float32(-0.75)  # A of OpenCV's bicubic kernel
 FLAT = np.float32(np.finfo(np.float32).eps)  # |gradient|^2 below which the data term does not move a pixel
 
-_OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
+
+def _cache_folder() -> str:
+    """Of compiled code for this very processor: nodes of a cluster may differ and share the rest."""
+    name = config.CPU_NAME or llvmlite.binding.get_host_cpu_name()
+    features = config.CPU_FEATURES or llvmlite.binding.get_host_cpu_features().flatten()
+    base = config.CACHE_DIR or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(base, "ccs", f"{name}-{hashlib.sha256(features.encode()).hexdigest()[:8]}")
+
+
+def _jit(function):
+    """Numba's compiler, which keeps what it compiles where that can be written, and else compiles in every process."""
+    options = {"nogil": True, "error_model": "numpy"}
+    previous, config.CACHE_DIR = config.CACHE_DIR, _cache_folder()
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # Numba has found no folder to write to
+        return njit(**options)(function)
+    finally:
+        config.CACHE_DIR = previous
+
+
 _FLOAT, _INT = ir.FloatType(), ir.IntType(32)
 
 
@@ -197,6 +220,13 @@ def _step(builder, vector, rho, g, lt):
 
 
 @_binary
+def _where(builder, vector, condition, a):
+    # a where the condition is not 0, else 0, whatever a is there
+    zero = ir.Constant(vector.float32, [0.0] * vector.lanes)
+    return builder.select(builder.fcmp_unordered("!=", condition, zero), a, zero)
+
+
+@_binary
 def _first_lane(builder, vector, a, b):
     # b with its first lane from a
     return builder.shuffle_vector(a, b, ir.Constant(vector.int32, [0, *range(vector.lanes + 1, 2 * vector.lanes)]))
@@ -277,7 +307,7 @@ _image_of, _gx_of, _gy_of = _channel_of(0), _channel_of(1), _channel_of(2)
 
 
 def _primal_of(first_column):
-    @njit(**_OPTIONS)
+    @_jit
     def primal(state, here, above, pitch, lt, theta):
         # u' = v + theta * div p on LANES pixels; returns (u' - u)^2
         u1, u2 = load(state, here + U1 * pitch), load(state, here + U2 * pitch)
@@ -312,24 +342,25 @@ def _primal_of(first_column):
 _primal, _primal_first = _primal_of(False), _primal_of(True)
 
 
-@njit(**_OPTIONS)
+@_jit
 def _primal_row(state, here, above, pitch, width, width_up, inside, lts, thetas):
     lt, theta = splat(lts), splat(thetas)
     last = width_up - LANES
     change = _primal_first(state, here, above, pitch, lt, theta)
     if last == 0:
-        change = mul(change, load(inside, 0))
+        change = _where(load(inside, 0), change)
     for x in range(LANES, last, LANES):
         change = add(change, _primal(state, here + x, above + x, pitch, lt, theta))
     if last > 0:
-        change = add(change, mul(load(inside, 0), _primal(state, here + last, above + last, pitch, lt, theta)))
+        rest = _primal(state, here + last, above + last, pitch, lt, theta)
+        change = add(change, _where(load(inside, 0), rest))
     # right of the image as at its edge: no difference across it
     state[here + U1 * pitch + width] = state[here + U1 * pitch + width - 1]
     state[here + U2 * pitch + width] = state[here + U2 * pitch + width - 1]
     return total(change)
 
 
-@njit(**_OPTIONS)
+@_jit
 def hypot(a, b, tiny, half, beyond):
     """sqrt(a^2 + b^2), correctly rounded as C's hypot is, for vectors; the rest is what the caller splats once.
 
@@ -352,7 +383,7 @@ def hypot(a, b, tiny, half, beyond):
     return result
 
 
-@njit(**_OPTIONS)
+@_jit
 def _dual(state, u, u_below, p, pitch, taut, one, tiny, half, beyond):
     # p' = (p + taut * grad u) / (1 + taut * |grad u|) on LANES pixels of one component
     centre = load(state, u)
@@ -362,7 +393,7 @@ def _dual(state, u, u_below, p, pitch, taut, one, tiny, half, beyond):
     store(state, p + pitch, div(add(load(state, p + pitch), mul(taut, uy)), n))
 
 
-@njit(**_OPTIONS)
+@_jit
 def _dual_row(state, here, below, pitch, width_up, tauts):
     taut, one, tiny, half, beyond = splat(tauts), splat(ONE), splat(TINY), splat(HALF), splat(BEYOND)
     for x in range(0, width_up, LANES):
@@ -371,7 +402,7 @@ def _dual_row(state, here, below, pitch, width_up, tauts):
         _dual(state, at + U2 * pitch, under + U2 * pitch, at + P21 * pitch, pitch, taut, one, tiny, half, beyond)
 
 
-@njit(**_OPTIONS)
+@_jit
 def iterate(state, height, width, width_up, pitch, inside, lt, theta, taut, stop, most):
     """Up to `most` iterations, until one changes the flow by `stop` or less; its change and how many there were.
 
@@ -396,7 +427,7 @@ def iterate(state, height, width, width_up, pitch, inside, lt, theta, taut, stop
 # -- warps
 
 
-@njit(**_OPTIONS)
+@_jit
 def _store_weights(t, weights, at, step):
     # OpenCV 5's bicubic weights of the four taps around a position with the fraction t
     a, one = splat(CUBIC), splat(ONE)
@@ -410,7 +441,7 @@ def _store_weights(t, weights, at, step):
     store(weights, at + 3 * step, w3)
 
 
-@njit(**_OPTIONS)
+@_jit
 def _taps(source, at, w0, w1, w2, w3):
     row = mul(load4(source, at), w0)
     row = fma(load4(source, at + 4), w1, row)
@@ -418,7 +449,7 @@ def _taps(source, at, w0, w1, w2, w3):
     return fma(load4(source, at + 12), w3, row)
 
 
-@njit(**_OPTIONS)
+@_jit
 def warp(state, source, first, height, width, width_up, pitch, weights, corners, samples):
     """Sample the second image and its gradient at each pixel's flow target, and set GX, GY, RHO and G from them.
 
@@ -465,7 +496,7 @@ def warp(state, source, first, height, width, width_up, pitch, weights, corners,
             store(state, here + G * pitch + x, add(mul(gx, gx), mul(gy, gy)))
 
 
-@njit(**_OPTIONS)
+@_jit
 def gradients(image, out, height, width, width_up):
     """Interleave an image with its centred differences and a zero, in a border of `BORDER` zeros.
 
@@ -493,7 +524,7 @@ def gradients(image, out, height, width, width_up):
 # -- median
 
 
-@njit(**_OPTIONS)
+@_jit
 def _sort5(a, b, c, d, e):
     a, b = minimum(a, b), maximum(a, b)
     d, e = minimum(d, e), maximum(d, e)
@@ -507,7 +538,7 @@ def _sort5(a, b, c, d, e):
     return a, b, c, d, e
 
 
-@njit(**_OPTIONS)
+@_jit
 def _sorted_across(columns, at, pitch, rank):
     # the five columns' values of one rank, sorted
     at += rank * pitch
@@ -516,7 +547,7 @@ def _sorted_across(columns, at, pitch, rank):
     )
 
 
-@njit(**_OPTIONS)
+@_jit
 def median5(state, plane, height, width, width_up, pitch, rows, columns):
     """The 5x5 median of one plane of the state, in place; beyond the image lies its edge.
 

@@ -41,12 +41,7 @@ def set_up(index: int) -> None:
 
 
 def estimate_videos(videos: Sequence[np.ndarray], parameters: Parameters, memory: int) -> list[np.ndarray]:
-    """`ccs.flow.estimate_videos` on the CPU; `memory` has no say here."""
-    if parameters.gamma:
-        raise CcsError(
-            f"flow: gamma is {parameters.gamma:g}, but the native engine has no illumination term; "
-            "set gamma to 0 or the backend to opencv"
-        )
+    """`ccs.flow.estimate_videos` on the CPU; `memory` has no say here, gamma is not used."""
     flows = []
     for frames in videos:
         num_frames, height, width = frames.shape
@@ -54,8 +49,14 @@ def estimate_videos(videos: Sequence[np.ndarray], parameters: Parameters, memory
         if num_frames > 1:
             engine = _Engine(height, width, parameters)
             pyramids = map(engine.pyramid, frames)
-            for pair, (first, second) in enumerate(itertools.pairwise(pyramids)):
-                engine.estimate(first, second, flow[pair])
+            try:
+                for pair, (first, second) in enumerate(itertools.pairwise(pyramids)):
+                    engine.estimate(first, second, flow[pair])
+            except OSError as error:
+                raise CcsError(
+                    f"flow: compiled code cannot be kept: {error}. Make room there, or name another folder in the "
+                    "environment variable NUMBA_CACHE_DIR"
+                ) from error
         flows.append(flow)
     return flows
 
@@ -131,7 +132,7 @@ class _Engine:
             kernels.warp(self.state, self.source, first, *shape, pitch, self.weights, self.corners, self.samples)
             change = np.inf
             for _ in range(parameters.outer_iterations):
-                if change <= stop:
+                if not change > stop:
                     break
                 if parameters.median_filtering == 5:
                     for plane in (U1, U2):

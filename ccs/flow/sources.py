@@ -83,7 +83,10 @@ def _walk(directory: str, output: str, above: tuple[str, ...]) -> Iterator[str]:
     if real in above or (above and real == output):  # a link to a directory above would never end
         return
     inside = scan(directory)
-    yield from (os.path.join(directory, name) for name in sorted(inside.videos))
+    with os.scandir(directory) as entries:  # links to nothing are not passed over: their videos will be named as bad
+        lost = [entry.name for entry in entries if entry.is_symlink() and stem(entry.name) != entry.name]
+    lost = [name for name in lost if not os.path.exists(os.path.join(directory, name))]
+    yield from (os.path.join(directory, name) for name in sorted({*inside.videos, *lost}))
     for name in sorted(inside.folders):
         yield from _walk(os.path.join(directory, name), output, (*above, real))
 

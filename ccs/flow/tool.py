@@ -70,14 +70,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise CcsError(f"{flag}: expected 1 or more, found {value}")
     tool = check_ffmpeg(find_ffmpeg(args.ffmpeg))
     sources = find(args.inputs, args.root, args.output)
-    _check_outputs(sources, Path(args.output), settings)
     asked_gpus = _select_gpus(args.gpus) if args.gpus else 0
-    work = Work(choose(args.backend), args.workers, settings, parameters, tool, args.gpu_memory)
+    work = Work(choose(args.backend, parameters.gamma), args.workers, settings, parameters, tool, args.gpu_memory)
     if asked_gpus:
         work.check_gpus(asked_gpus)
-    remove_leftovers(Path(args.output, source.name) for source in sources)
     jobs = [Job(source, Path(args.output), work, args.backend) for source in sources]
     waiting = [job for job in jobs if job.state != "kept"]
+    _check_outputs(sources, [job.source for job in waiting], Path(args.output), settings)
+    remove_leftovers(Path(args.output, source.name) for source in sources)
     print(
         f"ccs: flow: {len(waiting)} videos to do by {work.backend}, {len(jobs) - len(waiting)} were done before",
         file=sys.stderr,
@@ -171,13 +171,19 @@ def _settings(args: argparse.Namespace) -> Settings:
     )
 
 
-def _check_outputs(sources: Sequence[Source], output: Path, settings: Settings) -> None:
-    """`CcsError` where an output would replace a video, something else or part of another output."""
+def _check_outputs(sources: Sequence[Source], waiting: Sequence[Source], output: Path, settings: Settings) -> None:
+    """`CcsError` where an output to be made, of `waiting`, would replace a video, something else or part of another."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CcsError(f"--output {output}: cannot be made ({error.strerror}): choose another directory") from error
+    if not os.access(output, os.W_OK | os.X_OK):
+        raise CcsError(f"--output {output}: this directory cannot be written to: choose another or its permissions")
     suffix = FORMATS[settings.format].suffix
     videos = {os.path.realpath(source.path) for source in sources}
     names = {source.name: source for source in sources}
     problems = []
-    for source in sources:
+    for source in waiting:
         path, film = Path(output, source.name + suffix), Path(output, source.name + ".mp4")
         if not suffix and (above := next((str(p) for p in Path(source.name).parents if str(p) in names), None)):
             problems.append(f"{path}: is below the output of {names[above].path}")

@@ -129,8 +129,10 @@ def test_the_flow_of_a_pair_does_not_depend_on_its_company():
 
 
 def test_an_illumination_term_is_refused():
-    with pytest.raises(CcsError, match=r"gamma is 0\.1.*set gamma to 0 or the backend to opencv"):
-        estimate(noise(2, 20, 20), "native", gamma=0.1)
+    frames = noise(2, 20, 20)
+    with pytest.raises(CcsError, match=r"gamma is 0\.1, but it has no illumination term.*backend to auto"):
+        estimate(frames, "native", gamma=0.1)
+    np.testing.assert_array_equal(estimate(frames, "auto", gamma=0.1), estimate(frames, "opencv", gamma=0.1))
 
 
 def test_levels_are_those_of_opencv():
@@ -184,6 +186,11 @@ def test_older_processors_give_the_same_bits(tmp_path):
     newer = run(ESTIMATE, tmp_path)
     assert older.split()[0] == "8"
     assert older.split()[1] == newer.split()[1]
+
+
+def test_it_runs_where_no_compiled_code_can_be_kept(tmp_path):
+    nowhere = "import tempfile\ndef fail(*args, **options): raise PermissionError\ntempfile.TemporaryFile = fail\n"
+    assert run(nowhere + ESTIMATE, tmp_path) == run(ESTIMATE, tmp_path)
 
 
 CODE = """

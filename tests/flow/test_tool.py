@@ -239,7 +239,7 @@ def test_what_is_whole_and_the_same_is_not_made_again(videos, made, tmp_path, mo
             path.write_bytes(path.read_bytes()[:-100])
         elif name == "jpg":
             (copy / "jpg" / "a/run (1)" / "flow_y_00011.jpg").unlink()
-            (copy / "jpg" / "a/b/two" / "flow_x_00001.jpg").write_bytes(b"")
+            os.truncate(copy / "jpg" / "a/b/two" / "flow_x_00001.jpg", 10)
         elif name == "npy":
             with open(copy / "npy" / "a/run (1)" / "flow.npy", "rb+") as file:
                 file.truncate(5000)
@@ -549,3 +549,53 @@ def test_the_pipelines_stage_is_still_there_and_apart(capsys):
     text = capsys.readouterr().out
     assert "--frames SHARD.h5" in text
     assert "VIDEO|DIR|LIST.txt|-" in text
+
+
+def test_a_file_of_the_same_name_that_is_not_ours_or_in_use_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    video = encode(tmp_path / "clip.mkv", texture(3, 20, 24))
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "clip.h5").write_text("precious")
+    with pytest.raises(CcsError, match=r"clip.h5: there is a file that is no HDF5"):
+        flow(video, "--output", "text")
+    assert (tmp_path / "text" / "clip.h5").read_text() == "precious"
+    (tmp_path / "used").mkdir()
+    code = "import h5py, sys; f = h5py.File('used/clip.h5', 'w'); f['a'] = 1; f.flush(); print(); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        writer.stdout.readline()
+        with pytest.raises(CcsError, match=r"clip.h5: there is a"):
+            flow(video, "--output", "used")
+        writer.stdin.close()
+    with h5py.File("used/clip.h5") as file:
+        assert file["a"][()] == 1
+
+
+def test_files_that_others_add_to_an_output_do_not_stop_the_next_call(tmp_path, capsys):
+    video = encode(tmp_path / "clip.mkv", texture(3, 20, 24))
+    flow(video, "--output", tmp_path / "tsn", "--format", "jpg")
+    (tmp_path / "tsn" / "clip" / "img_00001.jpg").touch()
+    flow(video, "--output", tmp_path / "tsn", "--format", "jpg")
+    assert "1 kept" in capsys.readouterr().err
+
+
+def test_a_link_to_nothing_is_a_failure(tmp_path, capsys):
+    encode(tmp_path / "videos" / "a.mkv", texture(3, 20, 24))
+    (tmp_path / "videos" / "gone.avi").symlink_to("nowhere.avi")
+    with pytest.raises(CcsError, match=r"(?s)1 of 2 videos have no flow.*gone\.avi: .*"):
+        flow(tmp_path / "videos", "--output", tmp_path / "flow")
+    assert "1 made" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("format", ["h5", "npy", "flo"])
+def test_a_full_disk_is_explained_and_leaves_nothing(tmp_path, format):
+    video = encode(tmp_path / "clip.mkv", texture(6, 200, 300))
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); from ccs.cli import main; main()"
+    )
+    line = [sys.executable, "-c", code, "flow", video, "--output", tmp_path / "flow", "--format", format]
+    line += ["--bound", "2", *FLAGS]
+    done = subprocess.run([*map(str, line)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path for path in (tmp_path / "flow").rglob("*") if path.is_file()] == []
