@@ -397,11 +397,11 @@ def test_killed_midway_leaves_no_file_and_no_ffmpeg(tmp_path, number):
         os.kill(decoder, signal.SIGSTOP)
     assert process.poll() is None
     process.send_signal(number)
-    assert process.wait(30) == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
-    process.stderr.close()
-    for decoder in decoders:
+    for decoder in decoders:  # a stopped process would not end
         with suppress(ProcessLookupError):
             os.kill(decoder, signal.SIGCONT)
+    assert process.wait(30) == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+    process.stderr.close()
     wait_until(lambda: not running(tmp_path))
     left = [path.name for path in (tmp_path / "out").iterdir()]
     assert not [name for name in left if not name.startswith(".")]
