@@ -560,7 +560,8 @@ def test_a_file_of_the_same_name_that_is_not_ours_or_in_use_is_left_alone(tmp_pa
         flow(video, "--output", "text")
     assert (tmp_path / "text" / "clip.h5").read_text() == "precious"
     (tmp_path / "used").mkdir()
-    code = "import h5py, sys; f = h5py.File('used/clip.h5', 'w'); f['a'] = 1; f.flush(); print(flush=True); sys.stdin.read()"
+    code = "import h5py, sys; file = h5py.File('used/clip.h5', 'w'); file['a'] = 1; file.flush(); "
+    code += "print(flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
         writer.stdout.readline()
         with pytest.raises(CcsError, match=r"clip.h5: there is a"):
