@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 
 import ccs
-from ccs.flow.native import level_sizes
+from ccs.flow.native import level_sizes, pyramid
 from ccs.stage import CcsError
 
 if TYPE_CHECKING:
@@ -204,10 +204,8 @@ def _plan(height: int, width: int, parameters: Parameters) -> _Plan:
 
 def _write_pyramid(frame: np.ndarray, plan: _Plan, scale_step: float, out: np.ndarray) -> None:
     """A frame's levels into `out` (S,)."""
-    level = frame.astype(np.float32)
-    for number, (width, height, pitch, offset) in enumerate(plan.levels[:, :4].tolist()):
-        if number:
-            level = cv2.resize(level, None, fx=scale_step, fy=scale_step, interpolation=cv2.INTER_LINEAR)
+    places = plan.levels[:, :4].tolist()
+    for level, (width, height, pitch, offset) in zip(pyramid(frame, len(places), scale_step), places, strict=True):
         out[offset : offset + height * pitch].reshape(height, pitch)[:, :width] = level
 
 

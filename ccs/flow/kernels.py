@@ -404,7 +404,7 @@ def _dual_row(state, here, below, pitch, width_up, tauts):
 
 @_jit
 def iterate(state, height, width, width_up, pitch, inside, lt, theta, taut, stop, most):
-    """Up to `most` iterations, until one changes the flow by `stop` or less; its change and how many there were.
+    """Up to `most` iterations, until one changes the flow by `stop` or less; the last one's change.
 
     inside: float32 (LANES,), 1 for the pixels of the last vector of a row that lie in the image, else 0.
     lt, theta, taut, stop: float32; lambda * theta, theta, tau / theta, epsilon^2 * pixels.
@@ -421,7 +421,7 @@ def iterate(state, height, width, width_up, pitch, inside, lt, theta, taut, stop
                 _dual_row(state, above, here, pitch, width_up, taut)
         _dual_row(state, here, here, pitch, width_up, taut)
         count += 1
-    return change, count
+    return change
 
 
 # -- warps

@@ -8,7 +8,7 @@ frame belongs to; nothing is allocated in the loop.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import cv2
@@ -72,6 +72,15 @@ def level_sizes(height: int, width: int, parameters: Parameters) -> list[tuple[i
     return sizes
 
 
+def pyramid(frame: np.ndarray, num_levels: int, scale_step: float) -> Iterator[np.ndarray]:
+    """Yield the float32 levels of a frame, the finest first, each resized from the one before as OpenCV does."""
+    level = frame.astype(np.float32)
+    yield level
+    for _ in range(num_levels - 1):
+        level = cv2.resize(level, None, fx=scale_step, fy=scale_step, interpolation=cv2.INTER_LINEAR)
+        yield level
+
+
 class _Engine:
     """The working memory for frames of one size, about 100 bytes a pixel."""
 
@@ -88,10 +97,9 @@ class _Engine:
 
     def pyramid(self, frame: np.ndarray) -> list[np.ndarray]:
         """Float32 levels of a frame, the finest first, each as `kernels.gradients` wants it."""
-        step, level, levels = self.parameters.scale_step, frame.astype(np.float32), []
-        for index, (height, width) in enumerate(self.sizes):
-            if index:
-                level = cv2.resize(level, None, fx=step, fy=step, interpolation=cv2.INTER_LINEAR)
+        levels = []
+        for level in pyramid(frame, len(self.sizes), self.parameters.scale_step):
+            height, width = level.shape
             up = _round_up(width)
             levels.append(_aligned(PAD + height * up + PAD))
             levels[-1][PAD:-PAD].reshape(height, up)[:, :width] = level
@@ -140,7 +148,7 @@ class _Engine:
                 elif parameters.median_filtering == 3:
                     for component in flow:
                         cv2.medianBlur(component, 3, dst=component)
-                change, _ = kernels.iterate(
+                change = kernels.iterate(
                     self.state, *shape, pitch, inside, lt, theta, taut, stop, parameters.inner_iterations
                 )
         return [component.copy() for component in flow]
