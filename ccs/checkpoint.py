@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
 
+from ccs.clips import ClipSettings
+from ccs.models.network import CCS, NetworkSettings
 from ccs.stage import CcsError, atomic
 
-FORMAT = 1
+FORMAT = 2  # 1 had no preparation, and other names of weights
 KEYS = ("format", "model", "optimizer", "schedule", "epoch", "random", "dataset", "split", "run", "seed", "classes")
-KEYS += ("videos", "bound", "settings")
+KEYS += ("videos", "bound", "preparation", "settings")
 
 
 def write(path: str | Path, state: Mapping[str, Any]) -> None:
@@ -41,6 +44,28 @@ def read(path: str | Path) -> dict[str, Any]:
     if state["format"] != FORMAT:
         raise CcsError(f"{path}: checkpoint format {state['format']}, this version reads {FORMAT}; train again")
     return state
+
+
+class Trained(NamedTuple):
+    """A trained network in evaluation mode, on the CPU, and the settings of its run."""
+
+    model: CCS
+    network: NetworkSettings
+    clips: ClipSettings
+    settings: dict[str, Any]  # all of them, by group
+
+
+def network(state: Mapping[str, Any]) -> Trained:
+    """The network of a checkpoint that `read` gave."""
+    settings = json.loads(state["settings"])
+    network, clips = NetworkSettings(**_tuples(settings["network"])), ClipSettings(**_tuples(settings["clips"]))
+    model = CCS(len(state["classes"]), network, segments=clips.segments, load_weights=False)
+    model.load_state_dict(state["model"])
+    return Trained(model.eval(), network, clips, settings)
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def resume(path: Path, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from ccs import transforms
 from ccs.datasets import Manifest, Video
-from ccs.sampling import frame_indices, pair_indices, segment_starts
+from ccs.sampling import Snippet, frame_indices, pair_indices, segment_starts
 from ccs.shard_reader import ShardReader
 from ccs.stage import CcsError
 
@@ -79,14 +79,14 @@ def usable_videos(manifest: Manifest, part: str, reader: ShardReader, quarantine
 class TrainClips(Dataset):
     """Random clips, indexed by the (video index, epoch, draw) of `BalancedBatches`.
 
-    An item is (rgb (K, 3, S, S), flow (K, 2L, S, S), label): uint8 tensors and an int.
+    An item is (rgb (K, F, 3, S, S), flow (K, L, 2, S, S), label): uint8 tensors and an int.
     """
 
     def __init__(
-        self, reader: ShardReader, videos: Sequence[Video], settings: ClipSettings, *, flow_length: int, seed: int
+        self, reader: ShardReader, videos: Sequence[Video], settings: ClipSettings, *, snippet: Snippet, seed: int
     ) -> None:
         self.reader, self.videos, self.settings = reader, videos, settings
-        self.flow_length, self.seed = flow_length, seed
+        self.snippet, self.seed = snippet, seed
 
     def __getitem__(self, key: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor, int]:
         index, epoch, draw = key
@@ -96,11 +96,11 @@ class TrainClips(Dataset):
         starts = segment_starts(
             self.reader.num_frames[video.video],
             segments=self.settings.segments,
-            flow_length=self.flow_length,
+            snippet=self.snippet,
             rng=rng,
         )
-        frames, flow = _read(self.reader, video.video, starts, self.flow_length)
-        height, width = frames.shape[1:3]
+        frames, flow = _read(self.reader, video.video, starts, self.snippet)
+        height, width = frames.shape[2:4]
         crop = transforms.random_crop(height, width, scales=self.settings.scales, flip=self.settings.flip, rng=rng)
         return *_crop(frames, flow, crop, self.settings.input_size), video.label
 
@@ -108,7 +108,7 @@ class TrainClips(Dataset):
 class TestClips(Dataset):
     """The clips of every video at `segments` segment centres, with 1 or 10 crops.
 
-    An item is (rgb (crops, segments, 3, S, S), flow (crops, segments, 2L, S, S), label): uint8 tensors and an int.
+    An item is (rgb (crops, segments, F, 3, S, S), flow (crops, segments, L, 2, S, S), label): uint8 tensors, an int.
     """
 
     __test__ = False  # not a test, whatever pytest makes of its name
@@ -119,12 +119,12 @@ class TestClips(Dataset):
         videos: Sequence[Video],
         settings: ClipSettings,
         *,
-        flow_length: int,
+        snippet: Snippet,
         segments: int,
         crops: int,
     ) -> None:
         self.reader, self.videos, self.settings = reader, videos, settings
-        self.flow_length, self.segments, self.crops = flow_length, segments, crops
+        self.snippet, self.segments, self.crops = snippet, segments, crops
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -132,23 +132,26 @@ class TestClips(Dataset):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
         video = self.videos[index]
         starts = segment_starts(
-            self.reader.num_frames[video.video], segments=self.segments, flow_length=self.flow_length
+            self.reader.num_frames[video.video], segments=self.segments, snippet=self.snippet
         )
-        frames, flow = _read(self.reader, video.video, starts, self.flow_length)
-        height, width = frames.shape[1:3]
+        frames, flow = _read(self.reader, video.video, starts, self.snippet)
+        height, width = frames.shape[2:4]
         crops = transforms.test_crops(height, width, scale=self.settings.test_scale, crops=self.crops)
         pairs = [_crop(frames, flow, crop, self.settings.input_size) for crop in crops]
         return torch.stack([rgb for rgb, _ in pairs]), torch.stack([flow for _, flow in pairs]), video.label
 
 
-def _read(reader: ShardReader, video: str, starts: np.ndarray, flow_length: int) -> tuple[np.ndarray, np.ndarray]:
+def _read(reader: ShardReader, video: str, starts: np.ndarray, snippet: Snippet) -> tuple[np.ndarray, np.ndarray]:
+    """Frames (K, F, H, W, 3) and flow (K, L, 2, H, W)."""
     num_frames = reader.num_frames[video]
-    pairs = pair_indices(starts, flow_length=flow_length, num_frames=num_frames)
+    pairs = pair_indices(starts, snippet=snippet, num_frames=num_frames)
     flow = reader.flow(video, pairs.ravel())  # snippets of a short video overlap: the reader reads each pair once
-    frames = reader.frames(video, frame_indices(starts, flow_length=flow_length, num_frames=num_frames))
-    return frames, flow.reshape(*pairs.shape, *flow.shape[1:])
+    wanted = frame_indices(starts, snippet=snippet, num_frames=num_frames)
+    frames = reader.frames(video, wanted.ravel())
+    return frames.reshape(*wanted.shape, *frames.shape[1:]), flow.reshape(*pairs.shape, *flow.shape[1:])
 
 
 def _crop(frames: np.ndarray, flow: np.ndarray, crop: transforms.Crop, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    rgb, flow = transforms.apply_rgb(frames, crop, size), transforms.apply_flow(flow, crop, size)
-    return torch.from_numpy(np.ascontiguousarray(rgb)), torch.from_numpy(np.ascontiguousarray(flow))
+    rgb = transforms.apply_rgb(frames.reshape(-1, *frames.shape[2:]), crop, size)
+    rgb = rgb.reshape(*frames.shape[:2], *rgb.shape[1:])
+    return tuple(torch.from_numpy(np.ascontiguousarray(x)) for x in (rgb, transforms.apply_flow(flow, crop, size)))

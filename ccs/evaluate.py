@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-from collections.abc import Sequence
+import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+import ccs
 from ccs import checkpoint, datasets, scores
-from ccs.clips import ClipSettings, TestClips, usable_videos
-from ccs.models.network import CCS, NetworkSettings
+from ccs.clips import TestClips, usable_videos
 from ccs.shard_reader import ShardReader
 from ccs.stage import CcsError, add_settings, progress, run, settings_from
 
@@ -49,6 +51,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--split", type=int, default=1, help="split of the manifest (default: 1)")
     parser.add_argument("--shards", nargs="+", required=True, help="training shards (.h5)")
     parser.add_argument("--quarantine", required=True, help="quarantine.csv: bad videos, which count as errors")
+    parser.add_argument(
+        "--part",
+        choices=("test", "unlabelled"),
+        default="test",
+        help="test videos, or those whose labels are not public (default: test)",
+    )
     parser.add_argument("--workers", type=int, default=0, help="processes that load clips; they change no result")
     parser.add_argument("--output", required=True, help="output: scores.h5")
     add_settings(parser, EvaluateSettings)
@@ -65,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         reader,
         settings_from(args, EvaluateSettings),
         quarantine=args.quarantine,
+        part=args.part,
         workers=args.workers,
     )
     scores.write(args.output, result)
@@ -101,27 +110,24 @@ def evaluate(
     settings: EvaluateSettings,
     *,
     quarantine: str,
+    part: str = "test",
     workers: int = 0,
 ) -> scores.Scores:
-    """Logits of both streams for every test video of the manifest; NaN for quarantined ones."""
-    trained = json.loads(state["settings"])
-    network = NetworkSettings(**_tuples(trained["network"]))
+    """Logits of both streams for every video of a part of the manifest; NaN for quarantined ones."""
+    trained = checkpoint.network(state)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = CCS(len(manifest.classes), network, load_weights=False)
-    model.load_state_dict(state["model"])
-    model.to(device).eval()
-
-    test = [video for video in manifest.videos if video.split == "test"]
-    usable = usable_videos(manifest, "test", reader, quarantine)
+    model = trained.model.to(device)
+    test = [video for video in manifest.videos if video.split == part]
+    usable = usable_videos(manifest, part, reader, quarantine)
     if not test:
         raise CcsError(
-            f"{manifest.dataset}, split {state['split']}: no test video in the manifest; check the split lists"
+            f"{manifest.dataset}, split {state['split']}: no {part} video in the manifest; check the split lists"
         )
     clips = TestClips(
         reader,
         usable,
-        ClipSettings(**_tuples(trained["clips"])),
-        flow_length=network.flow_length,
+        trained.clips,
+        snippet=trained.network.snippet,
         segments=settings.segments,
         crops=settings.crops,
     )
@@ -147,13 +153,23 @@ def evaluate(
         run=state["run"],
         seed=state["seed"],
         classes=manifest.classes,
-        settings={**trained, "evaluate": dataclasses.asdict(settings)},
+        settings={
+            **trained.settings,
+            "evaluate": dataclasses.asdict(settings),
+            **{stage: values for stage, values in state["preparation"].items() if stage in ("frames", "flow")},
+        },
         fusion=tuple(settings.fusion),
+        versions=_versions(device, state["preparation"]),
     )
 
 
-def _tuples(values: dict) -> dict:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+def _versions(device: torch.device, preparation: Mapping[str, Any]) -> dict[str, str]:
+    """What computed the scores, by name."""
+    packages = {name: metadata.version(name) for name in ("torch", "torchvision", "numpy")}
+    found = {"ccs": ccs.__version__, "python": platform.python_version(), **packages}
+    found["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
+    names = {"ffmpeg": "ffmpeg", "backend": "flow"}
+    return found | {name: str(preparation[key]) for key, name in names.items() if key in preparation}
 
 
 if __name__ == "__main__":

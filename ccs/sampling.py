@@ -9,37 +9,49 @@ direction of the action: on the demo, frames alone then told raising from loweri
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 
+class Snippet(NamedTuple):
+    """What a segment shows: `flow_length` pairs L, and as many frames (`all_frames`: 3-D backbones) or the middle one."""
+
+    flow_length: int
+    all_frames: bool = False
+
+
 def segment_starts(
-    num_frames: int, *, segments: int, flow_length: int, rng: np.random.Generator | None = None
+    num_frames: int, *, segments: int, snippet: Snippet, rng: np.random.Generator | None = None
 ) -> np.ndarray:
     """Start of one snippet in each of `segments` equal parts of a video (Temporal Segment Networks, sec. 3.1).
 
     Args:
         num_frames: T, at least 2.
         segments: K.
-        flow_length: pairs that a snippet needs; a shorter video has the one start 0.
+        snippet: its pairs; a video with fewer has the one start 0.
         rng: draws a position in each segment; None takes the segments' centres, as in testing.
 
     Returns:
         (K,) int64, ascending, each in 0 .. max(T - 1 - flow_length, 0).
     """
-    num_starts = max(num_frames - flow_length, 1)
+    num_starts = max(num_frames - snippet.flow_length, 1)
     within = np.full(segments, 0.5) if rng is None else rng.random(segments)
     return np.minimum(((np.arange(segments) + within) * num_starts / segments).astype(np.int64), num_starts - 1)
 
 
-def pair_indices(starts: np.ndarray, *, flow_length: int, num_frames: int) -> np.ndarray:
+def pair_indices(starts: np.ndarray, *, snippet: Snippet, num_frames: int) -> np.ndarray:
     """The flow pairs (K, flow_length) of snippets that start at `starts`; past the end the last pair repeats."""
-    return np.minimum(starts[:, None] + np.arange(flow_length), num_frames - 2)
+    return np.minimum(starts[:, None] + np.arange(snippet.flow_length), num_frames - 2)
 
 
-def frame_indices(starts: np.ndarray, *, flow_length: int, num_frames: int) -> np.ndarray:
-    """The RGB frame (K,) of snippets that start at `starts`: the one in the middle of their flow pairs."""
-    return np.minimum(starts + flow_length // 2, num_frames - 1)
+def frame_indices(starts: np.ndarray, *, snippet: Snippet, num_frames: int) -> np.ndarray:
+    """The RGB frames (K, F) of snippets that start at `starts`; past the end the last frame repeats.
+
+    F is 1, the frame in the middle of the flow pairs, or flow_length: a frame for each pair, with its index.
+    """
+    offsets = np.arange(snippet.flow_length) if snippet.all_frames else np.array([snippet.flow_length // 2])
+    return np.minimum(starts[:, None] + offsets, num_frames - 1)
 
 
 class BalancedBatches:

@@ -27,7 +27,7 @@ Stream = Literal["rgb", "flow", "fused"]
 STREAMS: tuple[Stream, ...] = get_args(Stream)
 
 _DATASETS = ("video", "label", "rgb", "flow", "quarantined")
-_ATTRS = ("dataset", "split", "run", "seed", "classes", "settings", "fusion")
+_ATTRS = ("dataset", "split", "run", "seed", "classes", "settings", "fusion", "versions")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,6 +37,7 @@ class Scores:
     video: N ids in the manifest's order, quarantined ones included. label: int64 (N), -1 where the test labels are
     not public. rgb, flow: float32 (N, C) logits, NaN rows where quarantined. quarantined: bool (N). classes: C names
     in label order. settings: the run's settings. fusion: weights of the rgb and the flow logits, fixed beforehand.
+    versions: what computed the numbers, by name, e.g. {"ccs": "0.1.0", "flow": "native 0.1.0, Numba 0.68.1"}.
     """
 
     video: tuple[str, ...]
@@ -51,6 +52,7 @@ class Scores:
     classes: tuple[str, ...]
     settings: Mapping[str, Any]
     fusion: tuple[float, float]
+    versions: Mapping[str, str]
 
 
 def write(path: str | os.PathLike[str], scores: Scores) -> None:
@@ -72,6 +74,7 @@ def write(path: str | os.PathLike[str], scores: Scores) -> None:
         file.attrs["classes"] = json.dumps(list(scores.classes))
         file.attrs["settings"] = json.dumps(dict(scores.settings), sort_keys=True)
         file.attrs["fusion"] = np.asarray(scores.fusion, dtype=np.float64)
+        file.attrs["versions"] = json.dumps(dict(scores.versions), sort_keys=True)
 
 
 def read(path: str | os.PathLike[str]) -> Scores:
@@ -100,6 +103,7 @@ def read(path: str | os.PathLike[str]) -> Scores:
                 classes=tuple(json.loads(file.attrs["classes"])),
                 settings=json.loads(file.attrs["settings"]),
                 fusion=tuple(np.asarray(file.attrs["fusion"], dtype=np.float64).ravel().tolist()),
+                versions=json.loads(file.attrs["versions"]),
             )
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise CcsError(
@@ -194,6 +198,8 @@ def _check(scores: Scores, path: str | os.PathLike[str]) -> None:
             fail(f"{name} of a {kinds[name].__name__} type", f"{array.dtype}")
     if not isinstance(scores.settings, Mapping):
         fail("settings by name", f"{scores.settings!r}")
+    if not isinstance(scores.versions, Mapping) or not all(isinstance(v, str) for v in scores.versions.values()):
+        fail("versions by name, each a text", f"{scores.versions!r}")
     label = np.asarray(scores.label)
     if label.min() < -1 or label.max() >= num_classes:
         fail(f"labels from 0 to {num_classes - 1}, or -1 for none", f"{label.min()} to {label.max()}")

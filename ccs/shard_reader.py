@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import operator
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import h5py
@@ -37,10 +38,12 @@ class ShardReader:
     Attributes:
         num_frames: video id -> T, in the order of the shards.
         bound: pixels of motion at which flow was clipped (value 1 or 255), the same in all shards.
+        preparation: settings of the stages `frames` and `flow` that the shards were made with, and the versions of
+            ffmpeg and of the flow backend, by these four names; {} where the shards do not say.
 
     Raises:
         CcsError: no shards, a shard is missing, cut short, no training shard or of another format; a video is in two
-            shards; the shards' bounds differ.
+            shards; the shards' bounds or settings differ.
     """
 
     def __init__(self, paths: Iterable[str | os.PathLike[str]], max_open: int = 256) -> None:
@@ -52,7 +55,15 @@ class ShardReader:
         self._versions = [_version(path) for path in self.paths]
         indexes = [_read_index(path) for path in self.paths]
         self.bound: float = indexes[0].bound
+        self.preparation: dict[str, Any] = indexes[0].preparation
         for shard, (path, index) in enumerate(zip(self.paths, indexes, strict=True)):
+            for stage in ("frames", "flow"):
+                ours, other = (each.preparation.get(stage) for each in (index, indexes[0]))
+                if ours != other:
+                    raise CcsError(
+                        f"{path}: expected the settings of {stage} as in {self.paths[0]}, {other}, found {ours}; give "
+                        "shards made with one configuration"
+                    )
             if index.bound != self.bound:
                 raise CcsError(
                     f"{path}: expected flow bound {self.bound} as in {self.paths[0]}, found {index.bound}; "
@@ -186,6 +197,7 @@ class _Index(NamedTuple):
     """What a shard's file says of its videos."""
 
     bound: float
+    preparation: dict[str, Any]
     videos: dict[str, None]  # ordered, and quick to search
     num_frames: np.ndarray  # int64 (N), as the next two
     height: np.ndarray
@@ -216,7 +228,7 @@ def _read_index(path: Path) -> _Index:
         with reading(path, "its index"):
             videos = dict.fromkeys(file["video"].asstr()[:].tolist())
             columns = [file[name][:].astype(np.int64) for name in ("num_frames", "height", "width")]
-            index = _Index(float(file.attrs["bound"]), videos, *columns)
+            index = _Index(float(file.attrs["bound"]), _preparation(file.attrs), videos, *columns)
             rows: dict[str, int] = {}
             for num_frames, height, width in zip(*(column.tolist() for column in columns), strict=True):
                 rows[f"{height}x{width}"] = rows.get(f"{height}x{width}", 0) + num_frames - 1
@@ -229,6 +241,16 @@ def _read_index(path: Path) -> _Index:
             ):
                 raise ValueError("its parts do not fit together")
             return index
+
+
+def _preparation(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    names = {stage: f"{stage}.settings" for stage in ("frames", "flow")}
+    found = {stage: json.loads(attributes[name]) for stage, name in names.items() if name in attributes}
+    if "frames.ffmpeg" in attributes:
+        found["ffmpeg"] = str(attributes["frames.ffmpeg"])
+    if "flow.backend" in attributes:
+        found["backend"] = f"{attributes['flow.backend']} {attributes['flow.backend_version']}"
+    return found
 
 
 def open_shard(path: Path) -> h5py.File:

@@ -156,7 +156,7 @@ def train(
     accelerator = Accelerator(mixed_precision=_precision(settings.train.precision))
     set_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    model = CCS(len(manifest.classes), settings.network)
+    model = CCS(len(manifest.classes), settings.network, segments=settings.clips.segments)
     optimizer = torch.optim.SGD(
         [p for p in model.parameters() if p.requires_grad],
         lr=settings.train.lr,
@@ -178,6 +178,7 @@ def train(
         "classes": list(manifest.classes),
         "videos": datasets.split_digest(manifest),
         "bound": reader.bound,
+        "preparation": reader.preparation,
         "settings": json.dumps(dataclasses.asdict(settings), sort_keys=True),
     }
     fingerprint = {**identity, "provenance": provenance}
@@ -252,7 +253,7 @@ def _train_loader(
         batch_videos=settings.train.batch_videos,
         seed=seed,
     )
-    clips = TrainClips(reader, videos, settings.clips, flow_length=settings.network.flow_length, seed=seed)
+    clips = TrainClips(reader, videos, settings.clips, snippet=settings.network.snippet, seed=seed)
     # the loader draws from a generator of its own, so as not to disturb the random state of the network
     return batches, DataLoader(
         clips,
@@ -272,7 +273,7 @@ def _val_loader(
         reader,
         videos,
         settings.clips,
-        flow_length=settings.network.flow_length,
+        snippet=settings.network.snippet,
         segments=settings.clips.segments,
         crops=1,
     )

@@ -60,7 +60,7 @@ def apply_rgb(frames: np.ndarray, crop: Crop, size: int) -> np.ndarray:
 
 
 def apply_flow(flow: np.ndarray, crop: Crop, size: int) -> np.ndarray:
-    """Crop, flip and resize flow stacks (n, L, 2, H, W), 128 = zero, to (n, 2L, size, size) in the order x1, y1, x2, ..
+    """Crop, flip and resize flow stacks (n, L, 2, H, W), x and y, 128 = zero, to (n, L, 2, size, size).
 
     A mirrored scene moves the other way: flipping also inverts x (v -> 256 - v; v is in 1..255).
     """
@@ -69,7 +69,7 @@ def apply_flow(flow: np.ndarray, crop: Crop, size: int) -> np.ndarray:
     out = np.stack([_resize(stack, size) for stack in stacks]).transpose(0, 3, 1, 2)
     if crop.flip:
         out[:, 0::2] = np.minimum(256 - out[:, 0::2].astype(np.int16), 255)
-    return out
+    return out.reshape(n, length, 2, size, size)
 
 
 def _cut(images: np.ndarray, crop: Crop) -> np.ndarray:

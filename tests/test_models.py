@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
-from ccs.models import backbones, connection
+from ccs import config
+from ccs.losses import LossSettings, ccs_loss
+from ccs.models import aggregation, connection
 from ccs.models.network import CCS, NetworkSettings
 from ccs.stage import CcsError
 
 SMALL = NetworkSettings(backbone="shufflenet_v2_x0_5", weights="none", embedding=16, flow_length=2)
 
 
+def small(segments: int = 2, **changes) -> CCS:
+    """A small network for 5 classes, with some settings changed."""
+    return CCS(5, dataclasses.replace(SMALL, **changes), segments=segments)
+
+
 def clips(batch: int, segments: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return tuple(
-        torch.randint(0, 256, (batch, segments, channels, 64, 64), dtype=torch.uint8, generator=generator)
-        for channels in (3, 4)
-    )
+    shapes = ((batch, segments, 1, 3, 64, 64), (batch, segments, 2, 2, 64, 64))
+    return tuple(torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator) for shape in shapes)
 
 
 def opened(network: CCS) -> CCS:
@@ -82,7 +89,7 @@ def test_connection_starts_as_the_identity_and_learns(kind):
     ("kind", "shared"), [("none", False), ("none", True), ("nonlocal", True), ("concat", True), ("average", False)]
 )
 def test_prediction_does_not_depend_on_the_batch(kind, shared):
-    network = opened(CCS(5, dataclasses.replace(SMALL, connection=kind, shared=shared)))
+    network = opened(small(connection=kind, shared=shared))
     rgb, flow = clips(4)
     with torch.no_grad():
         together = network(rgb, flow)
@@ -103,7 +110,7 @@ def test_connection_lets_one_stream_see_the_other_and_none_does_not():
     rgb, flow = clips(1)
     other = clips(1, seed=1)[1]
     for kind, meets in (("none", False), ("nonlocal", True)):
-        network = opened(CCS(5, dataclasses.replace(SMALL, connection=kind)))
+        network = opened(small(connection=kind))
         with torch.no_grad():
             assert torch.equal(network(rgb, flow).rgb, network(rgb, other).rgb) is not meets
 
@@ -113,97 +120,140 @@ def test_shared_block_is_tied_and_separate_is_not():
         return sum(p.numel() for p in network.head.parameters())
 
     width = 1024  # last channels of shufflenet_v2_x0_5
-    assert parameters(CCS(5, SMALL)) == (width + 1) * 16 + 17 * 5
-    assert parameters(CCS(5, dataclasses.replace(SMALL, shared=False))) == 2 * (width + 1) * 5
+    assert parameters(small()) == (width + 1) * 16 + 17 * 5
+    assert parameters(small(shared=False)) == 2 * (width + 1) * 5
 
 
-def test_aggregation_is_over_segments():
-    rgb, flow = clips(2, segments=3)
-    for name in ("mean", "max"):
-        network = CCS(5, dataclasses.replace(SMALL, aggregation=name, connection="none")).eval()
-        with torch.no_grad():
-            whole = network(rgb, flow)
-            singles = [
-                network.rgb((rgb[:, t] / 255 - network.rgb_mean) / network.rgb_std).mean((2, 3)) for t in range(3)
-            ]
-            stacked = torch.stack(singles)
-            pooled = stacked.mean(0) if name == "mean" else stacked.max(0).values
-            expected = network.head.classify(network.head.embed(pooled))
-        torch.testing.assert_close(whole.rgb, expected, rtol=1e-4, atol=1e-5)
-
-
-WIDTHS = {"resnet18": 512, "shufflenet_v2_x0_5": 1024, "densenet121": 1024, "regnet_y_400mf": 440, "vgg11_bn": 512}
-WIDTHS |= {"swin_t": 768, "mobilenet_v3_small": 576, "squeezenet1_1": 512, "mnasnet0_5": 1280}
-ONE_LINEAR_LAYER = ("swin_t", "resnet18", "shufflenet_v2_x0_5", "densenet121", "regnet_y_400mf", "mnasnet0_5")
-
-
-@pytest.mark.parametrize("name", WIDTHS)
-def test_backbones_give_the_features_that_torchvision_classifies(name):
-    """The pooled features are what the network's own classifier receives, where that is one linear layer."""
-    torch.manual_seed(0)
-    backbone = backbones.build(name).eval()
-    assert backbone.num_features == WIDTHS[name]
-    if name not in ONE_LINEAR_LAYER:
-        return
-    torch.manual_seed(0)
-    model = torchvision.models.get_model(name, weights=None).eval()
-    seen = {}
-    classifier = next(m for m in reversed(list(model.modules())) if isinstance(m, nn.Linear))
-    classifier.register_forward_pre_hook(lambda module, args: seen.update(x=args[0]))
+def pooled(backbone, clip_BTFCHW):
+    """Features of each segment on its own: (B, T, C)."""
     with torch.no_grad():
-        x = torch.randn(1, 3, 64, 64)
-        model(x)
-        features = backbone(x)
-    torch.testing.assert_close(features.mean((2, 3)), seen["x"], rtol=1e-4, atol=1e-6)
+        return torch.stack([backbone(clip_BTFCHW[:, t]).mean((2, 3, 4)) for t in range(clip_BTFCHW.shape[1])], dim=1)
 
 
-def test_flow_stream_starts_from_the_mean_over_rgb_channels(tmp_path):
+OPERATIONS = {"mean": torch.mean, "max": torch.amax, "product": torch.prod}
+
+
+@pytest.mark.parametrize("kind", [*OPERATIONS, "concat"])
+def test_aggregation_is_over_segments(kind):
+    rgb, flow = clips(2, segments=3)
+    network = small(3, aggregation=kind, connection="none").eval()
+    features = pooled(network.rgb, rgb)
+    if kind == "concat":
+        expected = torch.cat([features[:, 0], features[:, 1], features[:, 2]], dim=1)
+    else:
+        expected = OPERATIONS[kind](features, dim=1)
+    with torch.no_grad():
+        expected = network.head.classify(network.head.embed(expected))
+        torch.testing.assert_close(network(rgb, flow).rgb, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_more_segments_than_in_training_are_interleaved_groups_of_as_many():
     torch.manual_seed(0)
-    source = torchvision.models.resnet18(num_classes=7)
-    torch.save(source.state_dict(), tmp_path / "weights.pt")
-    network = CCS(5, NetworkSettings(backbone="resnet18", weights=str(tmp_path / "weights.pt"), embedding=8))
-    assert torch.equal(network.rgb.body.conv1.weight, source.conv1.weight)
-    expected = torch.stack([source.conv1.weight.sum(1) / 3] * 10, dim=1)
-    torch.testing.assert_close(network.flow.body.conv1.weight, expected)
-    assert torch.equal(network.flow.body.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
+    x = torch.rand(2, 6, 4)
+    for kind in ("product", "concat", "trn", "trn_multiscale"):
+        module, _ = aggregation.build(kind, 4, segments=3)
+        expected = (module(x[:, [0, 2, 4]]) + module(x[:, [1, 3, 5]])) / 2
+        torch.testing.assert_close(module(x), expected)
+        with pytest.raises(CcsError, match="groups of 3 segments"):
+            module(x[:, :4])
+    assert aggregation.build("concat", 4, segments=3)[1] == 12
+    assert aggregation.build("max", 4, segments=3)[0](x).shape == (2, 4)
+
+
+@pytest.mark.parametrize("kind", ["trn", "trn_multiscale"])
+def test_relations_are_the_mean_over_all_ordered_tuples(kind):
+    """Temporal relations by loops over tuples, with the concatenation that the module avoids."""
+    torch.manual_seed(0)
+    module, width = aggregation.build(kind, 6, segments=4)
+    relations = module.of
+    x = torch.randn(2, 4, 6)
+    scales = [4] if kind == "trn" else [2, 3, 4]
+    expected = torch.zeros(2, width)
+    for video in range(2):
+        for linear, n in zip(relations.relate, scales, strict=True):
+            found = []
+            for chosen in itertools.combinations(range(4), n):
+                features = [torch.relu(relations.reduce(x[video, t])) for t in chosen]
+                found.append(torch.relu(linear(torch.cat(features))))
+            expected[video] += sum(found) / len(found)
+    torch.testing.assert_close(module(x), expected, rtol=1e-4, atol=1e-5)
+    backwards = module(x.flip(1))
+    assert not torch.allclose(backwards, expected, atol=1e-2)  # order matters
+
+
+def test_attention_keeps_no_matrix_over_positions():
+    """25 segments of 7x7: allocations as large as an N x N matrix of one video would be 6 MB; features are 5 MB."""
+    torch.manual_seed(0)
+    block = connection.NonLocal(64)
+    rgb, flow = torch.randn(2, 2, 64, 25, 7, 7, requires_grad=True)
+    matrix = 2 * (25 * 49) ** 2 * 4
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        (out_rgb, out_flow) = block(rgb, flow)
+        (out_rgb.sum() + out_flow.sum()).backward()
+    largest = max(event.self_cpu_memory_usage for event in profiled.events())
+    assert largest < matrix / 2
+
+
+def admitted():
+    """Every combination of the settings that a configuration admits, each that changes nothing once."""
+    connections = [
+        ("none", "self"),
+        ("nonlocal", "self"),
+        ("nonlocal", "other"),
+        ("concat", "self"),
+        ("average", "self"),
+    ]
+    heads = [(False, False, "hardest"), (True, False, "hardest")]
+    heads += [(True, True, triplet) for triplet in ("hardest", "paired", "all")]
+    return itertools.product(connections, heads, aggregation.KINDS)
+
+
+@pytest.mark.parametrize("backbone", ["shufflenet_v2_x0_5", "i3d_x0_25"])
+def test_every_admitted_combination_trains_a_step_and_evaluates(backbone):
+    labels = torch.tensor([0, 0, 1, 1])
+    torch.manual_seed(0)
+    number = 0
+    for (kind, value), (with_shared, ranking, triplet), aggregate in admitted():
+        run = {"backbone": backbone, "connection": kind, "connection_value": value, "shared": with_shared}
+        run |= {"ranking": ranking, "triplet": triplet, "aggregation": aggregate, "weights": "none", "segments": 2}
+        config.complete(
+            {
+                "datasets": {"d": {"adapter": "folder", "root": "r"}},
+                "runs": {"run": {**run, "evaluate": {"segments": 4}}},
+            }
+        )
+        settings = dataclasses.replace(
+            SMALL, backbone=backbone, connection=kind, connection_value=value, shared=with_shared, aggregation=aggregate
+        )
+        network = CCS(5, settings, segments=2)
+        frames = 2 if settings.snippet.all_frames else 1
+        rgb = torch.randint(0, 256, (4, 2, frames, 3, 32, 32), dtype=torch.uint8)
+        flow = torch.randint(0, 256, (4, 2, 2, 2, 32, 32), dtype=torch.uint8)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+        loss = ccs_loss(*network.train()(rgb, flow), labels, LossSettings(ranking=ranking, triplet=triplet)).total
+        loss.backward()
+        before = {name: p.detach().clone() for name, p in network.named_parameters() if p.grad is not None}
+        optimizer.step()
+        after = dict(network.named_parameters())
+        assert any(not torch.equal(before[name], after[name]) for name in before if name.startswith("rgb"))
+        assert any(not torch.equal(before[name], after[name]) for name in before if name.startswith("flow"))
+        with torch.no_grad():
+            output = network.eval()(rgb.repeat(1, 2, 1, 1, 1, 1), flow.repeat(1, 2, 1, 1, 1, 1))
+        assert torch.isfinite(torch.cat([output.rgb, output.flow])).all()
+        number += 1
+    assert number == 5 * 5 * 6
 
 
 def test_partial_bn_freezes_all_but_the_first_of_a_pretrained_backbone(tmp_path):
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "weights.pt")
     settings = NetworkSettings(backbone="resnet18", weights=str(tmp_path / "weights.pt"))
-    network = CCS(5, settings).train()
+    network = CCS(5, settings, segments=3).train()
     for backbone in (network.rgb, network.flow):
         norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
         assert len(norms) == 20
         assert [m.training for m in norms] == [True] + [False] * 19
         assert [m.weight.requires_grad for m in norms] == [True] + [False] * 19
     assert all(m.training for m in network.connection.modules())
-    fresh = CCS(5, dataclasses.replace(settings, weights="none")).train()
+    fresh = CCS(5, dataclasses.replace(settings, weights="none"), segments=3).train()
     assert all(m.training for m in fresh.modules())
     assert not any(m.training for m in network.eval().modules())
-
-
-def test_normalisation_is_that_of_the_weights_and_zero_flow_is_zero():
-    transform = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.transforms()
-    backbone = backbones.build("resnet18")
-    assert backbone.mean == tuple(transform.mean)
-    assert backbone.std == tuple(transform.std)
-    network = CCS(5, SMALL)
-    assert torch.all(torch.full((4, 2, 2), 128) / 255 - network.flow_mean == 0)
-
-
-def test_weights_that_do_not_fit_are_refused_with_their_keys(tmp_path):
-    state = torchvision.models.resnet18().state_dict()
-    state["extra.weight"] = torch.zeros(1)
-    del state["layer1.0.conv1.weight"]
-    state["conv1.weight"] = torch.zeros(64, 1, 7, 7)
-    torch.save(state, tmp_path / "bad.pt")
-    with pytest.raises(CcsError, match=r"layer1\.0\.conv1\.weight.*extra\.weight.*conv1\.weight \(64, 1, 7, 7\)"):
-        backbones.build("resnet18", weights=str(tmp_path / "bad.pt"))
-    with pytest.raises(CcsError, match=r"nowhere\.pt"):
-        backbones.build("resnet18", weights=str(tmp_path / "nowhere.pt"))
-    (tmp_path / "text.pt").write_text("no weights")
-    with pytest.raises(CcsError, match=r"text\.pt"):
-        backbones.build("resnet18", weights=str(tmp_path / "text.pt"))
-    with pytest.raises(CcsError, match="resnet19"):
-        backbones.build("resnet19")

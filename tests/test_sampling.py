@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ccs.sampling import BalancedBatches, frame_indices, pair_indices, segment_starts
+from ccs.sampling import BalancedBatches, Snippet, frame_indices, pair_indices, segment_starts
 
 
 @pytest.mark.parametrize("num_frames", [2, 3, 6, 7, 9, 30, 251])
@@ -16,7 +16,7 @@ from ccs.sampling import BalancedBatches, frame_indices, pair_indices, segment_s
 def test_test_time_snippets_are_segment_centres(num_frames, segments, flow_length):
     """By the definition: the possible starts in K equal parts, and of each part the one at its middle."""
     possible = [t for t in range(num_frames - 1) if t + flow_length <= num_frames - 1] or [0]
-    starts = segment_starts(num_frames, segments=segments, flow_length=flow_length)
+    starts = segment_starts(num_frames, segments=segments, snippet=Snippet(flow_length))
     for k, start in enumerate(starts):
         middle = (2 * k + 1) * len(possible) / (2 * segments)
         assert start == possible[int(middle)]
@@ -24,7 +24,7 @@ def test_test_time_snippets_are_segment_centres(num_frames, segments, flow_lengt
 
 def test_training_snippets_cover_their_segment_evenly_and_nothing_else():
     rng = np.random.default_rng(0)
-    starts = np.array([segment_starts(35, segments=3, flow_length=5, rng=rng) for _ in range(6000)])
+    starts = np.array([segment_starts(35, segments=3, snippet=Snippet(5), rng=rng) for _ in range(6000)])
     assert [(int(c.min()), int(c.max())) for c in starts.T] == [(0, 9), (10, 19), (20, 29)]  # 30 starts, 10 a segment
     counts = np.array([np.bincount(c - c.min(), minlength=10) for c in starts.T])
     chi_squared = ((counts - 600) ** 2 / 600).sum(axis=1)
@@ -33,12 +33,12 @@ def test_training_snippets_cover_their_segment_evenly_and_nothing_else():
 
 @pytest.mark.parametrize("num_frames", [2, 4, 6, 20])
 def test_flow_pairs_surround_the_frame_and_stay_inside(num_frames):
-    starts = segment_starts(num_frames, segments=4, flow_length=5)
-    frames = frame_indices(starts, flow_length=5, num_frames=num_frames)
+    starts = segment_starts(num_frames, segments=4, snippet=Snippet(5))
+    frames = frame_indices(starts, snippet=Snippet(5), num_frames=num_frames)
     for start, frame, pairs in zip(
-        starts, frames, pair_indices(starts, flow_length=5, num_frames=num_frames), strict=True
+        starts, frames, pair_indices(starts, snippet=Snippet(5), num_frames=num_frames), strict=True
     ):
-        assert frame == min(pairs[0] + 2, num_frames - 1)  # pairs t-2 .. t+2 around frame t
+        assert list(frame) == [min(pairs[0] + 2, num_frames - 1)]  # pairs t-2 .. t+2 around frame t
         assert pairs.min() >= 0
         assert pairs.max() <= num_frames - 2
         if num_frames >= 6:
@@ -47,12 +47,21 @@ def test_flow_pairs_surround_the_frame_and_stay_inside(num_frames):
             assert list(pairs) == [min(start + i, num_frames - 2) for i in range(5)]  # the last pair repeats
 
 
+@pytest.mark.parametrize("num_frames", [2, 4, 11, 20])
+def test_3d_backbones_see_a_frame_for_each_pair(num_frames):
+    snippet = Snippet(10, all_frames=True)
+    starts = segment_starts(num_frames, segments=3, snippet=snippet)
+    frames = frame_indices(starts, snippet=snippet, num_frames=num_frames)
+    for start, found in zip(starts, frames, strict=True):
+        assert list(found) == [min(start + i, num_frames - 1) for i in range(10)]  # the last frame repeats
+
+
 def test_frames_and_pairs_tell_nothing_of_the_direction_of_time():
     """Played backwards, a video gives nearly the same frames: at most one frame off the middle on average."""
     rng = np.random.default_rng(0)
-    starts = np.concatenate([segment_starts(16, segments=3, flow_length=5, rng=rng) for _ in range(2000)])
-    assert abs(frame_indices(starts, flow_length=5, num_frames=16).mean() - 7.5) <= 1
-    assert abs(pair_indices(starts, flow_length=5, num_frames=16).mean() - 7) <= 1
+    starts = np.concatenate([segment_starts(16, segments=3, snippet=Snippet(5), rng=rng) for _ in range(2000)])
+    assert abs(frame_indices(starts, snippet=Snippet(5), num_frames=16).mean() - 7.5) <= 1
+    assert abs(pair_indices(starts, snippet=Snippet(5), num_frames=16).mean() - 7) <= 1
 
 
 def test_batches_are_balanced_and_complete():

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -36,6 +37,7 @@ class MadeUp:
     """A reader of videos that exist in no file: class 0 is dark and moves right, class 1 is bright and moves left."""
 
     bound = 20.0
+    preparation: ClassVar = {"flow": {"bound": 20.0}, "backend": "native 0"}
 
     def __init__(self, videos: list[Video]) -> None:
         self.num_frames = {video.video: 6 for video in videos}
@@ -227,19 +229,51 @@ def test_evaluation_scores_every_test_video_and_counts_quarantined_ones_as_error
     right = (result.rgb[kept] + 1.5 * result.flow[kept]).argmax(axis=1) == np.array([0, 1, 0, 0, 1])
     assert scores.accuracy(scores.read(tmp_path / "scores.h5"), "fused") == pytest.approx(100 * right.sum() / 6)
     # against the network called by hand: here all crops are the same or mirrored, and centres are the starts' middles
-    network = CCS(2, SETTINGS.network)
+    network = CCS(2, SETTINGS.network, segments=2)
     network.load_state_dict(state["model"])
     network.eval()
     one = evaluate.evaluate(
         state, videos, reader, evaluate.EvaluateSettings(segments=2), quarantine=str(tmp_path / "quarantine.csv")
     )
     starts = np.array([1, 3])  # 4 possible starts in 2 segments
-    frames = torch.from_numpy(reader.frames("test01", starts + 1)[:, :, 4:36]).permute(0, 3, 1, 2)[None]
-    pairs = np.stack([reader.flow("test01", [t, t + 1])[..., 4:36].reshape(4, 32, 32) for t in starts])
+    frames = torch.from_numpy(reader.frames("test01", starts + 1)[:, :, 4:36]).permute(0, 3, 1, 2)[None, :, None]
+    pairs = np.stack([reader.flow("test01", [t, t + 1])[..., 4:36] for t in starts])
     with torch.no_grad():
         output = network(frames, torch.from_numpy(pairs)[None])
     torch.testing.assert_close(torch.from_numpy(one.rgb[1]), output.rgb[0])
     torch.testing.assert_close(torch.from_numpy(one.flow[1]), output.flow[0])
+
+
+def test_evaluation_keeps_what_the_scores_were_made_with(trained, tmp_path):
+    (tmp_path / "quarantine.csv").write_text("video,path,stage,reason\n")
+    videos = manifest()
+    settings = evaluate.EvaluateSettings(segments=2)
+    result = evaluate.evaluate(
+        trained[1], videos, MadeUp(videos.videos), settings, quarantine=str(tmp_path / "quarantine.csv")
+    )
+    assert result.settings["network"]["backbone"] == "shufflenet_v2_x0_5"
+    assert result.settings["evaluate"]["segments"] == 2
+    assert result.settings["flow"] == {"bound": 20.0}
+    assert result.versions["torch"] == torch.__version__
+    assert result.versions["flow"] == "native 0"
+
+
+def test_videos_without_labels_are_scored_apart(trained, tmp_path):
+    (tmp_path / "quarantine.csv").write_text("video,path,stage,reason\n")
+    videos = manifest()
+    more = tuple(Video(f"zz{i}", f"zz{i}.mp4", -1, "", "unlabelled") for i in range(2))
+    reader = MadeUp((*videos.videos, *(video._replace(label=1) for video in more)))
+    result = evaluate.evaluate(
+        trained[1],
+        dataclasses.replace(videos, videos=(*videos.videos, *more)),
+        reader,
+        evaluate.EvaluateSettings(segments=2),
+        quarantine=str(tmp_path / "quarantine.csv"),
+        part="unlabelled",
+    )
+    assert result.video == ("zz0", "zz1")
+    assert result.label.tolist() == [-1, -1]
+    assert np.isfinite(result.rgb).all()
 
 
 def test_evaluation_refuses_another_split_or_class_list(trained):

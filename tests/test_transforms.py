@@ -38,18 +38,19 @@ def test_flipping_a_scene_flips_its_flow():
     flow[0, :, 0, 10, 3] = 128 + 5
     flow[0, :, 1, 10, 3] = 128 - 2
     out = apply_flow(flow, Crop(0, 0, 40, 40, flip=True), 40)
-    assert out.shape == (1, 4, 40, 40)
+    assert out.shape == (1, 2, 2, 40, 40)
     for pair in range(2):
-        x, y = out[0, 2 * pair].astype(int) - 128, out[0, 2 * pair + 1].astype(int) - 128
+        x, y = out[0, pair].astype(int) - 128
         assert np.argwhere(x).tolist() == np.argwhere(y).tolist() == [[10, 36]]
         assert (x[10, 36], y[10, 36]) == (-5, -2)
     extreme = np.array([1, 128, 255], np.uint8).reshape(1, 1, 1, 1, 3).repeat(2, axis=2).repeat(3, axis=3)
-    assert apply_flow(extreme, Crop(0, 0, 3, 3, flip=True), 3)[0, 0, 0].tolist() == [1, 128, 255]
+    assert apply_flow(extreme, Crop(0, 0, 3, 3, flip=True), 3)[0, 0, 0, 0].tolist() == [1, 128, 255]
 
 
-def test_flow_channels_are_x1_y1_x2_y2():
-    flow = np.arange(1, 7, dtype=np.uint8).reshape(1, 3, 2, 1, 1) * np.ones((1, 1, 1, 32, 32), np.uint8)
-    assert apply_flow(flow, Crop(0, 0, 32, 32), 32)[0, :, 0, 0].tolist() == [1, 2, 3, 4, 5, 6]
+def test_pairs_and_their_x_and_y_keep_their_order():
+    flow = np.arange(1, 7, dtype=np.uint8).reshape(1, 3, 2, 1, 1) * np.ones((1, 1, 1, 40, 32), np.uint8)
+    out = apply_flow(flow, Crop(0, 0, 40, 32), 16)
+    assert out[0, :, :, 0, 0].tolist() == [[1, 2], [3, 4], [5, 6]]
 
 
 def test_both_streams_are_cut_at_the_same_place():
@@ -58,7 +59,7 @@ def test_both_streams_are_cut_at_the_same_place():
     frames = np.repeat(scene[..., None], 3, axis=3)
     flow = np.repeat(scene[:, None, None], 2, axis=2)
     crop = Crop(5, 9, 40, 40)
-    assert np.array_equal(apply_rgb(frames, crop, 32)[:, 0], apply_flow(flow, crop, 32)[:, 1])
+    assert np.array_equal(apply_rgb(frames, crop, 32)[:, 0], apply_flow(flow, crop, 32)[:, 0, 1])
 
 
 @pytest.mark.parametrize(("height", "width"), [(256, 340), (240, 320), (64, 48), (33, 90)])

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from ccs.stage import CcsError, atomic
 
 ADAPTERS = ("demo", "folder", "hmdb51", "something_v2", "ucf101")
-SPLITS = ("train", "val", "test", "unused")
+SPLITS = ("train", "val", "test", "unlabelled", "unused")
 _UNSAFE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and bytes that are not UTF-8
 _COLUMNS = ("video", "path", "label", "class_name", "shard")
 
@@ -109,7 +109,7 @@ def split_digest(manifest: Manifest) -> str:
     """A digest of what training depends on: the classes, and id, label and split of every video in use."""
     digest = hashlib.sha256(json.dumps(manifest.classes).encode())
     for video in manifest.videos:
-        if video.split != "unused":
+        if video.split not in ("unlabelled", "unused"):
             digest.update(f"{video.video}\0{video.label}\0{video.split}\n".encode())
     return digest.hexdigest()[:16]
 
@@ -117,7 +117,7 @@ def split_digest(manifest: Manifest) -> str:
 def write(path: str | os.PathLike[str], manifests: Mapping[int, Manifest], num_shards: int) -> None:
     """Write the manifests of a dataset's splits, by split number, as one CSV file.
 
-    Columns: video, path, label, class_name, shard (four digits), split1 (train, val, test or unused; one column per
+    Columns: video, path, label, class_name, shard (four digits), split1 (one of `SPLITS`; one column per
     split number), dataset, classes. The first row's `classes` is a JSON list of all class names in label order, so
     that classes without a video are kept without rows that are not videos; it is empty elsewhere. Raises `CcsError`
     where the splits disagree about a class or a video, or `num_shards` is not 1 to 9999.

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 # Named here, not only loaded by name, so that this stage's code visibly includes every adapter.
-from ccs.datasets import demo, folder, hmdb51, load, something_v2, splits, ucf101, write
+from ccs.datasets import SPLITS, demo, folder, hmdb51, load, something_v2, splits, ucf101, write
 from ccs.stage import CcsError, run
 
 _ADAPTERS = (demo, folder, hmdb51, something_v2, ucf101)
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     write(args.output, manifests, settings.get("shards", 1))
     for number, manifest in manifests.items():
         counts = Counter(video.split for video in manifest.videos)
-        shares = ", ".join(f"{counts[part]} {part}" for part in ("train", "val", "test", "unused"))
+        shares = ", ".join(f"{counts[part]} {part}" for part in SPLITS if part != "unlabelled" or counts[part])
         print(f"{args.dataset}: split {number}: {len(manifest.classes)} classes, {shares}", file=sys.stderr)
 
 

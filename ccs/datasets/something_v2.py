@@ -9,7 +9,7 @@ Here, therefore:
 |---|---|---|
 | train | train, and `val` at random by `val_fraction` and `seed` | from labels.json |
 | validation | test | from labels.json |
-| test | unused | -1 |
+| test | unlabelled | -1 |
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def manifest(dataset: str, settings: Mapping, split: int) -> Manifest:
     listed = [
         *_videos(_path(lists, "train"), "train", labels),
         *_videos(_path(lists, "validation"), "test", labels),
-        *_videos(_path(lists, "test"), "unused", None),
+        *_videos(_path(lists, "test"), "unlabelled", None),
     ]
     return assemble(dataset, settings, root, classes, listed, {"": Folder(root, scan(root).videos)})
 

@@ -1,6 +1,7 @@
 """Connection blocks: how the last feature maps of the two streams speak to each other (Eq. 1-3, Fig. 3).
 
-Input and output: the RGB and flow features of each video at its N = T*h*w positions, (B, C, N) both.
+Input and output: the RGB and flow features of each video at its N positions, (B, C, T, h, w) or any (B, C, ...) both;
+N = T*h*w, over all segments (and, in 3-D networks, instants) of one video.
 """
 
 from __future__ import annotations
@@ -27,14 +28,13 @@ class NonLocal(nn.Module):
         self.out_rgb = _projection(num_features, num_features)
         self.out_flow = _projection(num_features, num_features)
 
-    def forward(self, rgb_BCN: Tensor, flow_BCN: Tensor) -> tuple[Tensor, Tensor]:
-        phi_BND = self.phi(rgb_BCN).transpose(1, 2)
-        kappa_BND = self.kappa(flow_BCN).transpose(1, 2)
-        own, other = rgb_BCN.transpose(1, 2), flow_BCN.transpose(1, 2)
-        v_rgb, v_flow = (own, other) if self.value == "self" else (other, own)
-        y_rgb = scaled_dot_product_attention(phi_BND, kappa_BND, v_rgb).transpose(1, 2)
-        y_flow = scaled_dot_product_attention(kappa_BND, phi_BND, v_flow).transpose(1, 2)
-        return rgb_BCN + self.out_rgb(y_rgb), flow_BCN + self.out_flow(y_flow)
+    def forward(self, rgb: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+        rgb_BCN, flow_BCN = rgb.flatten(2), flow.flatten(2)
+        phi_BDN, kappa_BDN = self.phi(rgb_BCN), self.kappa(flow_BCN)
+        v_rgb, v_flow = (rgb_BCN, flow_BCN) if self.value == "self" else (flow_BCN, rgb_BCN)
+        y_rgb = self.out_rgb(_attend(phi_BDN, kappa_BDN, v_rgb))
+        y_flow = self.out_flow(_attend(kappa_BDN, phi_BDN, v_flow))
+        return rgb + y_rgb.view(rgb.shape), flow + y_flow.view(flow.shape)
 
 
 class Concat(nn.Module):
@@ -45,24 +45,24 @@ class Concat(nn.Module):
         self.out_rgb = _projection(2 * num_features, num_features)
         self.out_flow = _projection(2 * num_features, num_features)
 
-    def forward(self, rgb_BCN: Tensor, flow_BCN: Tensor) -> tuple[Tensor, Tensor]:
-        both = cat([rgb_BCN, flow_BCN], dim=1)
-        return rgb_BCN + self.out_rgb(both), flow_BCN + self.out_flow(both)
+    def forward(self, rgb: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+        both = cat([rgb.flatten(2), flow.flatten(2)], dim=1)
+        return rgb + self.out_rgb(both).view(rgb.shape), flow + self.out_flow(both).view(flow.shape)
 
 
 class Average(nn.Module):
     """Replacement of sec. 4.3: both streams go on with the mean of the two. It has no parameters."""
 
-    def forward(self, rgb_BCN: Tensor, flow_BCN: Tensor) -> tuple[Tensor, Tensor]:
-        mean = (rgb_BCN + flow_BCN) / 2
+    def forward(self, rgb: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+        mean = (rgb + flow) / 2
         return mean, mean
 
 
 class Separate(nn.Module):
     """No connection: the streams do not meet."""
 
-    def forward(self, rgb_BCN: Tensor, flow_BCN: Tensor) -> tuple[Tensor, Tensor]:
-        return rgb_BCN, flow_BCN
+    def forward(self, rgb: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+        return rgb, flow
 
 
 def build(kind: str, num_features: int, *, value: str = "self") -> nn.Module:
@@ -70,6 +70,19 @@ def build(kind: str, num_features: int, *, value: str = "self") -> nn.Module:
     if kind == "nonlocal":
         return NonLocal(num_features, value=value)
     return {"concat": lambda: Concat(num_features), "average": Average, "none": Separate}[kind]()
+
+
+def _attend(query_BDN: Tensor, key_BDN: Tensor, value_BCN: Tensor) -> Tensor:
+    """Softmax(query^T key / sqrt(D)) applied to the values: (B, C, N).
+
+    torch's fused attention, which keeps no N x N matrix, wants heads of one width, and each vector in one piece: the
+    C = 2D values are two heads with the same query and key.
+    """
+    B, D, N = query_BDN.shape
+    value_BHND = value_BCN.reshape(B, -1, D, N).transpose(2, 3).contiguous()
+    heads = value_BHND.shape[1]
+    query, key = (x.transpose(1, 2).contiguous()[:, None].expand(B, heads, N, D) for x in (query_BDN, key_BDN))
+    return scaled_dot_product_attention(query, key, value_BHND).transpose(2, 3).reshape(B, heads * D, N)
 
 
 def _projection(num_in: int, num_out: int) -> nn.Sequential:

@@ -1,6 +1,6 @@
 """The Cooperative Cross-Stream network (arXiv 1908.10136): two backbones, a connection block, a shared block.
 
-Legend of shape suffixes: B videos, T segments, C channels, H W pixels, N positions (T*h*w) of one video.
+Legend of shape suffixes: B videos, T segments, F frames or flow pairs of a snippet, C channels, H W pixels.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from ccs.models import aggregation, backbones, connection, shared
+from ccs.sampling import Snippet
 from ccs.stage import CcsError
 
 
@@ -24,8 +24,14 @@ class NetworkSettings:
     CS: connection none; All: the defaults.
     """
 
-    backbone: str = dataclasses.field(default="resnet101", metadata={"help": "network of torchvision, one per stream"})
+    backbone: str = dataclasses.field(
+        default="resnet101",
+        metadata={"help": "one per stream: bninception, i3d, i3d_x0_5, i3d_x0_25 or a network of torchvision"},
+    )
     weights: str = dataclasses.field(default="imagenet", metadata={"help": "none, imagenet or a state dict's path"})
+    weights_flow: str = dataclasses.field(
+        default="same", metadata={"help": "of the flow stream: same (as weights), none, imagenet or a path"}
+    )
     connection: str = dataclasses.field(
         default="nonlocal",
         metadata={"help": "connection block (Eq. 1-3)", "choices": ("none", "nonlocal", "concat", "average")},
@@ -36,7 +42,7 @@ class NetworkSettings:
     )
     shared: bool = dataclasses.field(default=True, metadata={"help": "tie the embedding and the classifier (sec. 3.3)"})
     aggregation: str = dataclasses.field(
-        default="mean", metadata={"help": "of segments (Fig. 5a)", "choices": tuple(aggregation.FUNCTIONS)}
+        default="mean", metadata={"help": "of segments (Fig. 5a)", "choices": aggregation.KINDS}
     )
     embedding: int = dataclasses.field(default=512, metadata={"help": "width of z"})
     dropout: tuple[float, ...] = dataclasses.field(default=(0.8, 0.7), metadata={"help": "of RGB and of flow"})
@@ -44,7 +50,7 @@ class NetworkSettings:
         default=True,
         metadata={"help": "freeze all batch norm of a backbone but its first; without pretrained weights it is off"},
     )
-    flow_length: int = dataclasses.field(default=5, metadata={"help": "flow pairs per snippet (channels x1,y1,x2,..)"})
+    flow_length: int = dataclasses.field(default=5, metadata={"help": "flow pairs per snippet"})
 
     def __post_init__(self) -> None:
         if len(self.dropout) != 2 or not all(0 <= p < 1 for p in self.dropout):
@@ -52,6 +58,11 @@ class NetworkSettings:
         for name in ("embedding", "flow_length"):
             if getattr(self, name) < 1:
                 raise CcsError(f"train.{name}: expected at least 1, found {getattr(self, name)}")
+
+    @property
+    def snippet(self) -> Snippet:
+        """What the network sees of a segment."""
+        return Snippet(self.flow_length, all_frames=backbones.is_3d(self.backbone))
 
 
 class Output(NamedTuple):
@@ -64,63 +75,61 @@ class Output(NamedTuple):
 
 
 class CCS(nn.Module):
-    """Two streams over T segments of a video, each segment one RGB frame and one stack of flow pairs.
+    """Two streams over T segments of a video, each segment a snippet: RGB frames and a stack of flow pairs.
 
     Args:
         num_classes: number of action classes.
         settings: see `NetworkSettings`.
+        segments: K, the segments of a training clip; aggregations other than mean and max are made for so many.
         load_weights: False builds the same network without reading pretrained weights, for a checkpoint to fill.
     """
 
-    def __init__(self, num_classes: int, settings: NetworkSettings, *, load_weights: bool = True) -> None:
+    def __init__(
+        self, num_classes: int, settings: NetworkSettings, *, segments: int, load_weights: bool = True
+    ) -> None:
         super().__init__()
-        weights = settings.weights if load_weights else "none"
-        self.rgb = backbones.build(settings.backbone, weights=weights)
-        self.flow = backbones.build(settings.backbone, weights=weights, flow_length=settings.flow_length)
-        self.partial_bn = settings.partial_bn and settings.weights != "none"
+        weights = (settings.weights, settings.weights if settings.weights_flow == "same" else settings.weights_flow)
+        self.partial_bn = [settings.partial_bn and each != "none" for each in weights]
+        if not load_weights:
+            weights = ("none", "none")
+        self.rgb = backbones.build(settings.backbone, weights=weights[0])
+        self.flow = backbones.build(settings.backbone, weights=weights[1], flow_length=settings.flow_length)
         num_features = self.rgb.num_features
         self.connection = connection.build(settings.connection, num_features, value=settings.connection_value)
-        self.aggregate = aggregation.FUNCTIONS[settings.aggregation]
+        self.aggregate_rgb, width = aggregation.build(settings.aggregation, num_features, segments=segments)
+        self.aggregate_flow, width = aggregation.build(settings.aggregation, num_features, segments=segments)
         self.head: nn.Module
         if settings.shared:
-            self.head = shared.Shared(num_features, num_classes, embedding=settings.embedding, dropout=settings.dropout)
+            self.head = shared.Shared(width, num_classes, embedding=settings.embedding, dropout=settings.dropout)
         else:
-            self.head = shared.Separate(num_features, num_classes, dropout=settings.dropout)
-        for stream in ("rgb", "flow"):
-            for name in ("mean", "std"):
-                value = torch.tensor(getattr(getattr(self, stream), name)).view(-1, 1, 1)
-                self.register_buffer(f"{stream}_{name}", value, persistent=False)
-        # convolutions and batch norm of small networks are about 1.5 times as fast on a CPU with channels last
-        self.to(memory_format=torch.channels_last)
+            self.head = shared.Separate(width, num_classes, dropout=settings.dropout)
         self.train()
 
-    def forward(self, rgb_BTCHW: Tensor, flow_BTCHW: Tensor) -> Output:
+    def forward(self, rgb_BTFCHW: Tensor, flow_BTFCHW: Tensor) -> Output:
         """Scores of both streams.
 
         Args:
-            rgb_BTCHW: (B, T, 3, H, W) uint8 RGB.
-            flow_BTCHW: (B, T, 2 * flow_length, H, W) uint8, 128 = no motion, channels x1, y1, x2, y2, ...
+            rgb_BTFCHW: (B, T, F, 3, H, W) uint8 RGB; F is 1, or flow_length for 3-D backbones.
+            flow_BTFCHW: (B, T, flow_length, 2, H, W) uint8 x and y, 128 = no motion.
         """
-        B, T = rgb_BTCHW.shape[:2]
-        rgb = self.rgb(_normalise(rgb_BTCHW.flatten(0, 1), self.rgb_mean, self.rgb_std))
-        flow = self.flow(_normalise(flow_BTCHW.flatten(0, 1), self.flow_mean, self.flow_std))
-        h, w = rgb.shape[-2:]
-        rgb_BCN, flow_BCN = (x.unflatten(0, (B, T)).transpose(1, 2).flatten(2) for x in (rgb, flow))
-        rgb_BCN, flow_BCN = self.connection(rgb_BCN, flow_BCN)
-        pooled = (x.unflatten(2, (T, h * w)).mean(dim=3).transpose(1, 2) for x in (rgb_BCN, flow_BCN))
-        return Output(*self.head(*(self.aggregate(x_BTC) for x_BTC in pooled)))
+        T = rgb_BTFCHW.shape[1]
+        rgb, flow = self.connection(_features(self.rgb, rgb_BTFCHW), _features(self.flow, flow_BTFCHW))
+        # over height, width and, in 3-D networks, the instants of a snippet
+        rgb_BTC, flow_BTC = (x.unflatten(2, (T, -1)).mean(dim=(3, 4, 5)).transpose(1, 2) for x in (rgb, flow))
+        return Output(*self.head(self.aggregate_rgb(rgb_BTC), self.aggregate_flow(flow_BTC)))
 
     def train(self, mode: bool = True) -> CCS:
         """Set training mode; with partial BN the frozen layers stay in evaluation mode and take no gradient."""
         super().train(mode)
-        if self.partial_bn:
-            for backbone in (self.rgb, self.flow):
-                norms = [m for m in backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-                for norm in norms[1:]:
-                    norm.eval()
-                    norm.requires_grad_(False)
+        for backbone, partial in zip((self.rgb, self.flow), self.partial_bn, strict=True):
+            norms = [m for m in backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+            for norm in norms[1:] if partial else ():
+                norm.eval()
+                norm.requires_grad_(False)
         return self
 
 
-def _normalise(x_BCHW: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    return ((x_BCHW / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+def _features(backbone: backbones.Backbone, x_BTFCHW: Tensor) -> Tensor:
+    """The last maps of all segments of each video, (B, C, T*t, h, w)."""
+    x = backbone(x_BTFCHW.flatten(0, 1)).unflatten(0, x_BTFCHW.shape[:2])
+    return x.transpose(1, 2).flatten(2, 3)

@@ -45,14 +45,14 @@ def test_labels_placeholders_and_splits(tree):
     assert (by_id["1"].label, by_id["1"].split) == (1, "train")
     assert (by_id["50"].label, by_id["50"].class_name, by_id["50"].split) == (0, "Opening something", "train")
     assert (by_id["61"].label, by_id["61"].split) == (1, "test")  # the official validation videos are what is scored
-    assert (by_id["63"].label, by_id["63"].class_name, by_id["63"].split) == (-1, "", "unused")
+    assert (by_id["63"].label, by_id["63"].class_name, by_id["63"].split) == (-1, "", "unlabelled")
     assert by_id["63"].path.endswith("videos/63.webm")
 
 
 def test_validation_is_a_share_of_every_class_of_train(tree):
     root = tree(files())
     manifest = load(root, val_fraction=0.25)
-    assert Counter((video.label, video.split) for video in manifest.videos if video.split != "unused") == {
+    assert Counter((video.label, video.split) for video in manifest.videos if video.split != "unlabelled") == {
         (1, "train"): 30,
         (1, "val"): 10,
         (0, "train"): 15,

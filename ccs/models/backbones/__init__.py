@@ -1,11 +1,47 @@
-"""Backbones: networks that turn an image or a flow stack into a map of features.
+"""Backbones: networks that turn a snippet (an image, a flow stack, a clip) into a map of features.
 
-Each is a module (B, C_in, H, W) -> (B, num_features, h, w) that carries its feature width and the normalisation that
-its weights expect. `build` is the one way to get one.
+`build` is the one way to get one. Each module here is one family of networks and the one place for its facts: channel
+numbers, published weights, normalisation.
 """
 
 from __future__ import annotations
 
-from ccs.models.backbones.torchvision import Backbone, build
+from ccs.models.backbones import bninception, i3d, torchvision
+from ccs.models.backbones.backbone import Backbone
+from ccs.stage import CcsError
 
-__all__ = ["Backbone", "build"]
+__all__ = ["Backbone", "build", "is_3d"]
+
+
+def build(name: str, *, weights: str = "none", flow_length: int | None = None) -> Backbone:
+    """The backbone `name` for RGB, or for snippets of `flow_length` flow pairs.
+
+    Args:
+        name: bninception, i3d (and the slim i3d_x0_5, i3d_x0_25) or a classification network of torchvision.
+        weights: `none` (random), `imagenet` (torchvision's published weights; not for bninception) or the path of a
+            state dict of this network; see `ccs.models.backbones.weights`.
+        flow_length: pairs per snippet for the flow stream, None for RGB. Weights for 3 input channels are then
+            averaged over them and repeated (cross-modality initialisation; Wang et al., ECCV 2016, sec. 3.2).
+
+    Raises:
+        CcsError: unknown network, weights that cannot be had, or that do not fit it (the keys are listed).
+    """
+    if is_3d(name):
+        return i3d.build(name, weights=weights, flow_length=flow_length)
+    if name == "bninception":
+        return bninception.build(weights=weights, flow_length=flow_length)
+    return torchvision.build(name, weights=weights, flow_length=flow_length)
+
+
+def is_3d(name: str) -> bool:
+    """Whether the backbone `name` convolves over time; no network is built.
+
+    Raises:
+        CcsError: unknown network.
+    """
+    if name not in (*i3d.WIDTHS, "bninception", *torchvision.names()):
+        raise CcsError(
+            f"train.backbone: no network {name!r}; expected bninception, {', '.join(i3d.WIDTHS)} or one of "
+            f"torchvision's: {', '.join(torchvision.names())}"
+        )
+    return name in i3d.WIDTHS

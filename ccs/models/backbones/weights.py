@@ -1,0 +1,107 @@
+"""Pretrained weights: from `none`, `imagenet` or a file into the body of a backbone, checked to the last key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ccs.stage import CcsError
+
+PREFIXES = ("module.", "base_model.")  # of checkpoints of DataParallel and, inside it, of TSN
+TSN_CLASSIFIER = "new_fc."
+
+
+def load(
+    body: nn.Module,
+    weights: str,
+    *,
+    name: str,
+    published: Callable[[], dict[str, Tensor]],
+    classifier: tuple[str, ...],
+) -> None:
+    """Fill `body` with `weights`; every tensor of it, or an error.
+
+    A file for RGB (3 input channels) also fits a flow stream: its first kernels are averaged over the colours and
+    repeated (cross-modality initialisation; Wang et al., ECCV 2016, sec. 3.2). One with the stream's own number of
+    input channels is loaded as it is. Tensors of shape (1, n) are read as (n,), and batch norm's `num_batches_tracked`
+    may be missing; old files are so.
+
+    Args:
+        body: the network without its classifier, built for the stream's number of input channels.
+        weights: `none`: leave `body` random; `imagenet`: what `published` returns; otherwise the path of a state dict,
+            plain or as the entry `state_dict`, its keys with or without the prefixes `PREFIXES`.
+        name: of the network, for messages.
+        published: gets the published ImageNet weights, with the keys of `body`.
+        classifier: how the keys of the file begin that are not used, whatever the number of classes.
+
+    Raises:
+        CcsError: no such file, not a state dict, or one that does not fit (the keys and shapes are listed).
+    """
+    if weights == "none":
+        return
+    state = published() if weights == "imagenet" else _read(Path(weights), name)
+    expected = body.state_dict()
+    state = {k: v for k, v in state.items() if k in expected or not k.startswith((*classifier, TSN_CLASSIFIER))}
+    for key, value in state.items():
+        if key in expected and value.shape == (1, *expected[key].shape) and expected[key].ndim == 1:
+            state[key] = value[0]
+    first = f"{first_convolution(body)[0]}.weight"
+    in_channels = expected[first].shape[1]
+    if first in state and state[first].ndim == expected[first].ndim and state[first].shape[1] == 3 != in_channels:
+        state[first] = state[first].mean(dim=1, keepdim=True).repeat_interleave(in_channels, dim=1)
+
+    missing = [key for key in expected if key not in state and not key.endswith(".num_batches_tracked")]
+    unexpected = [key for key in state if key not in expected]
+    shapes = [
+        f"{key} {tuple(value.shape)} instead of {tuple(expected[key].shape)}"
+        for key, value in state.items()
+        if key in expected and value.shape != expected[key].shape
+    ]
+    if missing or unexpected or shapes:
+        fitting = "3" if in_channels == 3 else f"3 (RGB) or {in_channels} (flow)"
+        raise CcsError(
+            f"train.weights: {weights} does not fit {name}. Missing: {_some(missing)}. "
+            f"Unexpected: {_some(unexpected)}. Other shapes: {_some(shapes)}. "
+            f"Give weights of this network with {fitting} input channels, or set train.weights to none"
+        )
+    body.load_state_dict(state, strict=False)
+
+
+def first_convolution(body: nn.Module) -> tuple[str, nn.Conv2d | nn.Conv3d]:
+    """The name and the module of the convolution that sees the input."""
+    return next((name, module) for name, module in body.named_modules() if isinstance(module, nn.Conv2d | nn.Conv3d))
+
+
+def _read(path: Path, name: str) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise CcsError(
+            f"train.weights: {path} is no file; expected none, imagenet or the path of a state dict of {name}"
+        )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a file that is no checkpoint makes the unpickler raise
+        raise CcsError(
+            f"train.weights: {path} cannot be read as a PyTorch file of tensors alone; expected a state dict of "
+            f"{name}. Save it again with torch.save(model.state_dict(), ...). The reason: {error}"
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict):
+        found = f"a {type(state).__name__}"
+    else:
+        found = "entries that are no tensors: " + _some([str(k) for k, v in state.items() if not isinstance(v, Tensor)])
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+        raise CcsError(
+            f"train.weights: {path} holds {found}; expected a state dict of {name} (names and tensors), plain or as "
+            f"its entry state_dict. Save one with torch.save(model.state_dict(), ...)"
+        )
+    for prefix in PREFIXES:
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def _some(keys: list[str], limit: int = 5) -> str:
+    return ", ".join(keys[:limit]) + (f" and {len(keys) - limit} more" if len(keys) > limit else "") if keys else "none"
