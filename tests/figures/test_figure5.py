@@ -1,0 +1,146 @@
+"""Bars against `statistics`, published numbers where they belong and nowhere else, the drawing against the CSV."""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+
+from ccs.figures import figure5a, figure5b, inputs
+from ccs.scores import accuracy
+from ccs.stage import CcsError
+
+ROWS_A = {"ccs": "average", "ccs_max": "maximum"}
+ROWS_B = {"TSN": {"tsn_vgg": "VGG-16", "tsn_bn": "BN-Inception"}, "CCS": {"ccs_bn": "BN-Inception"}}
+STREAMS = {"RGB": "rgb", "Flow": "flow", "RGB+Flow": "fused"}
+
+
+@pytest.fixture
+def aggregations(make_scores):
+    """Scores of both aggregations."""
+
+    def make(num_seeds=3, per_class=20, **changes):
+        settings = {name: {"network": {"aggregation": kind}} for name, kind in (("ccs", "mean"), ("ccs_max", "max"))}
+        return [
+            make_scores(per_class=per_class, seed=seed, run=run, settings=settings[run], **changes)
+            for run in ROWS_A
+            for seed in range(num_seeds)
+        ]
+
+    return make
+
+
+@pytest.fixture
+def backbones(make_scores):
+    """Scores of the runs of figure 5 (b)."""
+
+    def make(**changes):
+        names = {"tsn_vgg": "vgg16", "tsn_bn": "BN-Inception", "ccs_bn": "bninception"}
+        return [
+            make_scores(seed=seed, run=run, settings={"network": {"backbone": name}}, **changes)
+            for run, name in names.items()
+            for seed in range(2)
+        ]
+
+    return make
+
+
+def test_means_and_deviations_are_those_of_the_seeds(aggregations, draw):
+    scores = aggregations(num_quarantined=3)
+    drawn = draw(figure5a, scores, ROWS_A)
+    measured = drawn.csv[drawn.csv["source"] == "measured"]
+    assert len(measured) == 2 * 3
+    for _, row in measured.iterrows():
+        values = [accuracy(one, STREAMS[row["stream"]]) for one in scores if one.run == row["run"]]
+        assert float(row["accuracy"]) == pytest.approx(statistics.mean(values), abs=1e-4)
+        assert float(row["std"]) == pytest.approx(statistics.stdev(values), abs=1e-4)
+        assert row["accuracy by seed"] == " ".join(f"{seed}:{value:.4f}" for seed, value in enumerate(values))
+        assert (row["label"], row["seeds"], row["quarantined"]) == (ROWS_A[row["run"]], "3", "3")
+        assert f"{float(row['accuracy']):.1f}" in drawn.texts
+    for text in ("average", "maximum", "RGB", "Flow", "RGB+Flow", "Top-1 accuracy (%)"):
+        assert text in drawn.texts
+    assert "3 of 100 test videos could not be decoded and count as errors" in drawn.note
+    assert "mean over 3 seeds (circles)" in drawn.note
+
+
+def test_one_seed_has_no_spread(aggregations, draw):
+    drawn = draw(figure5a, aggregations(num_seeds=1), ROWS_A)
+    assert set(drawn.csv["std"]) == {""}
+    assert "no spread is known" in drawn.note
+    assert "Whiskers" not in drawn.note
+
+
+def test_published_average_stands_on_hmdb51_split_1_only(aggregations, draw):
+    # 1,530 test videos of 51 classes, as split 1 has
+    here = draw(figure5a, aggregations(num_seeds=1, num_classes=51, per_class=30, dataset="hmdb51"), ROWS_A)
+    assert here.texts.count("77.2") == 1
+    assert "published (arXiv 1908.10136)" in here.texts
+    assert "77.2% on HMDB-51 split 1." in here.note
+    changes = (
+        {"num_classes": 5},
+        {"num_classes": 51, "per_class": 30, "dataset": "hmdb51", "split": 2},
+        {"num_classes": 51, "per_class": 29, "dataset": "hmdb51"},
+    )
+    for number, change in enumerate(changes):
+        other = draw(figure5a, aggregations(num_seeds=1, **change), ROWS_A, name=f"other{number}")
+        assert "77.2" not in other.texts
+        assert "published (arXiv 1908.10136)" not in other.texts
+        assert "77.2% on HMDB-51 split 1 (other data than drawn here)" in other.note
+        assert list(other.csv.loc[other.csv["source"] == "published", "accuracy"]) == ["77.2", "", "", ""]
+
+
+def test_published_average_needs_a_run_that_averages(make_scores, draw):
+    settings = {"network": {"aggregation": "max"}}
+    scores = make_scores(num_classes=51, per_class=30, dataset="hmdb51", run="ccs_max", settings=settings)
+    drawn = draw(figure5a, [scores], {"ccs_max": "average"})  # the setting counts, not the label
+    assert "77.2" not in drawn.texts
+    assert "(no run here is of this kind)" in drawn.note
+
+
+def test_backbones_stand_in_groups(backbones, draw):
+    scores = backbones()
+    drawn = draw(figure5b, scores, ROWS_B)
+    measured = drawn.csv[drawn.csv["source"] == "measured"].set_index("run")
+    assert list(measured.index) == ["tsn_vgg", "tsn_bn", "ccs_bn"]
+    for run in measured.index:
+        values = [accuracy(one, "fused") for one in scores if one.run == run]
+        assert float(measured.loc[run, "accuracy"]) == pytest.approx(statistics.mean(values), abs=1e-4)
+    assert list(measured["group"]) == ["TSN", "TSN", "CCS"]
+    assert set(measured["stream"]) == {"RGB+Flow"}
+    assert drawn.texts.count("BN-Inception") == 1
+    assert drawn.texts.count("not run") == 1  # CCS on VGG-16
+    assert "published (arXiv 1908.10136)" not in drawn.texts
+
+
+def test_published_backbone_stands_on_ucf101_split_1(backbones, draw):
+    changes = {"num_classes": 97, "per_class": 39}  # 3,783 test videos, as split 1 has
+    drawn = draw(figure5b, backbones(dataset="ucf101", **changes), ROWS_B)
+    assert drawn.texts.count("93.5") == drawn.texts.count("95.3") == 1
+    assert "(other data than drawn here)" not in drawn.note
+    published = drawn.csv[drawn.csv["source"] == "published"]
+    assert list(published["accuracy"]) == ["93.5", "95.3", "", "", "", ""]
+    assert published["note"].str.contains("arXiv 1908.10136").all()
+
+
+def test_published_numbers_are_those_of_table_1():
+    table = inputs.published("table1").set_index(["method", "pretrain"])
+    a, b = (inputs.published(name) for name in ("figure5a", "figure5b"))
+    assert a.loc[0, "accuracy"] == table.loc[("CCS + TSN", "ImageNet"), "HMDB-51 RGB+Flow"] == "77.2"
+    assert b.loc[0, "accuracy"] == table.loc[("TSN", "ImageNet"), "UCF-101 RGB+Flow"] == "93.5"
+    assert b.loc[1, "accuracy"] == table.loc[("CCS + TSN", "ImageNet"), "UCF-101 RGB+Flow"] == "95.3"
+
+
+def test_errors_say_what_to_do(aggregations, make_scores, draw):
+    scores = aggregations(num_seeds=1)
+    with pytest.raises(CcsError, match="no scores of run 'ccs_max'; evaluate the run or drop"):
+        draw(figure5a, scores[:1], ROWS_A)
+    elsewhere = make_scores(run="ccs", dataset="extra")
+    with pytest.raises(CcsError, match="'ccs_max': has scores on 'demo' split 1, none on 'extra' split 1; evaluate"):
+        draw(figure5a, [*scores, elsewhere], ROWS_A)
+    with pytest.raises(CcsError, match="expected different labels, found 'same' 2 times"):
+        draw(figure5a, scores, {"ccs": "same", "ccs_max": "same"})
+    for rows in ([], {}, {"TSN": "ccs"}):
+        with pytest.raises(CcsError, match="--rows"):
+            draw(figure5b, scores, rows)
+    with pytest.raises(CcsError, match="each run once, found 'ccs' in 2 groups"):
+        draw(figure5b, scores, {"TSN": {"ccs": "a"}, "CCS": {"ccs": "a"}})
