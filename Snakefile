@@ -5,13 +5,24 @@ if not workflow.overwrite_configfiles:
     configfile: "config.yaml"
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 
 
-rule all:
+rule table1:
     default_target: True
     input:
         "results/table1.csv",
+
+
+# Every table and figure that the configuration asks for, and the report.
+rule all:
+    input:
+        TABLES,
+        FIGURES,
+        "results/report.html",
 
 
 include: "workflow/rules/dataset.smk"
@@ -21,3 +32,4 @@ include: "workflow/rules/shards.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/figures.smk"

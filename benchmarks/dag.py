@@ -98,6 +98,22 @@ def make_ucf101(folder: Path, num_videos: int) -> None:
         (folder / f"lists/{name}.txt").write_text("".join(f"{line}\r\n" for line in lines))
 
 
+def make_hmdb51(folder: Path, num_videos: int) -> None:
+    """51 classes with 70 training and 30 test videos each, the others unused, in one split."""
+    (folder / "lists").mkdir()
+    classes = [f"class_{number:02d}" for number in range(51)]
+    names: dict[str, list[str]] = {name: [] for name in classes}
+    for number in range(num_videos):
+        name = classes[number % 51]
+        names[name].append(f"film{number // 51 // 3:03d}_{name}_f_cm_np1_fr_med_{number // 51 % 3}.avi")
+    for name, videos in names.items():
+        (folder / "videos" / name).mkdir(parents=True)
+        parts = ["1"] * 70 + ["2"] * 30 + ["0"] * (len(videos) - 100)
+        lines = [f"{video} {part} \n" for video, part in zip(videos, parts, strict=True)]
+        (folder / f"lists/{name}_test_split1.txt").write_text("".join(lines))
+    make_videos(folder / "videos", [f"{name}/{video}" for name, videos in names.items() for video in videos])
+
+
 def make_something_v2(folder: Path, num_videos: int) -> None:
     """174 classes; train, validation and test in the published proportions."""
     (folder / "lists").mkdir()

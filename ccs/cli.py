@@ -19,7 +19,14 @@ STAGES = {
     "shards": ("ccs.shards", "frames and flow -> training shard"),
     "train": ("ccs.train", "training shards -> checkpoint.pt"),
     "evaluate": ("ccs.evaluate", "checkpoint and shards -> scores.h5"),
-    "tables": ("ccs.tables", "scores -> a table of the paper with our numbers in it"),
+    "tables": ("ccs.tables.__main__", "scores -> a table of the paper with our numbers in it"),
+    "figure1": ("ccs.figures.figure1", "scores -> confusion of RGB, flow and RGB+Flow"),
+    "figure5a": ("ccs.figures.figure5a", "scores -> aggregation functions compared"),
+    "figure5b": ("ccs.figures.figure5b", "scores -> backbones compared"),
+    "figure6": ("ccs.figures.figure6", "checkpoint and shards -> class activation maps"),
+    "settings": ("ccs.tables.settings", "scores -> what a table or figure was made with"),
+    "submission": ("ccs.submission", "scores of unlabelled videos -> a file for the benchmark's server"),
+    "predict": ("ccs.predict", "any videos and a checkpoint -> classes with probabilities"),
 }
 
 HELP = "\n".join(

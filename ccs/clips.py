@@ -131,9 +131,7 @@ class TestClips(Dataset):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
         video = self.videos[index]
-        starts = segment_starts(
-            self.reader.num_frames[video.video], segments=self.segments, snippet=self.snippet
-        )
+        starts = segment_starts(self.reader.num_frames[video.video], segments=self.segments, snippet=self.snippet)
         frames, flow = _read(self.reader, video.video, starts, self.snippet)
         height, width = frames.shape[2:4]
         crops = transforms.test_crops(height, width, scale=self.settings.test_scale, crops=self.crops)

@@ -24,7 +24,10 @@ SCHEMA = Path(__file__).resolve().parent.parent / "workflow" / "schemas" / "conf
 
 
 def complete(config: Mapping, source: str = "config") -> dict:
-    """A copy of `config` with every default filled in; each of its `runs` has all settings of `train`.
+    """A copy of `config` with every default filled in.
+
+    Each of its `runs` has all settings of `train`, and those of `evaluate` under that key: the run's own, or else its
+    base's, or else those of all runs.
 
     Args:
         config: as read from YAML.
@@ -39,17 +42,8 @@ def complete(config: Mapping, source: str = "config") -> dict:
     if not problems:
         demos = [name for name, block in config["datasets"].items() if block["adapter"] == "demo"]
         problems += [f"datasets.{name}: only one data set can be a demo, and {demos[0]} is one" for name in demos[1:]]
-        train = config["train"]
-        run_validator = validator.evolve(schema={"$ref": "#/$defs/run"})
-        for name, changes in config["runs"].items():
-            config["runs"][name] = {**train, **(changes or {})}
-            problems += _problems(run_validator, config["runs"][name], f"runs.{name}")
-        rows = config["tables"]["table1"].setdefault("rows", {name: name for name in config["runs"]})
-        problems += [
-            f"tables.table1.rows.{name}: no such run{_nearest(name, config['runs'])}"
-            for name in rows
-            if name not in config["runs"]
-        ]
+        problems += _fill_runs(validator, config)
+        problems += _check_shown(config)
         flow = config["flow"]
         if flow["gamma"] and flow["backend"].startswith("native"):
             problems.append(f"flow.backend: {flow['backend']} has no illumination term: set it to auto, or gamma to 0")
@@ -58,12 +52,78 @@ def complete(config: Mapping, source: str = "config") -> dict:
     return config
 
 
+def _fill_runs(validator: Draft202012Validator, config: dict) -> Iterator[str]:
+    """Make every run whole, in place; yields what is wrong with runs and bases."""
+    bases = {name: changes or {} for name, changes in config["bases"].items()}
+    broken = set()
+    for name, changes in bases.items():
+        for problem in _problems_of_run(validator, config, changes, {}, f"bases.{name}"):
+            broken.add(name)
+            yield problem
+    for name, changes in config["runs"].items():
+        changes = dict(changes or {})
+        base = changes.pop("base", "tsn")
+        if base not in bases:
+            yield f"runs.{name}.base: no such base{_nearest(base, bases)}"
+            continue
+        if base in broken:
+            continue
+        yield from _problems_of_run(validator, config, bases[base], changes, f"runs.{name}")
+        config["runs"][name] = _run(config, bases[base], changes)
+
+
+def _run(config: Mapping, base: Mapping, changes: Mapping) -> dict:
+    evaluate = {**config["evaluate"], **base.get("evaluate", {}), **changes.get("evaluate", {})}
+    return {**config["train"], **base, **changes, "evaluate": evaluate}
+
+
+def _problems_of_run(
+    validator: Draft202012Validator, config: Mapping, base: Mapping, changes: Mapping, where: str
+) -> Iterator[str]:
+    for block in (base, changes):
+        if not isinstance(block.get("evaluate", {}), Mapping):
+            yield f"{where}.evaluate: expected settings by name, found {block['evaluate']!r}"
+            return
+    run = _run(config, base, changes)
+    evaluate = run.pop("evaluate")
+    found = [
+        *_problems(validator.evolve(schema={"$ref": "#/$defs/run"}), run, where),
+        *_problems(validator.evolve(schema={"$ref": "#/properties/evaluate"}), evaluate, f"{where}.evaluate"),
+    ]
+    yield from found
+    if not found and run["aggregation"] not in ("mean", "max") and evaluate["segments"] % run["segments"]:
+        yield (
+            f"{where}.evaluate.segments: {evaluate['segments']} is no multiple of the {run['segments']} segments that "
+            f"the aggregation {run['aggregation']} is trained with (train.segments) and takes at a time"
+        )
+
+
+def _check_shown(config: dict) -> Iterator[str]:
+    """The runs and data sets that tables and figures name must exist."""
+    config["tables"]["table1"].setdefault("rows", {name: name for name in config["runs"]})
+    for section in ("tables", "figures"):
+        for output, shown in config[section].items():
+            where = f"{section}.{output}"
+            if shown.keys() <= {"datasets"}:
+                yield f"{where}.rows: missing (run name and the label of its row)"
+            groups = {f"groups.{name}": rows for name, rows in shown.get("groups", {}).items()}
+            rows = {"rows": shown.get("rows", {}), "run": {shown["run"]: ""} if "run" in shown else {}, **groups}
+            for key, names in rows.items():
+                for name in names:
+                    if name not in config["runs"]:
+                        yield f"{where}.{key}.{name}: no such run{_nearest(name, config['runs'])}"
+            for name in shown.get("datasets", []):
+                if name not in config["datasets"]:
+                    yield f"{where}.datasets: no data set {name!r}{_nearest(name, config['datasets'])}"
+
+
 def check_runs(runs: Mapping, manifest: Manifest, adapter: str) -> None:
     """What can be known of the runs before any work: raises `CcsError`, or warns on standard error."""
     num_val = sum(video.split == "val" for video in manifest.videos)
     for name, run in runs.items():
-        if run["weights"] not in ("none", "imagenet") and not Path(run["weights"]).is_file():
-            raise CcsError(f"runs.{name}: weights: no file {run['weights']}; expected none, imagenet or a path")
+        for key, path in weights_files(run).items():
+            if not Path(path).is_file():
+                raise CcsError(f"runs.{name}: {key}: no file {path}; expected none, imagenet or a path")
         if run["patience"] and not num_val:
             raise CcsError(
                 f"runs.{name}: patience is {run['patience']}, but {manifest.dataset} has no validation videos to "
@@ -74,6 +134,12 @@ def check_runs(runs: Mapping, manifest: Manifest, adapter: str) -> None:
                 f"ccs: warning: runs.{name}: flip mirrors {manifest.dataset}'s videos, where left and right are labels",
                 file=sys.stderr,
             )
+
+
+def weights_files(run: Mapping) -> dict[str, str]:
+    """The files among the run's weights, by their keys."""
+    keys = ("weights", "weights_flow")
+    return {key: run[key] for key in keys if run[key] not in ("none", "imagenet", "same")}
 
 
 @cache
@@ -111,7 +177,8 @@ def _explain(error: ValidationError, where: str) -> Iterator[str]:
             if name not in error.instance:
                 yield f"{prefix}{name}: missing{_description(properties.get(name, {}))}"
         return
-    message = f"{error.message}{_description(error.schema)}"
+    told = f"{error.instance!r} is not possible here" if error.validator == "not" else error.message
+    message = f"{told}{_description(error.schema)}"
     if error.validator == "type" and isinstance(error.instance, str) and _is_number(error.instance):
         message += "; YAML reads 1e-3 as text, write 1.0e-3 or 0.001"
     yield f"{where or 'it'}: {message}"

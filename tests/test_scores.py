@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 
 import h5py
@@ -31,6 +32,7 @@ def make(rgb, flow, label, quarantined=None, **changes) -> Scores:
         "classes": tuple(f"class {i}" for i in range(rgb.shape[1])),
         "settings": {"weights": "none", "lr": 1e-3},
         "fusion": (1.0, 1.5),
+        "versions": {"ccs": "0.1.0", "flow": "native 0.1.0, Numba 0.68.1"},
     }
     return Scores(**(fields | changes))
 
@@ -136,8 +138,8 @@ def test_a_missing_or_cut_file_is_an_error_that_names_it(tmp_path):
             read(path)
     path.write_bytes(whole)
     with h5py.File(path, "a") as file:
-        del file["flow"], file.attrs["fusion"]
-    with pytest.raises(CcsError, match=r"scores\.h5: .* no flow, attribute fusion"):
+        del file["flow"], file.attrs["fusion"], file.attrs["versions"]
+    with pytest.raises(CcsError, match=r"scores\.h5: .* no flow, attribute fusion, attribute versions"):
         read(path)
 
 
@@ -159,6 +161,7 @@ INF = np.where(np.arange(12).reshape(4, 3) == 7, np.inf, GOOD.rgb).astype(np.flo
         ({"video": ("a", "b", "a", "c")}, "every video id once, found 1 repeated"),
         ({"classes": ("a", "b", "b")}, "different class names"),
         ({"fusion": (0.0, 0.0)}, "two fusion weights"),
+        ({"versions": {"torch": 2}}, "versions by name, each a text, found {'torch': 2}"),
     ],
 )
 def test_scores_that_do_not_fit_together_are_neither_written_nor_read(tmp_path, changes, message):
@@ -174,6 +177,8 @@ def test_scores_that_do_not_fit_together_are_neither_written_nor_read(tmp_path, 
                 file.attrs[name] = '["a", "b", "b"]'
             elif name == "fusion":
                 file.attrs[name] = value
+            elif name == "versions":
+                file.attrs[name] = json.dumps(value)
             else:
                 del file[name]
                 file[name] = list(value) if name == "video" else value

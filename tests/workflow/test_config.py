@@ -49,6 +49,34 @@ def changed(path, value):
         ("runs.ccs.lr_step", [3], "runs.ccs.lr_step: no such key: did you mean lr_steps?"),
         ("runs.ccs.shared", False, "runs.ccs.ranking: False was expected (the ranking losses compare the embeddings z"),
         ("tables.table1.rows", {"csc": "CCS"}, "tables.table1.rows.csc: no such run: did you mean ccs?"),
+        ("tables.table3.groups", {"TSN": {"csc": "All"}}, "tables.table3.groups.TSN.csc: no such run: did you mean"),
+        ("tables.table2", {}, "tables.table2.rows: missing"),
+        ("tables.table1.datasets", ["yours"], "tables.table1.datasets: no data set 'yours'; there are mine"),
+        ("figures.figure1", {"run": "two"}, "figures.figure1.run.two: no such run"),
+        ("figures.figure6", {"classes": ["a"]}, "figures.figure6.run: missing"),
+        ("runs.ccs.base", "i3", "runs.ccs.base: no such base: did you mean i3d?"),
+        ("runs.ccs.evaluate", {"crop": 1}, "runs.ccs.evaluate.crop: no such key: did you mean crops?"),
+        ("bases.mine", {"lr": -1}, "bases.mine.lr: -1 is less than or equal to the minimum of 0"),
+        (
+            "runs.ccs",
+            {"aggregation": "concat"},
+            "runs.ccs.evaluate.segments: 25 is no multiple of the 3 segments that the aggregation concat is trained",
+        ),
+        (
+            "runs.ccs",
+            {"aggregation": "trn", "segments": 1},
+            "runs.ccs.segments: 1 is less than the minimum of 2 (relations are between two segments or more)",
+        ),
+        (
+            "runs.ccs",
+            {"backbone": "bninception"},
+            "runs.ccs.weights: 'imagenet' is not possible here (torchvision has no weights of BN-Inception",
+        ),
+        (
+            "runs.ccs",
+            {"backbone": "i3d_x0_25", "weights": "none", "weights_flow": "imagenet"},
+            "runs.ccs.weights_flow: 'imagenet' is not possible here (slim versions of I3D have no pretrained",
+        ),
         ("seeds", [], "seeds: []"),
     ],
 )
@@ -84,14 +112,47 @@ def test_runs_are_train_with_their_changes_and_rows_all_runs():
     before = copy.deepcopy(given)
     full = config.complete(given)
     assert given == before
-    assert full["runs"]["a"] == full["train"] == {**full["train"], "lr": 0.5, "epochs": 400}
-    assert full["runs"]["b"] == {**full["train"], "lr": 0.25, "epochs": 3}
+    train, evaluate = full["train"], full["evaluate"]
+    assert (train["lr"], train["epochs"], evaluate["segments"]) == (0.5, 400, 25)
+    assert full["runs"]["a"] == {**train, "evaluate": evaluate}
+    assert full["runs"]["b"] == {**train, "lr": 0.25, "epochs": 3, "evaluate": evaluate}
     assert full["tables"]["table1"]["rows"] == {"a": "a", "b": "b"}
     assert config.complete(full) == full
 
 
+def test_a_run_is_its_own_changes_on_its_bases_on_train():
+    given = {
+        **SMALL,
+        "train": {"lr": 0.5, "segments": 2},
+        "evaluate": {"crops": 10},
+        "bases": {"mine": {"segments": 4, "lr": 0.1, "evaluate": {"segments": 8, "fusion": [1, 2]}}},
+        "runs": {
+            "a": {"base": "mine", "lr": 0.2, "evaluate": {"fusion": [1, 3]}},
+            "b": {"base": "i3d"},
+            "c": {"base": "trn"},
+        },
+    }
+    runs = config.complete(given)["runs"]
+    assert (runs["a"]["lr"], runs["a"]["segments"]) == (0.2, 4)
+    assert runs["a"]["evaluate"] == {"segments": 8, "crops": 10, "fusion": [1, 3]}
+    # the bases that need no naming are the paper's (ccs.md, Inputs and Scores)
+    assert (runs["b"]["backbone"], runs["b"]["flow_length"], runs["b"]["segments"]) == ("i3d", 10, 2)
+    assert runs["b"]["evaluate"] == {"segments": 25, "crops": 10, "fusion": [1, 1]}
+    assert (runs["c"]["aggregation"], runs["c"]["segments"]) == ("trn_multiscale", 8)
+    assert runs["c"]["evaluate"] == {"segments": 8, "crops": 10, "fusion": [1, 1]}
+
+
+QUICK = ROOT / "workflow/configs/quick.yaml"  # changes another
+
+
 @pytest.mark.parametrize("path", [ROOT / "config.yaml", *sorted((ROOT / "workflow/configs").glob("*.yaml"))], ids=str)
 def test_configurations_that_come_along_are_valid(path):
+    if path == QUICK:
+        whole = yaml.safe_load((ROOT / "config.yaml").read_text())
+        for block, changes in yaml.safe_load(path.read_text()).items():
+            for key in changes if isinstance(changes, dict) else ():
+                assert key in whole[block], key
+        return
     config.complete(yaml.safe_load(path.read_text()))
 
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
@@ -60,6 +61,7 @@ def split_digests(dataset):
     return {split: datasets.split_digest(manifest) for split, manifest in manifests(dataset).items()}
 
 
+GIVEN_CONFIG = dict(config)  # as it was before defaults were filled in, and as the report is asked for
 try:
     config = configuration.complete(config, source=" ".join(map(str, workflow.overwrite_configfiles)) or "config.yaml")
     if not workflow.remote_exec:  # a cluster's job needs its own data set only, and has been checked before
@@ -155,20 +157,18 @@ def frames_settings(wildcards):
 
 
 def run_settings(wildcards):
-    return flags(config["runs"][wildcards.run])
+    run = config["runs"][wildcards.run]
+    return flags({name: value for name, value in run.items() if name != "evaluate"})
 
 
-def weights_file(wildcards):
-    """Which file the run's weights are, where they are one: another file under the same name trains again."""
-    weights = config["runs"][wildcards.run]["weights"]
-    if weights in ("none", "imagenet"):
-        return weights
-    status = os.stat(weights)
-    return f"{weights} {status.st_size} {status.st_mtime_ns}"
+def evaluate_settings(wildcards):
+    return flags(config["runs"][wildcards.run]["evaluate"])
 
 
-def table_rows(wildcards):
-    return shlex.quote(json.dumps(config["tables"]["table1"]["rows"], ensure_ascii=False))
+def weights_files(wildcards):
+    """Which files the run's weights are, where they are any: another file under the same name trains again."""
+    files = configuration.weights_files(config["runs"][wildcards.run]).values()
+    return [f"{path} {os.stat(path).st_size} {os.stat(path).st_mtime_ns}" for path in files]
 
 
 # A param that is a function of `output` or `threads` is left out when Snakemake looks for changed params: these do not
@@ -233,12 +233,92 @@ def train_threads(wildcards):
 
 
 # -- targets -----------------------------------------------------------------------------------------------------------
-def scores_of_table(table):
-    """The scores files of every run that the table shows."""
+TABLES = [f"results/{table}.csv" for table in config["tables"]]
+FIGURES = [f"results/figures/{figure}.svg" for figure in config["figures"]]
+SETTINGS = [f"results/figures/{figure}.settings.html" for figure in config["figures"]]
+
+
+def shown(wildcards):
+    """The block of the configuration of a table or figure."""
+    section, name = ("tables", wildcards.table) if "table" in wildcards.keys() else ("figures", wildcards.figure)
+    if name not in config[section]:
+        raise WorkflowError(f"{section}.{name}: not in the configuration: say there which runs {name} is to show")
+    return config[section][name]
+
+
+def rows_of(block):
+    """The run names of a table or figure, each once."""
+    if "run" in block:
+        return [block["run"]]
+    groups = block.get("groups", {"": block.get("rows", {})})
+    return list(dict.fromkeys(run for rows in groups.values() for run in rows))
+
+
+def runs_folders(block, seeds=None):
+    """The folder of every run on every data set and split that a table or figure shows."""
     return [
-        f"results/runs/{dataset}/split{split}/{run}/seed{seed}/scores.h5"
-        for dataset, settings in config["datasets"].items()
-        for split in datasets.splits(settings)
-        for run in config["tables"][table]["rows"]
-        for seed in config["seeds"]
+        f"results/runs/{dataset}/split{split}/{run}/seed{seed}"
+        for dataset in block.get("datasets", config["datasets"])
+        for split in datasets.splits(config["datasets"][dataset])
+        for run in rows_of(block)
+        for seed in seeds or config["seeds"]
     ]
+
+
+def shown_scores(wildcards):
+    return [f"{folder}/scores.h5" for folder in runs_folders(shown(wildcards))]
+
+
+def shown_rows(wildcards):
+    block = shown(wildcards)
+    rows = block.get("groups") or block.get("rows") or {block["run"]: block["run"]}
+    return shlex.quote(json.dumps(rows, ensure_ascii=False))
+
+
+def figure_settings(wildcards):
+    """Flags of one figure alone."""
+    num_classes = shown(wildcards).get("num_classes")
+    return "" if num_classes is None else f"--num-classes {num_classes}"
+
+
+def figure_code(wildcards):
+    return stage_digest(f"ccs.figures.{wildcards.figure}", "ccs/published/figure*.csv")
+
+
+def cam_files(name):
+    """A function for `input:`: this file of the first seed of the run whose activation maps are shown."""
+
+    def files(wildcards):
+        return [f"{folder}/{name}" for folder in runs_folders(shown(wildcards), seeds=config["seeds"][:1])]
+
+    return files
+
+
+def cam_datasets(wildcards):
+    """The data set of each of those files."""
+    return [folder.split("/")[2] for folder in runs_folders(shown(wildcards), seeds=config["seeds"][:1])]
+
+
+def cam_manifests(wildcards):
+    return [f"data/{dataset}/manifest.csv" for dataset in cam_datasets(wildcards)]
+
+
+def cam_quarantines(wildcards):
+    return [f"data/{dataset}/quarantine.csv" for dataset in cam_datasets(wildcards)]
+
+
+def cam_shards(wildcards):
+    """The shards of all data sets."""
+    names = dict.fromkeys(cam_datasets(wildcards))
+    return [f"data/{dataset}/shards/{shard}.h5" for dataset in names for shard in shard_digests(dataset)]
+
+
+def cam_classes(wildcards):
+    classes = shown(wildcards).get("classes")
+    return f"--classes {flag_value(classes)}" if classes else ""
+
+
+def report_captions(wildcards):
+    """A digest of the captions, which are no inputs of any job."""
+    texts = [path.read_bytes() for path in sorted(Path(workflow.basedir, "workflow", "report").glob("*.rst"))]
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]

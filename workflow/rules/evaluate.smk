@@ -14,7 +14,8 @@ rule evaluate:
         gpu=num_gpus,
     params:
         manifest="data/{dataset}/manifest.csv",
-        settings=flags(config["evaluate"]),
+        settings=evaluate_settings,
+        part="test",
         workers=loader_workers,
         code=stage_digest("ccs.evaluate"),
     shell:
@@ -24,7 +25,22 @@ rule evaluate:
         " --split {wildcards.split}"
         " --shards {input.shards}"
         " --quarantine {input.quarantine}"
+        " --part {params.part}"
         " --output {output.scores}"
         " --workers {params.workers}"
         " {params.settings}"
         " > {log} 2>&1"
+
+
+# Of videos whose labels are not public.
+use rule evaluate as evaluate_unlabelled with:
+    output:
+        scores="results/runs/{dataset}/split{split}/{run}/seed{seed}/unlabelled.h5",
+    log:
+        "logs/{dataset}/split{split}/{run}/seed{seed}/unlabelled.log",
+    params:
+        manifest="data/{dataset}/manifest.csv",
+        settings=evaluate_settings,
+        part="unlabelled",
+        workers=loader_workers,
+        code=stage_digest("ccs.evaluate"),

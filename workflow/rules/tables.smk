@@ -1,21 +1,49 @@
 # Prints the table, so that only its messages go to the log.
-rule table1:
+rule table:
     input:
-        scores=scores_of_table("table1"),
+        scores=shown_scores,
     output:
-        table="results/table1.csv",
-        markdown="results/table1.md",
+        csv="results/{table}.csv",
+        markdown="results/{table}.md",
+        html=report(
+            "results/{table}.html",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "{table}"},
+        ),
     log:
-        "logs/table1.log",
+        "logs/{table}.log",
+    wildcard_constraints:
+        table=r"table\d",
     conda:
         "../../envs/ccs.yaml"
     params:
-        rows=table_rows,
-        code=stage_digest("ccs.tables", "ccs/published/*.csv"),
+        rows=shown_rows,
+        code=stage_digest("ccs.tables", "ccs/published/table*.csv"),
     shell:
-        "python -m ccs.tables table1"
+        "python -m ccs.tables {wildcards.table}"
         " --scores {input.scores}"
         " --rows {params.rows}"
-        " --output {output.table}"
+        " --output {output.csv}"
         " --markdown {output.markdown}"
+        " --html {output.html}"
         " 2> {log}"
+
+
+# Labels of something-something-v2's test videos are not public: what its server asks for.
+rule predictions:
+    input:
+        scores="results/runs/{dataset}/split{split}/{run}/seed{seed}/unlabelled.h5",
+    output:
+        predictions="results/runs/{dataset}/split{split}/{run}/seed{seed}/predictions.csv",
+    log:
+        "logs/{dataset}/split{split}/{run}/seed{seed}/predictions.log",
+    conda:
+        "../../envs/ccs.yaml"
+    params:
+        code=stage_digest("ccs.submission"),
+    shell:
+        "python -m ccs.submission"
+        " --scores {input.scores}"
+        " --output {output.predictions}"
+        " > {log} 2>&1"

@@ -16,7 +16,7 @@ rule train:
         manifest="data/{dataset}/manifest.csv",
         videos=split_digest,
         settings=run_settings,
-        weights=weights_file,
+        weights=weights_files,
         provenance=provenance,
         workers=loader_workers,
         code=stage_digest("ccs.train"),

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import re
 import statistics
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from ccs.scores import Scores, write
-from ccs.stage import CcsError
-from ccs.tables import main, published
+from ccs.tables import published
+
+from .made_up import Html, parse_markdown, scores_with
 
 # typed from the paper's Table 1: method with its reference, pre-training, UCF-101 and HMDB-51 RGB, Flow, RGB+Flow
 PAPER = """
@@ -40,64 +37,6 @@ PAPER_COLUMNS = [f"{data} {stream}" for data in ("UCF-101", "HMDB-51") for strea
 ROWS = {"two_stream": "TSN, streams trained separately", "ccs": "CCS | TSN"}
 
 
-def scores_with(correct: tuple[int, int, int], num_videos=20, num_quarantined=0, **changes) -> Scores:
-    """Scores whose first `correct` readable videos are right for RGB, flow and fused, the others wrong."""
-    logits = np.zeros((2, num_videos, 4), np.float32)
-    for i in range(num_videos):
-        rgb, flow, fused = (i - num_quarantined < count for count in correct)
-        assert fused or not (rgb and flow)
-        logits[:, i, i % 4] = 2
-        # each stream errs towards another class, so that both may be wrong and their sum right
-        sure = 3 if fused else 9
-        logits[0, i, (i + 1) % 4] = 0 if rgb else sure
-        logits[1, i, (i + 2) % 4] = 0 if flow else sure
-    logits[:, :num_quarantined] = np.nan
-    fields = {
-        "video": tuple(f"v{i:03d}" for i in range(num_videos)),
-        "label": np.arange(num_videos) % 4,
-        "rgb": logits[0],
-        "flow": logits[1],
-        "quarantined": np.arange(num_videos) < num_quarantined,
-        "dataset": "demo",
-        "split": 1,
-        "run": "ccs",
-        "seed": 0,
-        "classes": ("drink", "eat", "push", "pull"),
-        "settings": {"network": {"weights": "none"}, "train": {"lr": 0.001}},
-        "fusion": (1.0, 1.0),
-    }
-    return Scores(**(fields | changes))
-
-
-@pytest.fixture
-def table(tmp_path, capsys):
-    """Write scores, run the stage and give (csv, Markdown); the files' order must not matter."""
-
-    def run(*scores: Scores, rows=ROWS, flags=()):
-        paths = []
-        for index, one in enumerate(scores):
-            paths.append(str(tmp_path / f"s{index}.h5"))
-            write(paths[-1], one)
-        outputs = ["--output", str(tmp_path / "t.csv"), "--markdown", str(tmp_path / "t.md")]
-        texts = []
-        for order in (paths, paths[::-1]):
-            main(["table1", "--scores", *order, "--rows", json.dumps(rows), *outputs, *flags])
-            texts.append(((tmp_path / "t.csv").read_bytes(), (tmp_path / "t.md").read_text(encoding="utf-8")))
-            assert capsys.readouterr().out == texts[-1][1]
-        assert texts[0] == texts[1]
-        return pd.read_csv(tmp_path / "t.csv"), texts[0][1]
-
-    return run
-
-
-def parse_markdown(markdown: str, heading: str) -> list[dict[str, str]]:
-    """The first table below the heading that starts with `heading`."""
-    section = next(part for part in re.split(r"^#+ ", markdown, flags=re.M) if part.startswith(heading))
-    lines = [line for line in section.splitlines() if line.startswith("|")]
-    cells = [[cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
-    return [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
-
-
 def test_published_rows_are_the_papers():
     rows = published("table1")
     assert len(rows) == len(PAPER_ROWS) == 17
@@ -112,11 +51,11 @@ def test_published_rows_are_the_papers():
         assert slip in notes
 
 
-def test_means_and_deviations_over_seeds(table):
+def test_means_and_deviations_over_seeds(build):
     ccs = [(10, 8, 14), (11, 12, 15), (9, 13, 18)]
     files = [scores_with(c, run="ccs", seed=s, num_quarantined=2) for s, c in enumerate(ccs)]
     files.append(scores_with((5, 6, 6), run="two_stream", seed=7, num_quarantined=2))
-    csv, markdown = table(*files)
+    csv, markdown, _ = build("table1", *files, rows=ROWS)
     measured = csv[csv["source"] == "measured"].set_index("method")
     assert list(measured.index) == list(ROWS.values())
     assert set(csv["source"]) == {"measured", "published"}
@@ -148,8 +87,8 @@ def test_means_and_deviations_over_seeds(table):
     assert "**2 of 20 test videos could not be decoded and count as errors**" in markdown
 
 
-def test_published_table_in_both_outputs(table):
-    csv, markdown = table(scores_with((1, 1, 1)), rows={"ccs": "CCS"})
+def test_published_table_in_both_outputs(build):
+    csv, markdown, _ = build("table1", scores_with((1, 1, 1)), rows={"ccs": "CCS"})
     rows = csv[csv["source"] == "published"]
     shown = parse_markdown(markdown, "Published: Table 1 of arXiv 1908.10136, split 1")
     for expected, (_, row), line in zip(PAPER_ROWS, rows.iterrows(), shown, strict=True):
@@ -164,11 +103,11 @@ def test_published_table_in_both_outputs(table):
         assert note in markdown
 
 
-def test_only_a_benchmarks_own_split_shares_columns_with_the_published_rows(table):
+def test_only_a_benchmarks_own_split_shares_columns_with_the_published_rows(build):
     on = [("ucf101", 1), ("ucf101", 2), ("hmdb51", 1), ("demo", 1), ("demo", 2)]
     settings = {"network": {"weights": "/home/someone/tsn_kinetics.pth"}}
     files = [scores_with((5, 5, 5), dataset=name, split=split, settings=settings) for name, split in on]
-    csv, markdown = table(*files, rows={"ccs": "CCS"})
+    csv, markdown, _ = build("table1", *files, rows={"ccs": "CCS"})
     measured, *others = csv.to_dict("records")
     columns = [c.removesuffix(" RGB") for c in csv.columns if c.endswith(" RGB")]
     assert columns == ["UCF-101", "HMDB-51", "UCF-101 split 2", "demo", "demo split 2"]
@@ -189,60 +128,28 @@ def test_only_a_benchmarks_own_split_shares_columns_with_the_published_rows(tabl
     assert len(headings) == 5
 
 
-def test_a_whole_benchmark_split_needs_no_caution(table):
+def test_a_whole_benchmark_split_stands_beside_the_published_rows_without_caution(build):
     scores = scores_with((2000, 2500, 3000), 3783, dataset="ucf101", settings={"weights": "imagenet"})
-    csv, markdown = table(scores, rows={"ccs": "CCS"})
-    assert np.isnan(csv["note"][0]) or not csv["note"][0]
-    assert csv["pretrain"][0] == "ImageNet"
-    assert "comparable" not in markdown
+    other = scores_with((5, 6, 6), run="two_stream")
+    csv, markdown, html = build("table1", scores, other, rows=ROWS)
+    assert not isinstance(csv["note"][1], str)
+    assert csv["pretrain"].tolist()[:2] == ["none", "ImageNet"]
+    assert markdown.count("ot comparable with") == 1  # demo's
     assert "3,783 test videos" in markdown
+    assert "## Measured here beside Table 1 of arXiv 1908.10136, split 1\n\n### Measured here\n" in markdown
+    beside = markdown[markdown.index("## Measured here beside") :]
+    # the run that was not measured there has no row; HMDB-51 was not measured
+    (row,) = parse_markdown(beside, "Measured here\n")
+    assert list(row.values()) == ["CCS | TSN", "ImageNet", "52.9", "66.1", "79.3", "-", "-", "-"]
+    assert len(parse_markdown(beside, "Published")) == 17
+    rows = Html(html).rows
+    assert rows.index(["Measured here"]) < rows.index(["CCS | TSN", "ImageNet", "52.9", "66.1", "79.3", "-", "-", "-"])
+    assert rows.index(["Published"]) < rows.index(["C3D [30]", "sports-1M", "82.3", "-", "-", "51.6", "-", "-"])
 
 
-CCS = scores_with((5, 6, 6), num_quarantined=1)
-OTHER = dataclasses.replace(CCS, run="two_stream")
-
-
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        ([CCS], "row 'TSN, streams trained separately': no scores of run 'two_stream'"),
-        (
-            [CCS, OTHER, dataclasses.replace(CCS, run="mine")],
-            r"s2\.h5: run 'mine' has no row; expected one of two_stream",
-        ),
-        ([CCS, OTHER, CCS], r"s2\.h5: seed 0 of run 'ccs' on 'demo' split 1 is also in .*s0\.h5"),
-        (
-            [CCS, dataclasses.replace(OTHER, classes=("drink", "eat", "pull", "push"))],
-            "same classes for dataset 'demo'",
-        ),
-        (
-            [CCS, dataclasses.replace(OTHER, split=2, classes=("drink", "eat", "pull", "push"))],
-            "same classes for dataset 'demo', found 4 and 4, of which number 3 is 'push' and 'pull'",
-        ),
-        ([CCS, scores_with((5, 6, 6), 24, 1, run="two_stream")], "same test videos .* found 20 and 24"),
-        ([CCS, dataclasses.replace(OTHER, label=np.zeros(20, int))], "same labels for dataset 'demo', split 1"),
-        ([CCS, scores_with((5, 6, 6), run="two_stream")], "same quarantined videos .* found 1 and 0"),
-        ([CCS, OTHER, dataclasses.replace(CCS, seed=1, fusion=(1.0, 1.5))], "same fusion weights .* run 'ccs'"),
-        (
-            [CCS, OTHER, dataclasses.replace(CCS, seed=1, settings=CCS.settings | {"train": {"lr": 0.01}})],
-            "same settings .* run 'ccs', .* number 2 is 'train.lr: 0.001' and 'train.lr: 0.01'",
-        ),
-        ([dataclasses.replace(s, dataset="UCF-101") for s in (CCS, OTHER)], "dataset 'UCF-101': .* rename the dataset"),
-    ],
-)
-def test_what_cannot_stand_in_one_table_is_refused(table, tmp_path, files, message):
-    with pytest.raises(CcsError, match=message):
-        table(*files)
-    assert not (tmp_path / "t.csv").exists()
-    assert not (tmp_path / "t.md").exists()
-
-
-def test_other_runs_are_ignored_only_if_asked(table):
-    csv, _ = table(CCS, OTHER, rows={"ccs": "CCS"}, flags=["--ignore-unlisted"])
-    assert csv["method"].tolist()[:2] == ["CCS", "ConvNets+LSTM [5]"]
-
-
-@pytest.mark.parametrize("rows", ["{", "[]", '{"ccs": 1}', '{"ccs": " "}'])
-def test_rows_that_are_no_mapping_of_labels_are_refused(tmp_path, rows):
-    with pytest.raises(CcsError, match="--rows: expected a JSON object"):
-        main(["table1", "--scores", "x.h5", "--rows", rows, "--output", "t.csv", "--markdown", "t.md"])
+def test_a_row_may_lack_a_dataset(build):
+    files = [scores_with((5, 6, 6), run="two_stream"), scores_with((5, 6, 6)), scores_with((7, 8, 9), dataset="other")]
+    measured = build("table1", *files, rows=ROWS).measured
+    assert measured["demo RGB"].tolist() == [25.0, 25.0]
+    assert np.isnan(measured["other RGB"][0])
+    assert measured["other RGB"][1] == 35.0

@@ -1,0 +1,62 @@
+"""One table of the paper with our numbers in it, as CSV, Markdown and HTML: `python -m ccs.tables`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from ccs.stage import atomic, run
+from ccs.tables import group, table1, table2, table3, table4
+from ccs.tables.render import markdown, page_html, panels_html
+from ccs.tables.rows import flat_rows, grouped_rows, run_labels
+from ccs.tables.settings import details
+
+# what lays the table out, and what its rows look like
+TABLES = {
+    "table1": (table1.table, flat_rows),
+    "table2": (table2.table, flat_rows),
+    "table3": (table3.table, grouped_rows),
+    "table4": (table4.table, flat_rows),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write one table as CSV, Markdown and HTML, and print the Markdown on standard output."""
+    parser = argparse.ArgumentParser(prog="python -m ccs.tables", description=(__doc__ or "").split(":")[0] + ".")
+    parser.add_argument("table", choices=TABLES, help="which table of the paper")
+    parser.add_argument("--scores", nargs="+", required=True, metavar="H5", help="scores files written by evaluate")
+    parser.add_argument(
+        "--rows",
+        required=True,
+        metavar="JSON",
+        help="run name -> row label, in the order of the rows; for table3 base model -> run name -> row label, the "
+        "baseline first",
+    )
+    parser.add_argument("--ignore-unlisted", action="store_true", help="skip scores of runs that have no row")
+    parser.add_argument("--output", required=True, metavar="CSV", help="output: the table for programs")
+    parser.add_argument("--markdown", required=True, metavar="MD", help="output: the table for reading")
+    parser.add_argument("--html", metavar="HTML", help="output: the table as a web page, with settings and versions")
+    args = parser.parse_args(argv)
+
+    lay_out, read_rows = TABLES[args.table]
+    rows = read_rows(args.rows)
+    tests = group(args.scores, run_labels(rows), ignore_unlisted=args.ignore_unlisted)
+    csv, page = lay_out(tests, rows)
+    text = markdown(page)
+    with atomic(args.output) as part:
+        csv.to_csv(part, index=False, lineterminator="\n")
+    with atomic(args.markdown) as part:
+        part.write_text(text, encoding="utf-8")
+    written = [args.output, args.markdown]
+    if args.html:
+        blocks = [*panels_html(page), *([details(tests, run_labels(rows))] if tests else [])]
+        with atomic(args.html) as part:
+            part.write_text(page_html(page.title, *blocks), encoding="utf-8")
+        written.append(args.html)
+    print(text, end="")
+    print(f"ccs: wrote {', '.join(written[:-1])} and {written[-1]}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,91 @@
+"""Table 1: top-1 video accuracy of RGB, Flow and RGB+Flow on each dataset, beside the paper's 17 rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ccs.tables import BENCHMARKS, STREAMS, Measurement, TestSplit, measure, number, published
+from ccs.tables import layout as to
+from ccs.tables.layout import Cell, Column, Page, Panel, Table
+
+ON = ("ucf101", "hmdb51")
+_ACCURACIES = [f"{BENCHMARKS[dataset].name} {stream}" for dataset in ON for stream in STREAMS]
+
+
+def table(tests: Sequence[TestSplit], rows: Mapping[str, str]) -> Table:
+    """Table 1 from scores by test split; rows: run name -> row label.
+
+    CSV columns: source (measured or published), method, pretrain; three accuracies for UCF-101, HMDB-51 and each other
+    measured dataset; for each measured one their standard deviations, the seeds, the test videos and how many of them
+    are quarantined; note.
+    """
+    paper = published("table1")
+    methods = [f"{row.method} {row.reference}".strip() for row in paper.itertuples()]
+    records = [{**to.measured_record(name, tests, ON, by_stream), "method": label} for name, label in rows.items()]
+    for method, row in zip(methods, paper.to_dict("records"), strict=True):
+        record = {"source": "published", "method": method, "pretrain": row["pretrain"], "note": row["note"]}
+        records.append(record | {column: number(row[column]) for column in _ACCURACIES})
+    csv = to.csv_frame(
+        records, tests, lead=["method", "pretrain"], published=_ACCURACIES, titles=lambda test: list(STREAMS)
+    )
+
+    marked, notes = to.explained(methods, paper["note"])
+    printed = [
+        [Cell(method), Cell(row["pretrain"]), *(Cell.printed(row[column]) for column in _ACCURACIES)]
+        for method, row in zip(marked, paper.to_dict("records"), strict=True)
+    ]
+    beside = _beside(tests, rows)
+    panel = Panel(
+        to.paper_heading(1, bool(beside), "split 1"),
+        [
+            Column("Method", words=True),
+            Column("Pre-train", words=True),
+            *(Column(stream, BENCHMARKS[dataset].name) for dataset in ON for stream in STREAMS),
+        ],
+        {"Measured here": beside, "Published": printed} if beside else {"": printed},
+        notes,
+        "Numbers in brackets are the paper's references. Known slips of the paper:",
+    )
+    reading = [
+        f"{to.spread_and_best(tests)} Gain: RGB+Flow minus the better single stream, in points.",
+        to.fusion_note(tests, rows),
+        *to.versions_notes(tests),
+    ]
+    measured = [_measured(test, rows) for test in tests]
+    return Table(csv, Page("Table 1: top-1 video accuracy in percent", measured, reading, panel))
+
+
+def by_stream(test: TestSplit, run: str) -> dict[str, Measurement]:
+    """Top-1 accuracy of RGB, Flow and RGB+Flow."""
+    return {title: measure(test.runs[run], stream) for title, stream in STREAMS.items()}
+
+
+def _measured(test: TestSplit, rows: Mapping[str, str]) -> Panel:
+    """One test split's rows with the gain of RGB+Flow over the better single stream."""
+    seeds = to.seeds_column(test)
+    lines = []
+    for name, scores in test.runs.items():
+        found = by_stream(test, name)
+        gain = found["RGB+Flow"].mean - max(found["RGB"].mean, found["Flow"].mean)
+        line = [Cell(rows[name]), Cell(to.pretrain(scores[0])), *map(Cell.measured, found.values())]
+        lines.append([*line, Cell(to.signed(gain)), *(Cell(str(len(scores))) for _ in seeds)])
+    columns = [Column("Method", words=True), Column("Pre-train", words=True)]
+    columns += [*(Column(stream, test.column) for stream in STREAMS), Column("Gain"), *seeds]
+    return Panel(to.heading(test), columns, {"": lines}, to.test_notes(test, ON))
+
+
+def _beside(tests: Sequence[TestSplit], rows: Mapping[str, str]) -> list[list[Cell]]:
+    """The measured rows of whole benchmark splits, in the columns of the paper's table."""
+    whole = {test.dataset: test for test in tests if test.not_comparable(ON) is None}
+    lines = []
+    for name, label in rows.items():
+        own = [whole[dataset] if dataset in whole and name in whole[dataset].runs else None for dataset in ON]
+        cells = [
+            Cell.measured(measure(test.runs[name], stream) if test else None)
+            for test in own
+            for stream in STREAMS.values()
+        ]
+        weights = dict.fromkeys(to.pretrain(test.runs[name][0]) for test in own if test)
+        if weights:
+            lines.append([Cell(label), Cell(", ".join(weights)), *cells])
+    return lines

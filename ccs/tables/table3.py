@@ -1,0 +1,146 @@
+"""Table 3, the ablation: for each base model its variants, the first one being the baseline of the others.
+
+Beside the accuracies stand the paper's, where the data is the paper's, and how far each variant is from its baseline
+with a 95 % interval (`ccs.tables.significance`), which the paper does not give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from ccs.scores import Stream
+from ccs.tables import BENCHMARKS, STREAMS, TestSplit, number, published
+from ccs.tables import layout as to
+from ccs.tables.layout import Cell, Column, Page, Panel, Table
+from ccs.tables.rows import run_labels
+from ccs.tables.significance import NUM_RESAMPLES, Difference, compare
+from ccs.tables.table1 import by_stream
+
+ON = ("ucf101", "hmdb51")
+_ACCURACIES = [f"{BENCHMARKS[dataset].name} {stream}" for dataset in ON for stream in STREAMS]
+_DIFFERENCE = ("minus baseline", "interval low", "interval high")
+
+Compared = Mapping[tuple[str, str, str], Mapping[Stream, Difference]]  # by column of the test split, base and run
+
+
+def table(tests: Sequence[TestSplit], groups: Mapping[str, Mapping[str, str]]) -> Table:
+    """Table 3 from scores by test split; groups: base model -> run name -> row label, the baseline first.
+
+    CSV columns: source, base, method, pretrain; three accuracies for UCF-101, HMDB-51 and each other measured dataset;
+    for each measured one their standard deviations, each stream's difference to the baseline in points with the ends
+    of its 95 % interval, and the counts; note. A published row stands beside the measured one that has its base and
+    its label.
+    """
+    paper = published("table3")
+    compared = {
+        (test.column, base, run): compare(test.runs[run], test.runs[baseline])
+        for test in tests
+        for base, (baseline, *others) in groups.items()
+        if baseline in test.runs
+        for run in others
+        if run in test.runs
+    }
+    records = [
+        {**_record(base, run, tests, compared), "method": label}
+        for base, rows in groups.items()
+        for run, label in rows.items()
+    ]
+    for row in paper.to_dict("records"):
+        record = {"source": "published", "base": row["base"], "method": row["method"], "note": row["note"]}
+        records.append(record | {column: number(row[column]) for column in _ACCURACIES})
+    csv = to.csv_frame(
+        records,
+        tests,
+        lead=["base", "method", "pretrain"],
+        published=_ACCURACIES,
+        titles=lambda test: list(STREAMS),
+        extra=lambda test: [f"{stream} {what}" for stream in STREAMS for what in _DIFFERENCE],
+    )
+    reading = [
+        to.spread_and_best(tests, "each base model"),
+        *(_interval_notes() if compared else []),
+        to.fusion_note(tests, run_labels(groups)),
+        *to.versions_notes(tests),
+    ]
+    measured = [_measured(test, groups, compared, paper) for test in tests]
+    title = "Table 3: ablation, top-1 video accuracy in percent"
+    return Table(csv, Page(title, measured, reading, _paper(paper)))
+
+
+def _interval_notes() -> list[str]:
+    return [
+        "Difference: RGB+Flow minus that of the first row of its base model, the baseline, in points; of RGB and of "
+        "Flow in the CSV.",
+        f"95 % interval: paired bootstrap, {NUM_RESAMPLES:,} draws of the test videos, each taken for both runs alike, "
+        "with what a video gets averaged over the seeds beforehand; percentiles. It covers the choice of test videos, "
+        "given these trained networks. It does not cover the training seeds: with other seeds the difference changes "
+        "too. It takes videos as independent, which clips cut from one recording are not: there it is too narrow. "
+        "Each interval stands alone: among many, some miss the truth.",
+    ]
+
+
+def _record(base: str, run: str, tests: Sequence[TestSplit], compared: Compared) -> dict[str, object]:
+    record = to.measured_record(run, tests, ON, by_stream) | {"base": base}
+    for test in tests:
+        for title, stream in STREAMS.items():
+            if (test.column, base, run) in compared:
+                found = compared[test.column, base, run][stream]
+                columns = (f"{test.column} {title} {what}" for what in _DIFFERENCE)
+                record |= dict(zip(columns, map(to.rounded, found), strict=True))
+    return record
+
+
+def _measured(
+    test: TestSplit, groups: Mapping[str, Mapping[str, str]], compared: Compared, paper: pd.DataFrame
+) -> Panel:
+    """One test split's rows by base model."""
+    comparable, seeds = test.not_comparable(ON) is None, to.seeds_column(test)
+    shown, notes = {}, to.test_notes(test, ON)
+    for base, rows in groups.items():
+        lines = []
+        for run in (run for run in rows if run in test.runs):
+            line = [Cell(rows[run]), *map(Cell.measured, by_stream(test, run).values())]
+            if comparable:
+                line += _published_beside(test, base, rows[run], paper)
+            if compared:
+                line += _difference(compared.get((test.column, base, run)))
+            lines.append([*line, *(Cell(str(len(test.runs[run]))) for _ in seeds)])
+        if lines:
+            shown[base] = lines
+        baseline = next(iter(rows))
+        if lines and baseline not in test.runs:
+            notes.append(f"{base}: nothing to compare with, as {rows[baseline]} was not measured here.")
+    columns = [Column("Method", words=True), *(Column(stream, "Measured") for stream in STREAMS)]
+    if comparable:
+        columns += [Column(stream, "Published") for stream in STREAMS]
+    if compared:
+        columns += [Column(title, "RGB+Flow, points") for title in ("Difference", "95 % interval")]
+    return Panel(to.heading(test), [*columns, *seeds], shown, notes)
+
+
+def _published_beside(test: TestSplit, base: str, label: str, paper: pd.DataFrame) -> list[Cell]:
+    """The paper's three numbers of the same base and variant."""
+    for row in paper.to_dict("records"):
+        if (row["base"].lower(), row["method"].lower()) == (base.lower(), label.lower()):
+            return [Cell.printed(row[f"{test.column} {stream}"]) for stream in STREAMS]
+    return [Cell(to.NOTHING)] * len(STREAMS)
+
+
+def _difference(found: Mapping[Stream, Difference] | None) -> list[Cell]:
+    if found is None:
+        return [Cell("")] * 2
+    points, low, high = found["fused"]
+    return [Cell(to.signed(points)), Cell(f"[{to.signed(low)}, {to.signed(high)}]")]
+
+
+def _paper(paper: pd.DataFrame) -> Panel:
+    methods, notes = to.explained(list(paper["method"]), paper["note"])
+    groups: dict[str, list[list[Cell]]] = {}
+    for method, row in zip(methods, paper.to_dict("records"), strict=True):
+        cells = [Cell(method), *(Cell.printed(row[column]) for column in _ACCURACIES)]
+        groups.setdefault(row["base"], []).append(cells)
+    columns = [Column(stream, BENCHMARKS[dataset].name) for dataset in ON for stream in STREAMS]
+    heading = to.paper_heading(3, False, "split 1")
+    return Panel(heading, [Column("Method", words=True), *columns], groups, notes, "Notes on the paper's numbers:")

@@ -1,0 +1,123 @@
+rule figure:
+    input:
+        scores=shown_scores,
+    output:
+        svg=report(
+            "results/figures/{figure}.svg",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}", "shows": "the figure"},
+        ),
+        png="results/figures/{figure}.png",
+        csv="results/figures/{figure}.csv",
+    log:
+        "logs/{figure}.log",
+    wildcard_constraints:
+        figure="figure1|figure5a|figure5b",
+    conda:
+        "../../envs/ccs.yaml"
+    params:
+        rows=shown_rows,
+        settings=figure_settings,
+        code=figure_code,
+    shell:
+        "python -m ccs.figures.{wildcards.figure}"
+        " --scores {input.scores}"
+        " --rows {params.rows}"
+        " --svg {output.svg}"
+        " --png {output.png}"
+        " --csv {output.csv}"
+        " {params.settings}"
+        " > {log} 2>&1"
+
+
+# A run's first seed, on each data set: maps of three seeds would be three figures.
+rule figure6:
+    input:
+        checkpoints=cam_files("checkpoint.pt"),
+        scores=cam_files("scores.h5"),
+        quarantines=cam_quarantines,
+        shards=cam_shards,
+    output:
+        svg=report(
+            "results/figures/{figure}.svg",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}", "shows": "the figure"},
+        ),
+        png="results/figures/{figure}.png",
+        csv="results/figures/{figure}.csv",
+    log:
+        "logs/{figure}.log",
+    wildcard_constraints:
+        figure="figure6",
+    conda:
+        "../../envs/ccs.yaml"
+    params:
+        manifests=cam_manifests,
+        classes=cam_classes,
+        code=stage_digest("ccs.figures.figure6"),
+    shell:
+        "python -m ccs.figures.figure6"
+        " --checkpoints {input.checkpoints}"
+        " --scores {input.scores}"
+        " --manifests {params.manifests}"
+        " --quarantines {input.quarantines}"
+        " --shards {input.shards}"
+        " --svg {output.svg}"
+        " --png {output.png}"
+        " --csv {output.csv}"
+        " {params.classes}"
+        " > {log} 2>&1"
+
+
+# What a figure was made with, as the tables say it of themselves.
+rule settings:
+    input:
+        scores=shown_scores,
+    output:
+        html=report(
+            "results/figures/{figure}.settings.html",
+            caption="../report/settings.rst",
+            category="Figures",
+            labels={"figure": "{figure}", "shows": "settings and versions"},
+        ),
+    log:
+        "logs/{figure}.settings.log",
+    wildcard_constraints:
+        figure="figure[0-9a-z]+",
+    conda:
+        "../../envs/ccs.yaml"
+    params:
+        rows=shown_rows,
+        code=stage_digest("ccs.tables.settings"),
+    shell:
+        "python -m ccs.tables.settings"
+        " --scores {input.scores}"
+        " --rows {params.rows}"
+        " --title {wildcards.figure}"
+        " --html {output.html}"
+        " > {log} 2>&1"
+
+
+# Snakemake makes reports of finished jobs, so this calls it again, with the configuration that it was called with.
+rule report:
+    input:
+        TABLES,
+        FIGURES,
+        SETTINGS,
+    output:
+        report="results/report.html",
+    log:
+        "logs/report.log",
+    localrule: True
+    conda:
+        "../../envs/ccs.yaml"
+    params:
+        snakefile=workflow.main_snakefile,
+        config=json.dumps(GIVEN_CONFIG),
+        captions=report_captions,
+    shell:
+        "printf '%s' {params.config:q} > {log}.json"
+        " && snakemake --snakefile {params.snakefile:q} --configfile {log}.json --nolock --quiet"
+        " --report {output.report} -- {input} > {log} 2>&1"
