@@ -15,7 +15,10 @@ import numpy as np
 
 
 class Snippet(NamedTuple):
-    """What a segment shows: `flow_length` pairs L, and as many frames (`all_frames`: 3-D backbones) or the middle one."""
+    """What a segment shows: `flow_length` pairs L, and as many frames (`all_frames`, 3-D backbones) or the middle one.
+
+    Frames and pairs share their indices.
+    """
 
     flow_length: int
     all_frames: bool = False

@@ -281,7 +281,7 @@ def _verdict(row: Row) -> list[str]:
 
 
 def _percent(share: float) -> str:
-    return "> 99.9%" if share > 0.999 else f"{share:.1%}"
+    return ">99.9%" if share > 0.999 else f"{share:.1%}"
 
 
 def _wrapped(sentences: Sequence[str]) -> list[str]:
@@ -293,8 +293,8 @@ def _notes(panels: Sequence[Panel]) -> list[str]:
     positions = " or ".join(f"{height} by {width}" for height, width in sizes)
     seeds = sorted({each.scores.seed for each in panels})
     notes = [
-        "Above: frames at the centres of segments. Below: the same with the class activation map of the true class in "
-        f"the RGB stream, {positions} positions, enlarged to the crop that the network saw.",
+        "Above: frames at the centres of segments, counted from 0. Below: the same with the class activation map of "
+        f"the true class in the RGB stream, {positions} positions, enlarged to the crop that the network saw.",
         "One scale for all maps of a video; evidence against the class counts as 0. Opacity grows from "
         f"{cam.OPACITY[0]:.0%} at 0 to {cam.OPACITY[1]:.0%} at 1.",
         "Videos: of the class's correctly classified test videos the one with the highest probability by RGB+Flow, or "

@@ -296,7 +296,7 @@ def cam_files(name):
 
 def cam_datasets(wildcards):
     """The data set of each of those files."""
-    return [folder.split("/")[2] for folder in runs_folders(shown(wildcards), seeds=config["seeds"][:1])]
+    return [Path(folder).parts[2] for folder in runs_folders(shown(wildcards), seeds=config["seeds"][:1])]
 
 
 def cam_manifests(wildcards):

@@ -43,7 +43,4 @@ rule predictions:
     params:
         code=stage_digest("ccs.submission"),
     shell:
-        "python -m ccs.submission"
-        " --scores {input.scores}"
-        " --output {output.predictions}"
-        " > {log} 2>&1"
+        "python -m ccs.submission" " --scores {input.scores}" " --output {output.predictions}" " > {log} 2>&1"

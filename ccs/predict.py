@@ -1,0 +1,389 @@
+"""Classify video files with a trained network: videos and a checkpoint in, classes with probabilities out.
+
+    ccs predict holiday.mp4 --checkpoint results/runs/demo/split1/ccs/seed0/checkpoint.pt --cam maps/
+
+A video goes the pipeline's own way. It is decoded as the stage `frames` does, with the settings that the checkpoint
+names; its flow is that of the stage `flow`, but only for the pairs that are looked at; clips are cut and scored as
+`evaluate` does. What comes out are the logits that the pipeline would give this video in a data set. One video at a
+time is held in memory, as JPEG: about 1 MB a second of 340x256.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import functools
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ccs import cam, checkpoint, datasets, decode, transforms
+from ccs.clips import TestClips
+from ccs.evaluate import EvaluateSettings
+from ccs.flow import BACKENDS, GPU_MEMORY, Parameters, choose, shard
+from ccs.models import aggregation, backbones
+from ccs.sampling import segment_starts
+from ccs.shard_reader import _decode, _runs
+from ccs.stage import CcsError, atomic, progress, run
+
+STREAMS = ("RGB", "Flow", "RGB+Flow")
+COLUMNS = ("video", "stream", "rank", "class", "probability", "logit")
+MAX_MAPS = 200  # of a video; more than one a second are not made
+NAME_LENGTH = 36  # of a class in the table; the CSV has all of it
+
+DESCRIPTION = """\
+Classify videos with a trained network. Each video is decoded, its optical flow
+computed and its clips cut just as in the pipeline, with the settings that the
+checkpoint was trained on. Printed are the most probable classes by the RGB
+stream, by the flow stream and by both together."""
+
+EPILOG = """\
+RGB+Flow is the sum of both streams' logits with the weights of --fusion;
+probabilities are the softmax of the logits.
+
+With --cam, DIR/NAME.mp4 shows the whole video NAME with the class activation
+map of its most probable class (by RGB+Flow) over it: bright where the stream
+sees what speaks for the class. Maps are computed at the segments' centres, at
+least one a second (at most 200 a video), and change linearly in time between
+them; brightness has one scale in all of the video. Only the centre crop, which
+the network sees, is coloured.
+
+A video that cannot be decoded is named with the reason, the others go on, and
+the exit status is 1.
+
+examples:
+  ccs predict holiday.mp4 --checkpoint results/runs/demo/split1/ccs/seed0/checkpoint.pt
+  ccs predict clips/*.mp4 --checkpoint checkpoint.pt --output classes.csv --cam maps/"""
+
+
+class Logits(NamedTuple):
+    """Of one video: float64 (C) of RGB, flow and both."""
+
+    rgb: np.ndarray
+    flow: np.ndarray
+    fused: np.ndarray
+
+
+class Preparation(NamedTuple):
+    """How the videos of a checkpoint's training were prepared, and how flow is computed here."""
+
+    frames: decode.FramesSettings
+    parameters: Parameters
+    bound: float
+    backend: str
+    workers: int
+
+
+class VideoReader:
+    """One decoded video, with what `TestClips` wants of a `ShardReader`; flow is computed when it is asked for.
+
+    Attributes:
+        num_frames: {path: T}.
+    """
+
+    def __init__(self, path: str, clip: decode.Clip, preparation: Preparation) -> None:
+        self.path, self.clip, self.preparation = path, clip, preparation
+        self.num_frames = {path: len(clip.offset) - 1}
+        self._pairs: dict[int, np.ndarray] = {}
+
+    def frames(self, video: str, indices: Sequence[int]) -> np.ndarray:
+        """Frames, uint8 (n, H, W, 3) RGB."""
+        offset = self.clip.offset
+        return np.stack([_decode(self.clip.jpeg[offset[t] : offset[t + 1]], self.clip) for t in indices])
+
+    def flow(self, video: str, indices: Sequence[int]) -> np.ndarray:
+        """Flow, uint8 (n, 2, H, W), as `ShardReader.flow` has it."""
+        for start, stop, values in self._estimate(_runs(index for index in indices if index not in self._pairs)):
+            self._pairs.update(zip(range(start, stop), values, strict=True))
+        return np.stack([self._pairs[index] for index in indices])
+
+    def _estimate(self, runs: list[tuple[int, int]]) -> Iterator[tuple[int, int, np.ndarray]]:
+        """Pairs start..stop-1 and their values, by the code of the stage `flow`, to which each run is a video."""
+        jpeg, offset, preparation = self.clip.jpeg, self.clip.offset, self.preparation
+        found, groups = [], {}
+        for start, stop in runs:
+            found.append(shard.VideoFrames(str(start), self.path, stop - start + 1, self.clip.height, self.clip.width))
+            bounds = offset[start : stop + 2]
+            groups[f"frames/{start}"] = {"jpeg": jpeg[bounds[0] : bounds[-1]], "offset": bounds - bounds[0]}
+        backend = BACKENDS[preparation.backend]
+        compute = functools.partial(
+            shard.compute,
+            backend=preparation.backend,
+            parameters=preparation.parameters,
+            bound=preparation.bound,
+            memory=GPU_MEMORY,
+        )
+        # the engines on the CPU compute without Python's lock; a GPU has one host thread
+        threads = 1 if preparation.backend.endswith("cuda") else preparation.workers
+        with ThreadPoolExecutor(threads) as pool:
+            for task in pool.map(compute, shard.tasks(groups, found, backend.pairs_per_task)):
+                for pairs in task:
+                    start = int(pairs.video.key) + pairs.first
+                    yield start, start + len(pairs.values), pairs.values
+
+
+class Classifier:
+    """A checkpoint's network, ready to score videos.
+
+    Args:
+        state: as `ccs.checkpoint.read` gives it.
+        segments, fusion: None takes the defaults of this kind of network.
+        crops: 1 or 10.
+    """
+
+    def __init__(
+        self, state: dict[str, Any], *, segments: int | None, crops: int, fusion: Sequence[float] | None
+    ) -> None:
+        self.trained = checkpoint.network(state)
+        self.classes = tuple(state["classes"])
+        network, clips = self.trained.network, self.trained.clips
+        of_groups = network.aggregation not in aggregation.ANY_NUMBER
+        if segments is None:
+            segments = clips.segments if of_groups else EvaluateSettings().segments
+        if of_groups and segments % clips.segments:
+            raise CcsError(
+                f"--segments: this network puts {clips.segments} segments together (aggregation "
+                f"{network.aggregation}): expected a multiple of {clips.segments}, found {segments}"
+            )
+        if fusion is None:  # as the paper's settings: TSN 1:1.5, I3D and TRN 1:1
+            equal = backbones.is_3d(network.backbone) or network.aggregation.startswith("trn")
+            fusion = (1.0, 1.0) if equal else EvaluateSettings().fusion
+        self.settings = EvaluateSettings(segments=segments, crops=crops, fusion=tuple(fusion))
+        self.device = cam.to_device(self.trained.model)
+
+    def clip(self, reader: VideoReader, segments: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The clips that `evaluate` would show to the network, (crops, segments, ...) of both streams."""
+        video = datasets.Video(reader.path, reader.path, label=-1, class_name="", split="test")
+        snippet, crops = self.trained.network.snippet, self.settings.crops
+        clips = TestClips(reader, [video], self.trained.clips, snippet=snippet, segments=segments, crops=crops)
+        rgb, flow, _ = clips[0]
+        return rgb, flow
+
+    def logits(self, reader: VideoReader) -> Logits:
+        """Logits of one video, as `evaluate` writes and fuses them."""
+        rgb, flow = self.clip(reader, self.settings.segments)
+        with torch.inference_mode():
+            outputs = [
+                self.trained.model(rgb[None, i].to(self.device), flow[None, i].to(self.device))
+                for i in range(self.settings.crops)
+            ]
+        of_rgb = torch.stack([output.rgb[0] for output in outputs]).mean(dim=0).cpu().numpy().astype(float)
+        of_flow = torch.stack([output.flow[0] for output in outputs]).mean(dim=0).cpu().numpy().astype(float)
+        weight_rgb, weight_flow = self.settings.fusion
+        return Logits(of_rgb, of_flow, weight_rgb * of_rgb + weight_flow * of_flow)
+
+    def maps(self, reader: VideoReader, *, stream: str, label: int) -> tuple[np.ndarray, np.ndarray]:
+        """Class activation maps all along a video, (N, h, w), and their moments in frames, (N).
+
+        They are made for m times as many segments as a prediction has, m just enough for one a second. The network
+        gets them in m interleaved groups, each of them a clip of all the video like the one that is classified.
+        """
+        num_frames, segments = reader.num_frames[reader.path], self.settings.segments
+        m = math.ceil(num_frames / max(reader.clip.fps, 1) / segments)
+        m = max(1, min(m, MAX_MAPS // segments))
+        rgb, flow = (x[0].to(self.device) for x in self.clip(reader, m * segments))
+        groups = [
+            cam.class_activation_maps(self.trained.model, rgb[i::m], flow[i::m], stream=stream, label=label)
+            for i in range(m)
+        ]
+        maps = torch.stack(groups, dim=1).flatten(0, 1).numpy()  # back into the order of time
+        snippet = self.trained.network.snippet
+        starts = segment_starts(num_frames, segments=m * segments, snippet=snippet)
+        times = cam.map_times(starts, snippet=snippet, stream=stream, instants=maps.shape[1], num_frames=num_frames)
+        return maps.reshape(-1, *maps.shape[2:]), times.ravel()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line. Raises `CcsError`, also at the end where videos could not be decoded."""
+    args = _parser().parse_args(argv)
+    films = _check(args)
+    state = checkpoint.read(args.checkpoint)
+    preparation = _preparation(state, args)
+    classifier = Classifier(state, segments=args.segments, crops=args.crops, fusion=args.fusion)
+    tool = decode.check_ffmpeg(decode.find_ffmpeg(args.ffmpeg))
+    rows: list[list[object]] = []
+    num_bad = 0
+    with (
+        closing(decode.extract([decode.Video(p, p) for p in args.videos], preparation.frames, tool)) as decoded,
+        progress(total=len(args.videos), desc="predict", unit="video") as bar,
+    ):
+        for (path, _), clip in decoded:
+            if isinstance(clip, decode.BadVideo):
+                num_bad += 1
+                bar.write(f"ccs: predict: {path}: {' '.join(str(clip).split())}", file=sys.stderr)
+            else:
+                if clip.note:
+                    bar.write(f"ccs: predict: {path}: {clip.note}", file=sys.stderr)
+                reader = VideoReader(path, clip, preparation)
+                logits = classifier.logits(reader)
+                table = ranked(logits, classifier.classes, args.top)
+                bar.write(report(reader, table, classifier.settings.fusion), file=sys.stdout)
+                rows += [[path, *row] for row in table]
+                if films:
+                    write_film(films[path], reader, classifier, logits, stream=args.cam_stream, tool=tool)
+            bar.update()
+    if args.output:
+        with atomic(args.output) as part, open(part, "w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+    if num_bad:
+        raise CcsError(f"{num_bad} of {len(args.videos)} videos could not be decoded; they are named above")
+
+
+def ranked(logits: Logits, classes: Sequence[str], top: int) -> list[list[object]]:
+    """The `top` best classes by each stream: [stream, rank from 1, class, probability 0..1, logit]."""
+    rows = []
+    for stream, values in zip(STREAMS, logits, strict=True):
+        probability = softmax(values)
+        best = np.argsort(-values, kind="stable")[:top]  # equal logits by class index, as in ccs.scores
+        rows += [[stream, n, classes[c], float(probability[c]), float(values[c])] for n, c in enumerate(best, start=1)]
+    return rows
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of (C) logits."""
+    exponential = np.exp(logits - logits.max())
+    return exponential / exponential.sum()
+
+
+def report(reader: VideoReader, table: list[list[object]], fusion: tuple[float, ...]) -> str:
+    """The video's name, length and best classes, in columns of streams."""
+    num_frames, fps = reader.num_frames[reader.path], reader.clip.fps
+    seconds = f"{num_frames / fps:.2f} s" if fps else "unknown duration"
+    weights = ":".join(f"{weight:g}" for weight in fusion)
+    titles = (*STREAMS[:-1], f"{STREAMS[-1]} ({weights})")
+    columns = []
+    for stream, title in zip(STREAMS, titles, strict=True):
+        rows = [(_shortened(row[2]), _percent(row[3])) for row in table if row[0] == stream]
+        name_width = max(len(name) for name, _ in rows)
+        cells = [f"{name:<{name_width}}  {percent:>7}" for name, percent in rows]
+        width = max(len(title), name_width + 9)
+        columns.append([f"{cell:<{width}}" for cell in (title, *cells)])
+    numbers = ["", *range(1, len(columns[0]))]
+    lines = [f"{n:>4}  {'   '.join(cells)}".rstrip() for n, *cells in zip(numbers, *columns, strict=True)]
+    return "\n".join([f"{reader.path}: {num_frames} frames, {seconds}", *lines, ""])
+
+
+def write_film(
+    path: Path, reader: VideoReader, classifier: Classifier, logits: Logits, *, stream: str, tool: decode.Ffmpeg
+) -> None:
+    """Write the whole video as MP4 with the maps of its most probable class (by both streams) over it."""
+    label = int(logits.fused.argmax())
+    maps, times = classifier.maps(reader, stream=stream, label=label)
+    title = STREAMS[("rgb", "flow").index(stream)]
+    lines = [
+        f"{classifier.classes[label]}  {_percent(softmax(logits.fused)[label])}",
+        f"{'evidence' if maps.max() > 0 else 'no evidence for it'} in the {title} stream",
+    ]
+    clip = reader.clip
+    (crop,) = transforms.test_crops(clip.height, clip.width, scale=classifier.trained.clips.test_scale, crops=1)
+    frames = (reader.frames(reader.path, [t])[0] for t in range(reader.num_frames[reader.path]))
+    cam.write_film(path, frames, cam.shares(maps), times, crop=crop, lines=lines, fps=clip.fps, tool=tool)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ccs predict",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video files, of any kind that ffmpeg reads")
+    parser.add_argument("--checkpoint", required=True, metavar="FILE.pt", help="checkpoint.pt of ccs train")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="classes shown and written (default: 5)")
+    parser.add_argument(
+        "--segments",
+        type=int,
+        metavar="N",
+        help="snippets a video, at the centres of so many segments (default: 25; as in training for aggregations of a "
+        "fixed number)",
+    )
+    parser.add_argument(
+        "--crops", type=int, choices=(1, 10), default=1, help="1 (centre) or 10 (TSN's; slower) (default: 1)"
+    )
+    parser.add_argument(
+        "--fusion",
+        type=float,
+        nargs=2,
+        metavar=("RGB", "FLOW"),
+        help="weights of both streams' logits in RGB+Flow (default: 1 1.5; 1 1 for I3D and TRN)",
+    )
+    parser.add_argument("--output", metavar="FILE.csv", help=f"also write a table: {', '.join(COLUMNS)}")
+    parser.add_argument("--cam", metavar="DIR", help="also write DIR/NAME.mp4 with class activation maps, see below")
+    parser.add_argument(
+        "--cam-stream", choices=("rgb", "flow"), default="rgb", help="the stream whose maps are shown (default: rgb)"
+    )
+    parser.add_argument(
+        "--backend", choices=("auto", *BACKENDS), default="auto", help="of optical flow; auto: fastest (default: auto)"
+    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parser.add_argument(
+        "--workers", type=int, default=cores, metavar="N", help="threads for flow on a CPU (default: all cores)"
+    )
+    parser.add_argument("--ffmpeg", metavar="PATH", help="another ffmpeg than that on the PATH or of imageio-ffmpeg")
+    return parser
+
+
+def _check(args: argparse.Namespace) -> dict[str, Path]:
+    """Raise what is wrong with the flags, before anything is read; the film of each video where there is --cam."""
+    for flag, value in (("--top", args.top), ("--segments", args.segments), ("--workers", args.workers)):
+        if value is not None and value < 1:
+            raise CcsError(f"{flag}: expected 1 or more, found {value}")
+    if args.cam and args.crops != 1:
+        raise CcsError("--cam: maps are of the one centre crop, found --crops 10; leave out one of the two")
+    for path in args.videos:
+        if not os.path.isfile(path):
+            found = "a directory: name the files in it" if os.path.isdir(path) else "nothing there: correct the path"
+            raise CcsError(f"{path}: expected a video file, found {found}")
+        try:
+            path.encode()
+        except UnicodeEncodeError as error:
+            raise CcsError(f"{path!r}: expected a path in UTF-8; rename the file") from error
+    films = {path: Path(args.cam, f"{Path(path).stem}.mp4") for path in args.videos} if args.cam else {}
+    by_film: dict[Path, str] = {}
+    for path, film in films.items():
+        other = by_film.setdefault(film, path)
+        if other != path:
+            raise CcsError(f"--cam: {other} and {path} would both become {film}; rename one, or call twice")
+        if film.exists() and any(os.path.samefile(film, video) for video in args.videos):
+            raise CcsError(f"--cam: {film} is one of the videos and would be replaced; choose another directory")
+    for path in filter(None, (args.output, args.cam and next(iter(films.values())))):
+        with atomic(f"{path}.try") as part:  # before minutes of work, not after
+            part.touch()
+        Path(f"{path}.try").unlink()
+    return films
+
+
+def _preparation(state: dict[str, Any], args: argparse.Namespace) -> Preparation:
+    try:
+        found = state["preparation"]
+        frames = decode.FramesSettings(**found["frames"])
+        flow = dict(found["flow"])
+        bound = float(flow.pop("bound"))
+        del flow["backend"]
+        parameters = Parameters.from_names(flow)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CcsError(
+            f"{args.checkpoint}: expected the settings of the stages frames and flow that its training shards were "
+            f"made with, found {state['preparation']!r} ({error!r}): make the shards with this version and train again"
+        ) from error
+    return Preparation(frames, parameters, bound, choose(args.backend, parameters.gamma), args.workers)
+
+
+if __name__ == "__main__":
+    run(main)

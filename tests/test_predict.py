@@ -1,0 +1,292 @@
+"""`ccs predict` against the pipeline: its stages from videos to scores.h5, and the command on the same files."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from ccs import checkpoint, datasets, decode, evaluate, frames, predict, scores, train
+from ccs.clips import ClipSettings, TestClips
+from ccs.datasets import __main__ as make_manifest
+from ccs.datasets.demo import encode
+from ccs.flow import Parameters
+from ccs.flow import __main__ as make_flow
+from ccs.losses import LossSettings
+from ccs.models.network import CCS, NetworkSettings
+from ccs.shards import ShardReader, pack
+from ccs.stage import CcsError
+
+FFMPEG = decode.find_ffmpeg()
+FPS = 10
+# test videos: of other sizes and shapes, with names that are not ASCII, shorter than a snippet, and one of 12 s
+TESTS = {
+    "spin/a b ü 自.mp4": (11, 48, 64),
+    "spin/short.mp4": (2, 48, 64),
+    "walk/tall.mp4": (23, 80, 50),
+    "walk/long.mp4": (120, 36, 64),
+}
+
+
+def make_video(path: Path, num_frames: int, height: int, width: int) -> None:
+    """A texture that moves and grows."""
+    rng = np.random.default_rng(num_frames)
+    picture = cv2.GaussianBlur(rng.integers(0, 256, (200, 300, 3), dtype=np.uint8), (0, 0), 3)
+    picture = cv2.normalize(picture, None, 0, 255, cv2.NORM_MINMAX)
+    t = np.arange(num_frames)
+    places = np.stack([100 + 8 * np.sin(t / 3), 150 + 12 * np.cos(t / 4)], axis=1).astype(int)
+    shown = [picture[y - height // 2 :, x - width // 2 :][:height, :width] for y, x in places]
+    encode(np.stack(shown), path, FPS, FFMPEG)
+
+
+class Made:
+    """A small data set that has gone through the stages, and checkpoints of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.root = folder, folder / "videos"
+        for name, shape in {"spin/t.mp4": (6, 48, 64), "walk/t.mp4": (6, 48, 64)}.items():
+            make_video(self.root / "train" / name, *shape)
+        for name, shape in TESTS.items():
+            make_video(self.root / "test" / name, *shape)
+        settings = {"adapter": "folder", "root": str(self.root), "shards": 1}
+        self.manifest = str(folder / "manifest.csv")
+        make_manifest.main(["--dataset", "made", "--settings", json.dumps(settings), "--output", self.manifest])
+        self.quarantine, raw = str(folder / "quarantine.csv"), str(folder / "frames.h5")
+        stage = ["--manifest", self.manifest, "--shard", "0000", "--output", raw, "--quarantine", self.quarantine]
+        frames.main([*stage, "--short-side", "40", "--quality", "90"])
+        flow = ["--bound", "7", "--warps", "2", "--scales", "2", "--outer-iterations", "2", "--lambda", "0.2"]
+        make_flow.main(["--frames", raw, "--output", str(folder / "flow.h5"), *flow])
+        self.shard = str(folder / "0000.h5")
+        pack(raw, folder / "flow.h5", self.shard)
+        self.reader = ShardReader([self.shard])
+
+    def checkpoint(self, name: str, *, segments: int = 2, **network) -> str:
+        """A network as at the start of training, but for a connection block that does something."""
+        torch.manual_seed(0)
+        manifest = datasets.read(self.manifest, 1)
+        settings = NetworkSettings(**({"backbone": "shufflenet_v2_x0_5", "weights": "none"} | network))
+        clips = ClipSettings(segments=segments, input_size=64)
+        model = CCS(len(manifest.classes), settings, segments=segments)
+        for module in model.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                torch.nn.init.ones_(module.weight)
+                module.momentum = None  # the mean over what it sees
+        # batch norm that knows these videos: without it a random network sees no difference between them
+        known = TestClips(self.reader, manifest.videos, clips, snippet=settings.snippet, segments=segments, crops=1)
+        rgb, flow, _ = (torch.cat(list(x)) for x in zip(*((r, f, torch.zeros(1)) for r, f, _ in known), strict=True))
+        with torch.no_grad():
+            model.train()(rgb, flow)
+        every = train.Settings(settings, clips, LossSettings(ranking=settings.shared), train.TrainSettings())
+        state = {
+            "model": model.state_dict(),
+            **{key: {} for key in ("optimizer", "schedule", "random")},
+            **{"epoch": 1, "dataset": "made", "split": 1, "run": "ccs", "seed": 0, "classes": list(manifest.classes)},
+            "videos": datasets.split_digest(manifest),
+            "bound": self.reader.bound,
+            "preparation": self.reader.preparation,
+            "settings": json.dumps(dataclasses.asdict(every)),
+        }
+        path = self.folder / f"{name}.pt"
+        checkpoint.write(path, state)
+        return str(path)
+
+    def evaluate(self, path: str, *flags: str) -> scores.Scores:
+        output = f"{path}.scores.h5"
+        where = ["--manifest", self.manifest, "--shards", self.shard, "--quarantine", self.quarantine]
+        evaluate.main(["--checkpoint", path, *where, "--output", output, *flags])
+        return scores.read(output)
+
+    @property
+    def videos(self) -> dict[str, str]:
+        """Video id in the manifest -> its file."""
+        return {v.video: str(self.root / "test" / name) for name in TESTS for v in self._of(name)}
+
+    def _of(self, name: str) -> list[datasets.Video]:
+        return [v for v in datasets.read(self.manifest, 1).videos if v.path.endswith(f"test/{name}")]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Made:
+    return Made(tmp_path_factory.mktemp("made"))
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    ("network", "flags", "fusion"),
+    [
+        ({}, ["--segments", "3", "--crops", "10"], (1, 1.5)),
+        ({}, [], (1, 1.5)),
+        ({"backbone": "i3d_x0_25", "flow_length": 8}, ["--segments", "2"], (1, 1)),
+        ({"aggregation": "trn_multiscale", "connection": "none"}, [], (1, 1)),
+        ({"shared": False}, ["--segments", "2", "--fusion", "0.3", "2"], (0.3, 2)),
+    ],
+    ids=["tsn-10-crops", "tsn-defaults", "i3d", "trn", "fusion"],
+)
+def test_logits_are_those_of_the_pipeline(made, tmp_path, network, flags, fusion):
+    path = made.checkpoint("network", **network)
+    segments = flags[1] if "--segments" in flags else "2" if "aggregation" in network else "25"
+    crops = flags[3] if "--crops" in flags else "1"
+    wanted = made.evaluate(path, "--segments", segments, "--crops", crops, "--fusion", *map(str, fusion))
+    videos = made.videos
+    output = tmp_path / "o.csv"
+    predict.main([*videos.values(), "--checkpoint", path, "--output", str(output), *flags])
+    rows = read_csv(output)
+    assert list(rows[0]) == ["video", "stream", "rank", "class", "probability", "logit"]
+    assert len(rows) == len(videos) * 3 * 2
+    for stream, key in (("RGB", "rgb"), ("Flow", "flow"), ("RGB+Flow", "fused")):
+        logits = scores.logits(wanted, key)
+        spread = np.ptp(logits, axis=0).max()
+        assert spread > 0.02  # else the videos would look alike to this network, and the test would say nothing
+        for row, video in enumerate(wanted.video):
+            found = {r["class"]: r for r in rows if (r["video"], r["stream"]) == (videos[video], stream)}
+            values = np.array([float(found[name]["logit"]) for name in wanted.classes])
+            np.testing.assert_allclose(values, logits[row], atol=1e-5, rtol=1e-5)
+            share = np.exp(values) / np.exp(values).sum()
+            np.testing.assert_allclose([float(found[name]["probability"]) for name in wanted.classes], share, rtol=1e-6)
+            order = [wanted.classes[c] for c in np.argsort(-logits[row])]
+            assert [name for name, r in sorted(found.items(), key=lambda item: int(item[1]["rank"]))] == order
+
+
+def test_flow_is_computed_for_the_pairs_that_are_looked_at_alone(made, monkeypatch):
+    computed = []
+    compute = predict.shard.compute
+
+    def counted(task, **settings):
+        computed.extend((piece.video.key, piece.first + k) for piece in task for k in range(len(piece.jpegs) - 1))
+        return compute(task, **settings)
+
+    monkeypatch.setattr(predict.shard, "compute", counted)
+    video, path = next((v, p) for v, p in made.videos.items() if p.endswith("long.mp4"))
+    found = made.reader.preparation["flow"]
+    parameters = Parameters.from_names({name: found[name] for name in found if name not in ("backend", "bound")})
+    preparation = predict.Preparation(decode.FramesSettings(40, None, 90), parameters, 7.0, "native", 2)
+    tool = decode.check_ffmpeg(FFMPEG)
+    ((_, clip),) = decode.extract([decode.Video(path, path)], preparation.frames, tool)
+    reader = predict.VideoReader(path, clip, preparation)
+    assert reader.num_frames == {path: made.reader.num_frames[video]} == {path: 120}
+    wanted = [118, 3, 4, 3, 60, *range(20, 60)]
+    np.testing.assert_array_equal(reader.flow(path, wanted), made.reader.flow(video, wanted))
+    assert len(computed) == len(set(wanted))
+    np.testing.assert_array_equal(reader.flow(path, [5, 4]), made.reader.flow(video, [5, 4]))
+    assert len(computed) == len(set(wanted)) + 1
+    np.testing.assert_array_equal(reader.frames(path, [119, 0]), made.reader.frames(video, [119, 0]))
+
+
+def decoded(path: Path) -> tuple[np.ndarray, str]:
+    """All frames, uint8 (T, H, W, 3), and what ffmpeg says of the video stream."""
+    said = subprocess.run([FFMPEG, "-i", path], capture_output=True, text=True, check=False).stderr
+    line = next(line for line in said.splitlines() if "Video:" in line)
+    width, height = map(int, re.search(r" ([1-9]\d+)x(\d+)", line).groups())
+    raw = [FFMPEG, "-v", "error", "-i", path, "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    data = subprocess.run(raw, capture_output=True, check=True).stdout
+    return np.frombuffer(data, np.uint8).reshape(-1, height, width, 3), line
+
+
+@pytest.mark.parametrize("stream", ["rgb", "flow"])
+def test_film_of_maps(made, tmp_path, stream, capsys):
+    path = made.checkpoint("film")
+    names = ["spin/a b ü 自.mp4", "walk/long.mp4"]
+    videos = [str(made.root / "test" / name) for name in names]
+    given = ["--checkpoint", path, "--segments", "2", "--cam", str(tmp_path / "maps"), "--cam-stream", stream]
+    predict.main([*videos, *given, "--backend", "native", "--workers", "2"])
+    assert sorted(os.listdir(tmp_path / "maps")) == ["a b ü 自.mp4", "long.mp4"]
+    for name in names:
+        num_frames, height, width = TESTS[name]
+        film, line = decoded(tmp_path / "maps" / Path(name).name)
+        assert "h264" in line
+        assert "yuv420p" in line
+        assert "10 fps" in line
+        side = 40 / min(height, width)  # prepared frames, enlarged by a whole number for the caption
+        wide = 2 * round(side * width / 2)
+        scale = -(-320 // wide)
+        assert len(film) == num_frames
+        assert film.shape[2] == wide * scale
+        assert film.shape[1] >= 40 * scale + 20
+        foot = film[0, 40 * scale + 2 :]
+        assert foot.max() > 240  # black on white
+        assert foot.min() < 60
+        video = made.reader.frames(next(v for v, p in made.videos.items() if p.endswith(name)), range(num_frames))
+        small = np.stack([cv2.resize(f[: 40 * scale], (wide, 40), interpolation=cv2.INTER_AREA) for f in film])
+        change = np.abs(small.astype(float) - video).mean(axis=(0, 3))
+        assert change[8:32, wide // 2 - 10 : wide // 2 + 10].mean() > 10  # the centre crop is coloured, of 35 px
+        assert change[:, : (wide - 35) // 2 - 1].mean() < 5  # and nothing beside it
+    assert "RGB+Flow (1:1.5)" in capsys.readouterr().out
+
+
+def test_maps_along_a_long_video(made):
+    classifier = predict.Classifier(checkpoint.read(made.checkpoint("maps")), segments=4, crops=1, fusion=None)
+    path = str(made.root / "test/walk/long.mp4")
+    args = predict._parser().parse_args([path, "--checkpoint", "c.pt"])
+    preparation = predict._preparation(checkpoint.read(made.checkpoint("maps")), args)
+    ((_, clip),) = decode.extract([decode.Video(path, path)], preparation.frames, decode.check_ffmpeg(FFMPEG))
+    reader = predict.VideoReader(path, clip, preparation)
+    maps, times = classifier.maps(reader, stream="rgb", label=1)
+    assert len(maps) == len(times) == 12  # a second each
+    assert (np.diff(times) > 0).all()
+    logits = classifier.logits(reader)
+    head = classifier.trained.model.head
+    bias = float(head.classify.weight[1] @ head.embed.bias + head.classify.bias[1])
+    # the middle one of the three groups is the clip that is classified: its maps add up to the logit
+    assert maps[1::3].sum() + bias == pytest.approx(logits.rgb[1], abs=1e-4)
+
+
+def test_report_and_bad_videos(made, tmp_path, capsys):
+    bad, good = tmp_path / "bad.mp4", str(made.root / "test/spin/short.mp4")
+    bad.write_bytes(b"no video")
+    output = tmp_path / "o.csv"
+    given = ["--checkpoint", made.checkpoint("report"), "--output", str(output), "--top", "1"]
+    with pytest.raises(CcsError, match="1 of 2 videos could not be decoded"):
+        predict.main([str(bad), good, *given])
+    out, err = capsys.readouterr()
+    assert f"ccs: predict: {bad}: not a video that ffmpeg can decode" in err
+    assert out.startswith(f"{good}: 2 frames, 0.20 s\n")
+    assert re.search(r"^ +RGB +Flow +RGB\+Flow \(1:1\.5\)$", out, re.MULTILINE)
+    assert len(re.findall(r"\d+\.\d %", out)) == 3
+    assert {row["video"] for row in read_csv(output)} == {good}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["nowhere.mp4"], "nowhere.mp4: expected a video file, found nothing"),
+        (["."], "found a directory"),
+        (["{good}", "--top", "0"], "--top: expected 1 or more, found 0"),
+        (["{good}", "--cam", "d", "--crops", "10"], "--cam: maps are of the one centre crop"),
+        (["{good}", "{other}", "--cam", "d"], "would both become"),
+        (["{good}", "--cam", "{folder}"], "would be replaced"),
+        (["{good}", "--cam", "{good}"], "its folder cannot be made"),
+        (["{good}", "--output", "{good}/o.csv"], "its folder cannot be made"),
+        (["{good}", "--fusion", "-1", "1"], "none negative"),
+        (["{good}", "--checkpoint", "nowhere.pt"], "nowhere.pt: no such checkpoint"),
+        (["{good}", "--checkpoint", "{good}"], "not a readable checkpoint"),
+        (["{good}", "--checkpoint", "{trn}", "--segments", "3"], "expected a multiple of 2, found 3"),
+        (["{good}", "--checkpoint", "{old}"], "expected the settings of the stages frames and flow"),
+    ],
+)
+def test_errors_say_what_to_do(made, tmp_path, monkeypatch, flags, message):
+    monkeypatch.chdir(tmp_path)
+    good = made.root / "test/spin/short.mp4"
+    path = made.checkpoint("errors")
+    state = checkpoint.read(path)
+    checkpoint.write(tmp_path / "old.pt", {**state, "preparation": {}})
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/short.mp4").write_bytes(good.read_bytes())
+    names = {"good": good, "other": tmp_path / "other/short.mp4", "folder": good.parent, "old": tmp_path / "old.pt"}
+    names["trn"] = made.checkpoint("trn", aggregation="trn") if "{trn}" in flags else ""
+    with pytest.raises(CcsError, match=re.escape(message)):
+        predict.main(["--checkpoint", path, *(flag.format(**names) for flag in flags)])
+    assert good.exists()
+    assert not (tmp_path / "d").exists()
