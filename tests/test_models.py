@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -257,3 +260,14 @@ def test_partial_bn_freezes_all_but_the_first_of_a_pretrained_backbone(tmp_path)
     fresh = CCS(5, dataclasses.replace(settings, weights="none"), segments=3).train()
     assert all(m.training for m in fresh.modules())
     assert not any(m.training for m in network.eval().modules())
+
+
+@pytest.mark.slow
+def test_25_segments_in_10_crops_fit_into_a_gigabyte():
+    """In a process of its own, whose memory nothing else has touched; benchmarks/README.md has the figures."""
+    script = Path(__file__).resolve().parent.parent / "benchmarks" / "models.py"
+    done = subprocess.run(
+        [sys.executable, script, "--backbone", "bninception"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 1024

@@ -296,4 +296,6 @@ class Film:
         self._process.wait()
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip()[-500:]
-        raise CcsError(f"{self.part}: ffmpeg cannot write this video, it says:\n{said}\nTry without --visualize")
+        raise CcsError(
+            f"{self.part}: ffmpeg cannot write this video, it says:\n{said}\nTry another ffmpeg, or do without the film"
+        )
