@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -26,9 +30,8 @@ def everything(tmp_path_factory) -> Path:
     configs = [ROOT / "config.yaml", ROOT / "workflow/configs/quick.yaml"]
     snakemake = [Path(sys.executable).with_name("snakemake"), "-s", ROOT / "Snakefile", "-d", folder, "--cores", "2"]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [*snakemake, "--configfile", *configs, "--", "all"], env=environment, capture_output=True, text=True, check=False
-    )
+    command = [*snakemake, "--configfile", *configs, "--", "all"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
     return folder
 
@@ -46,27 +49,58 @@ def test_every_table_and_figure_is_there(everything):
     assert len(history) == len({path.parent.parent.name for path in history}) == len(CONFIG["runs"])  # each run once
 
 
-@pytest.mark.skipif(None in BROWSER, reason="no Chromium with its driver (Debian packages chromium, chromium-driver)")
-def test_report_opens_in_a_browser(everything, tmp_path):
-    from selenium import webdriver
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    report = everything / "results/report.html"
+@pytest.fixture
+def driver(tmp_path):
+    if None in BROWSER:
+        pytest.skip("no Chromium with its driver (Debian packages chromium, chromium-driver)")
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER[0]
-    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "disable-background-networking"):
+    flags = ["headless", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "window-size=1500,1000"]
+    flags += ["no-first-run", "disable-background-networking", "disable-component-update", "disable-sync"]
+    for flag in [*flags, f"user-data-dir={tmp_path}"]:
         options.add_argument(f"--{flag}")
-    options.add_argument(f"--user-data-dir={tmp_path}")
-    options.add_argument("--window-size=1600,1200")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(BROWSER[1]))
-    try:
-        driver.get(report.as_uri())
-        wait = WebDriverWait(driver, 30)
-        wait.until(lambda d: "Results" in d.find_element(By.TAG_NAME, "body").text)
-        driver.save_screenshot(str(everything / "report.png"))
-        print(driver.find_element(By.TAG_NAME, "body").text)
-        assert not [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
-    finally:
-        driver.quit()
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(BROWSER[1]))
+    yield browser
+    browser.quit()
+
+
+def test_report_opens_in_a_browser(everything, driver):
+    """Every entry of both categories is opened: figures are pictures that were drawn, pages have their text."""
+    wait = WebDriverWait(driver, 30)
+
+    def click(locator):
+        wait.until(lambda d: d.find_element(*locator)).click()
+
+    driver.get((everything / "results/report.html").as_uri())
+    pictures, pages = [], []
+    for category, num_entries in (("Figures", 2 * len(CONFIG["figures"])), ("Tables", len(CONFIG["tables"]))):
+        click((By.LINK_TEXT, category))
+        eyes = wait.until(lambda d: d.find_elements(By.CSS_SELECTOR, "a[iconname=eye]"))
+        assert len(eyes) == num_entries
+        for eye in eyes:
+            eye.click()
+            shown = wait.until(lambda d: d.find_element(By.CSS_SELECTOR, "iframe, img[src*='filename=figure']"))
+            name = shown.get_attribute("src").split("filename=")[1].split(";")[0]
+            if shown.tag_name == "img":
+                wait.until(lambda d, img=shown: d.execute_script("return arguments[0].naturalWidth", img) > 300)
+                assert shown.is_displayed()
+                pictures.append(name)
+            else:
+                driver.switch_to.frame(shown)
+                text = wait.until(lambda d: d.find_element(By.TAG_NAME, "body").text)
+                driver.switch_to.default_content()
+                assert "ersions" in text
+                pages.append(name)
+            driver.save_screenshot(str(everything / f"{name}.png"))
+        click((By.LINK_TEXT, "Results"))
+    assert sorted(pictures) == [f"{figure}.svg" for figure in sorted(CONFIG["figures"])]
+    settings = [f"{figure}.settings.html" for figure in CONFIG["figures"]]
+    assert sorted(pages) == sorted([*settings, *(f"{table}.html" for table in CONFIG["tables"])])
+    assert not [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def test_report_needs_nothing_from_elsewhere(everything):
+    """No script, style, picture or font by address; links to follow are no part of the page."""
+    page = (everything / "results/report.html").read_text()
+    assert not re.findall(r"""<(?:script|img|iframe|link)[^>]+(?:src|href)=["']https?:""", page)

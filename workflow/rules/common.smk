@@ -271,7 +271,8 @@ def shown_scores(wildcards):
 
 def shown_rows(wildcards):
     block = shown(wildcards)
-    rows = block.get("groups") or block.get("rows") or {block["run"]: block["run"]}
+    labels = config["tables"]["table1"]["rows"]  # of figures that show one run
+    rows = block.get("groups") or block.get("rows") or {block["run"]: labels.get(block["run"], block["run"])}
     return shlex.quote(json.dumps(rows, ensure_ascii=False))
 
 
