@@ -38,11 +38,11 @@ def read(path: str | Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise CcsError(f"{path}: not a readable checkpoint ({error}); delete it and train again") from error
+    if isinstance(state, dict) and state.get("format", FORMAT) != FORMAT:
+        raise CcsError(f"{path}: checkpoint format {state['format']}, this version reads {FORMAT}; train again")
     missing = [key for key in KEYS if key not in state] if isinstance(state, dict) else list(KEYS)
     if missing:
         raise CcsError(f"{path}: not a checkpoint of ccs, it lacks {', '.join(missing)}; give one that ccs train wrote")
-    if state["format"] != FORMAT:
-        raise CcsError(f"{path}: checkpoint format {state['format']}, this version reads {FORMAT}; train again")
     return state
 
 

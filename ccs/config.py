@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -53,49 +53,74 @@ def complete(config: Mapping, source: str = "config") -> dict:
 
 
 def _fill_runs(validator: Draft202012Validator, config: dict) -> Iterator[str]:
-    """Make every run whole, in place; yields what is wrong with runs and bases."""
+    """Make every run whole, in place; yields what is wrong with bases and runs."""
     bases = {name: changes or {} for name, changes in config["bases"].items()}
     broken = set()
     for name, changes in bases.items():
-        for problem in _problems_of_run(validator, config, changes, {}, f"bases.{name}"):
+        for problem in _problems_of_changes(validator, changes, f"bases.{name}"):
             broken.add(name)
             yield problem
     for name, changes in config["runs"].items():
-        changes = dict(changes or {})
+        where, changes = f"runs.{name}", dict(changes or {})
         base = changes.pop("base", "tsn")
-        if base not in bases:
-            yield f"runs.{name}.base: no such base{_nearest(base, bases)}"
+        if not isinstance(base, str) or base not in bases:
+            yield f"{where}.base: no such base: {base!r}{_nearest(base, bases)}"
             continue
-        if base in broken:
-            continue
-        yield from _problems_of_run(validator, config, bases[base], changes, f"runs.{name}")
-        config["runs"][name] = _run(config, bases[base], changes)
+        found = list(_problems_of_changes(validator, changes, where))
+        if not found and base not in broken:
+            run = _run(config, bases[base], changes)
+            found = list(_problems_of_run(validator, config, {**bases[base], **changes}, run, where))
+            config["runs"][name] = run
+        yield from found
 
 
 def _run(config: Mapping, base: Mapping, changes: Mapping) -> dict:
-    evaluate = {**config["evaluate"], **base.get("evaluate", {}), **changes.get("evaluate", {})}
+    evaluate = {**config["evaluate"], **(base.get("evaluate") or {}), **(changes.get("evaluate") or {})}
     return {**config["train"], **base, **changes, "evaluate": evaluate}
 
 
+def _problems_of_changes(validator: Draft202012Validator, changes: Mapping, where: str) -> Iterator[str]:
+    """What is wrong with the keys and values that a base or a run changes, whatever they are changed from."""
+    changes = copy.deepcopy(dict(changes))
+    evaluate = changes.pop("evaluate", None) or {}
+    yield from _problems(validator.evolve(schema={"$ref": "#/$defs/train"}), changes, where)
+    yield from _problems(validator.evolve(schema={"$ref": "#/properties/evaluate"}), evaluate, f"{where}.evaluate")
+
+
 def _problems_of_run(
-    validator: Draft202012Validator, config: Mapping, base: Mapping, changes: Mapping, where: str
+    validator: Draft202012Validator, config: Mapping, own: Mapping, run: Mapping, where: str
 ) -> Iterator[str]:
-    for block in (base, changes):
-        if not isinstance(block.get("evaluate", {}), Mapping):
-            yield f"{where}.evaluate: expected settings by name, found {block['evaluate']!r}"
-            return
-    run = _run(config, base, changes)
-    evaluate = run.pop("evaluate")
-    found = [
-        *_problems(validator.evolve(schema={"$ref": "#/$defs/run"}), run, where),
-        *_problems(validator.evolve(schema={"$ref": "#/properties/evaluate"}), evaluate, f"{where}.evaluate"),
-    ]
+    """Combinations that make no sense. own: what the run and its base say themselves, before `train`."""
+    settings = {name: value for name, value in run.items() if name != "evaluate"}
+    found = list(_problems(validator.evolve(schema={"$ref": "#/$defs/run"}), settings, where))
     yield from found
-    if not found and run["aggregation"] not in ("mean", "max") and evaluate["segments"] % run["segments"]:
+    segments = run["evaluate"]["segments"]
+    if not found and run["aggregation"] not in ("mean", "max") and segments % run["segments"]:
         yield (
-            f"{where}.evaluate.segments: {evaluate['segments']} is no multiple of the {run['segments']} segments that "
-            f"the aggregation {run['aggregation']} is trained with (train.segments) and takes at a time"
+            f"{where}.evaluate.segments: {segments} is no multiple of the {run['segments']} segments that the "
+            f"aggregation {run['aggregation']} is trained with (train.segments) and takes at a time"
         )
+    for key, path in weights_files(run).items():
+        if run["backbone"] != config["train"]["backbone"] and key not in own:
+            yield (
+                f"{where}.{key}: {path} is train.{key}, for {config['train']['backbone']}, and this run has the "
+                f"backbone {run['backbone']}: give it {key} of its own"
+            )
+
+
+def runs_of(block: Mapping) -> list[str]:
+    """The names of the runs that a block of `tables` or `figures` shows, each once."""
+    if "run" in block:
+        return [block["run"]]
+    groups = block.get("groups", {"": block.get("rows", {})})
+    return list(dict.fromkeys(run for rows in groups.values() for run in rows))
+
+
+def shown_runs(config: Mapping, dataset: str) -> list[str]:
+    """The names of the runs that some table or figure shows on `dataset`."""
+    blocks = [*config["tables"].values(), *config["figures"].values()]
+    shown = [block for block in blocks if dataset in block.get("datasets", config["datasets"])]
+    return list(dict.fromkeys(run for block in shown for run in runs_of(block)))
 
 
 def _check_shown(config: dict) -> Iterator[str]:
@@ -112,15 +137,19 @@ def _check_shown(config: dict) -> Iterator[str]:
                 for name in names:
                     if name not in config["runs"]:
                         yield f"{where}.{key}.{name}: no such run{_nearest(name, config['runs'])}"
+                if section == "figures" and len(set(names.values())) < len(names):
+                    yield f"{where}.{key}: two rows have one label, which the figure could not tell apart"
             for name in shown.get("datasets", []):
                 if name not in config["datasets"]:
                     yield f"{where}.datasets: no data set {name!r}{_nearest(name, config['datasets'])}"
 
 
-def check_runs(runs: Mapping, manifest: Manifest, adapter: str) -> None:
-    """What can be known of the runs before any work: raises `CcsError`, or warns on standard error."""
+def check_runs(config: Mapping, manifest: Manifest) -> None:
+    """What can be known of the runs that are shown before any work: raises `CcsError`, or warns on standard error."""
     num_val = sum(video.split == "val" for video in manifest.videos)
-    for name, run in runs.items():
+    adapter = config["datasets"][manifest.dataset]["adapter"]
+    for name in shown_runs(config, manifest.dataset):
+        run = config["runs"][name]
         for key, path in weights_files(run).items():
             if not Path(path).is_file():
                 raise CcsError(f"runs.{name}: {key}: no file {path}; expected none, imagenet or a path")
@@ -134,6 +163,15 @@ def check_runs(runs: Mapping, manifest: Manifest, adapter: str) -> None:
                 f"ccs: warning: runs.{name}: flip mirrors {manifest.dataset}'s videos, where left and right are labels",
                 file=sys.stderr,
             )
+
+
+def check_classes(config: Mapping, classes: Mapping[str, Sequence[str]]) -> None:
+    """Raises `CcsError` where Figure 6 is to show a class that none of its data sets has. classes: by data set."""
+    block = config["figures"].get("figure6", {})
+    known = {name: None for dataset in block.get("datasets", config["datasets"]) for name in classes[dataset]}
+    for name in block.get("classes", []):
+        if name not in known:
+            raise CcsError(f"figures.figure6.classes: no class {name!r}{_nearest(name, known)}")
 
 
 def weights_files(run: Mapping) -> dict[str, str]:
@@ -178,6 +216,8 @@ def _explain(error: ValidationError, where: str) -> Iterator[str]:
                 yield f"{prefix}{name}: missing{_description(properties.get(name, {}))}"
         return
     told = f"{error.instance!r} is not possible here" if error.validator == "not" else error.message
+    if error.validator == "enum" and len(error.validator_value) > 10:
+        told = f"no {error.instance!r}{_nearest(error.instance, dict.fromkeys(error.validator_value))}"
     message = f"{told}{_description(error.schema)}"
     if error.validator == "type" and isinstance(error.instance, str) and _is_number(error.instance):
         message += "; YAML reads 1e-3 as text, write 1.0e-3 or 0.001"

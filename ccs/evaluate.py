@@ -131,7 +131,15 @@ def evaluate(
         segments=settings.segments,
         crops=settings.crops,
     )
-    loader = DataLoader(clips, batch_size=1, num_workers=workers, pin_memory=device.type == "cuda")
+    # a video's ten crops may be 600 MB (I3D), and the network takes ten times as long for them
+    workers = min(workers, 2) if settings.crops > 1 else workers
+    loader = DataLoader(
+        clips,
+        batch_size=1,
+        num_workers=workers,
+        prefetch_factor=1 if workers else None,
+        pin_memory=device.type == "cuda",
+    )
     row_of = {video.video: row for row, video in enumerate(test)}
     logits = {stream: np.full((len(test), len(manifest.classes)), np.nan, np.float32) for stream in ("rgb", "flow")}
     with torch.inference_mode():

@@ -15,7 +15,7 @@ OUTPUTS = {
     "ccs.shards": ("--output",),
     "ccs.train": ("--checkpoint", "--history"),
     "ccs.evaluate": ("--output",),
-    "ccs.tables": ("--output", "--markdown"),
+    "ccs.tables": ("--output", "--markdown", "--html"),
 }
 
 arguments = sys.orig_argv

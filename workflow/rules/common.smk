@@ -68,7 +68,10 @@ try:
         for dataset in config["datasets"]:
             shard_digests(dataset)
             for manifest in manifests(dataset).values():
-                configuration.check_runs(config["runs"], manifest, config["datasets"][dataset]["adapter"])
+                configuration.check_runs(config, manifest)
+        configuration.check_classes(
+            config, {name: next(iter(manifests(name).values())).classes for name in config["datasets"]}
+        )
 except CcsError as error:
     raise WorkflowError(str(error)) from None
 
@@ -167,7 +170,11 @@ def evaluate_settings(wildcards):
 
 def weights_files(wildcards):
     """Which files the run's weights are, where they are any: another file under the same name trains again."""
-    files = configuration.weights_files(config["runs"][wildcards.run]).values()
+    files = configuration.weights_files(config["runs"][wildcards.run])
+    for key, path in files.items():
+        if not os.path.isfile(path):
+            raise WorkflowError(f"runs.{wildcards.run}: {key}: no file {path}; expected none, imagenet or a path")
+    files = files.values()
     return [f"{path} {os.stat(path).st_size} {os.stat(path).st_mtime_ns}" for path in files]
 
 
@@ -246,27 +253,26 @@ def shown(wildcards):
     return config[section][name]
 
 
-def rows_of(block):
-    """The run names of a table or figure, each once."""
-    if "run" in block:
-        return [block["run"]]
-    groups = block.get("groups", {"": block.get("rows", {})})
-    return list(dict.fromkeys(run for rows in groups.values() for run in rows))
-
-
-def runs_folders(block, seeds=None):
-    """The folder of every run on every data set and split that a table or figure shows."""
+def runs_folders(wildcards):
+    """The folder of every run on every data set and split, and with every seed, that a table or figure shows."""
+    block = shown(wildcards)
+    # activation maps of three seeds would be three figures
+    seeds = config["seeds"][:1] if wildcards.get("figure") == "figure6" else config["seeds"]
     return [
         f"results/runs/{dataset}/split{split}/{run}/seed{seed}"
         for dataset in block.get("datasets", config["datasets"])
         for split in datasets.splits(config["datasets"][dataset])
-        for run in rows_of(block)
-        for seed in seeds or config["seeds"]
+        for run in configuration.runs_of(block)
+        for seed in seeds
     ]
 
 
 def shown_scores(wildcards):
-    return [f"{folder}/scores.h5" for folder in runs_folders(shown(wildcards))]
+    return [f"{folder}/scores.h5" for folder in runs_folders(wildcards)]
+
+
+def shown_checkpoints(wildcards):
+    return [f"{folder}/checkpoint.pt" for folder in runs_folders(wildcards)]
 
 
 def shown_rows(wildcards):
@@ -286,18 +292,9 @@ def figure_code(wildcards):
     return stage_digest(f"ccs.figures.{wildcards.figure}", "ccs/published/figure*.csv")
 
 
-def cam_files(name):
-    """A function for `input:`: this file of the first seed of the run whose activation maps are shown."""
-
-    def files(wildcards):
-        return [f"{folder}/{name}" for folder in runs_folders(shown(wildcards), seeds=config["seeds"][:1])]
-
-    return files
-
-
 def cam_datasets(wildcards):
-    """The data set of each of those files."""
-    return [Path(folder).parts[2] for folder in runs_folders(shown(wildcards), seeds=config["seeds"][:1])]
+    """The data set of each of those checkpoints."""
+    return [Path(folder).parts[2] for folder in runs_folders(wildcards)]
 
 
 def cam_manifests(wildcards):
@@ -317,6 +314,16 @@ def cam_shards(wildcards):
 def cam_classes(wildcards):
     classes = shown(wildcards).get("classes")
     return f"--classes {flag_value(classes)}" if classes else ""
+
+
+def unlabelled(wildcards):
+    """The part of the manifest without labels; something-something-v2 has one."""
+    if not workflow.remote_exec and not any(video.split == "unlabelled" for video in all_videos(wildcards.dataset)):
+        raise WorkflowError(
+            f"dataset {wildcards.dataset} has no videos without labels: predictions.csv is for the official test videos "
+            "of something-something-v2"
+        )
+    return "unlabelled"
 
 
 def report_captions(wildcards):

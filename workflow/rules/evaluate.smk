@@ -41,6 +41,6 @@ use rule evaluate as evaluate_unlabelled with:
     params:
         manifest="data/{dataset}/manifest.csv",
         settings=evaluate_settings,
-        part="unlabelled",
+        part=unlabelled,
         workers=loader_workers,
         code=stage_digest("ccs.evaluate"),

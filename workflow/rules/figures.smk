@@ -31,11 +31,10 @@ rule figure:
         " > {log} 2>&1"
 
 
-# A run's first seed, on each data set: maps of three seeds would be three figures.
 rule figure6:
     input:
-        checkpoints=cam_files("checkpoint.pt"),
-        scores=cam_files("scores.h5"),
+        checkpoints=shown_checkpoints,
+        scores=shown_scores,
         quarantines=cam_quarantines,
         shards=cam_shards,
     output:
@@ -85,7 +84,7 @@ rule settings:
     log:
         "logs/{figure}.settings.log",
     wildcard_constraints:
-        figure="figure[0-9a-z]+",
+        figure="figure(1|5a|5b|6)",
     conda:
         "../../envs/ccs.yaml"
     params:

@@ -14,7 +14,7 @@ rule table:
     log:
         "logs/{table}.log",
     wildcard_constraints:
-        table=r"table\d",
+        table="table[1-4]",
     conda:
         "../../envs/ccs.yaml"
     params:
