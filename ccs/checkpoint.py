@@ -37,7 +37,10 @@ def read(path: str | Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise CcsError(f"{path}: not a readable checkpoint ({error}); delete it and train again") from error
+        raise CcsError(
+            f"{path}: expected a checkpoint of ccs train, found a file that cannot be read as one "
+            f"({type(error).__name__}); give the checkpoint.pt of a run"
+        ) from error
     if isinstance(state, dict) and state.get("format", FORMAT) != FORMAT:
         raise CcsError(f"{path}: checkpoint format {state['format']}, this version reads {FORMAT}; train again")
     missing = [key for key in KEYS if key not in state] if isinstance(state, dict) else list(KEYS)
@@ -56,11 +59,22 @@ class Trained(NamedTuple):
 
 
 def network(state: Mapping[str, Any]) -> Trained:
-    """The network of a checkpoint that `read` gave."""
-    settings = json.loads(state["settings"])
-    network, clips = NetworkSettings(**_tuples(settings["network"])), ClipSettings(**_tuples(settings["clips"]))
-    model = CCS(len(state["classes"]), network, segments=clips.segments, load_weights=False)
-    model.load_state_dict(state["model"])
+    """The network of a checkpoint that `read` gave.
+
+    Raises:
+        CcsError: its settings or weights are not those of this version's networks.
+    """
+    try:
+        settings = json.loads(state["settings"])
+        network, clips = NetworkSettings(**_tuples(settings["network"])), ClipSettings(**_tuples(settings["clips"]))
+        model = CCS(len(state["classes"]), network, segments=clips.segments, load_weights=False)
+        model.load_state_dict(state["model"])
+    except (TypeError, KeyError, ValueError, RuntimeError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise CcsError(
+            f"the checkpoint of run {state['run']!r}, seed {state['seed']}, on {state['dataset']!r}: expected settings "
+            f"and weights of this version's networks, found others ({reason}); train again"
+        ) from error
     return Trained(model.eval(), network, clips, settings)
 
 

@@ -230,7 +230,10 @@ def _description(schema: Mapping) -> str:
 
 def _nearest(name: object, known: Mapping) -> str:
     close = difflib.get_close_matches(str(name), [str(each) for each in known], n=1)
-    return f": did you mean {close[0]}?" if close else f"; there are {', '.join(map(str, known))}"
+    if close:
+        return f": did you mean {close[0]}?"
+    more = f" and {len(known) - 12} more" if len(known) > 12 else ""
+    return f"; there are {', '.join(map(str, list(known)[:12]))}{more}"
 
 
 def _is_number(text: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,11 +37,11 @@ class EvaluateSettings:
     )
 
     def __post_init__(self) -> None:
-        if self.segments < 1 or len(self.fusion) != 2 or min(self.fusion) < 0 or sum(self.fusion) == 0:
-            raise CcsError(
-                "evaluate.segments, evaluate.fusion: expected at least 1 segment and two weights, none negative and "
-                f"not both 0; found {self.segments} and {list(self.fusion)}"
-            )
+        if self.segments < 1:
+            raise CcsError(f"evaluate.segments: expected at least 1, found {self.segments}")
+        fusion = self.fusion
+        if len(fusion) != 2 or not all(math.isfinite(w) and w >= 0 for w in fusion) or not any(fusion):
+            raise CcsError(f"fusion weights: expected two of 0 or more, not both 0; found {list(fusion)}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

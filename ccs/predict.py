@@ -4,8 +4,8 @@
 
 A video goes the pipeline's own way. It is decoded as the stage `frames` does, with the settings that the checkpoint
 names; its flow is that of the stage `flow`, but only for the pairs that are looked at; clips are cut and scored as
-`evaluate` does. What comes out are the logits that the pipeline would give this video in a data set. One video at a
-time is held in memory, as JPEG: about 1 MB a second of 340x256.
+`evaluate` does. What comes out are the logits that the pipeline would give this video in a data set. Two videos at a
+time are held in memory, as JPEG: about 1 MB a second of 340x256 each.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ from ccs.evaluate import EvaluateSettings
 from ccs.flow import BACKENDS, GPU_MEMORY, Parameters, choose, shard
 from ccs.models import aggregation, backbones
 from ccs.sampling import segment_starts
-from ccs.shard_reader import _decode, _runs
+from ccs.shard_reader import decode_jpeg, runs_of
 from ccs.stage import CcsError, atomic, progress, run
 
 STREAMS = ("RGB", "Flow", "RGB+Flow")
 COLUMNS = ("video", "stream", "rank", "class", "probability", "logit")
 MAX_MAPS = 200  # of a video; more than one a second are not made
+MAX_SEGMENTS = 250  # which the network sees at once
 NAME_LENGTH = 36  # of a class in the table; the CSV has all of it
 
 DESCRIPTION = """\
@@ -97,11 +98,11 @@ class VideoReader:
     def frames(self, video: str, indices: Sequence[int]) -> np.ndarray:
         """Frames, uint8 (n, H, W, 3) RGB."""
         offset = self.clip.offset
-        return np.stack([_decode(self.clip.jpeg[offset[t] : offset[t + 1]], self.clip) for t in indices])
+        return np.stack([decode_jpeg(self.clip.jpeg[offset[t] : offset[t + 1]], self.clip) for t in indices])
 
     def flow(self, video: str, indices: Sequence[int]) -> np.ndarray:
         """Flow, uint8 (n, 2, H, W), as `ShardReader.flow` has it."""
-        for start, stop, values in self._estimate(_runs(index for index in indices if index not in self._pairs)):
+        for start, stop, values in self._estimate(runs_of(index for index in indices if index not in self._pairs)):
             self._pairs.update(zip(range(start, stop), values, strict=True))
         return np.stack([self._pairs[index] for index in indices])
 
@@ -203,10 +204,10 @@ class Classifier:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line. Raises `CcsError`, also at the end where videos could not be decoded."""
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     films = _check(args)
     state = checkpoint.read(args.checkpoint)
-    preparation = _preparation(state, args)
+    preparation = preparation_of(state, args)
     classifier = Classifier(state, segments=args.segments, crops=args.crops, fusion=args.fusion)
     tool = decode.check_ffmpeg(decode.find_ffmpeg(args.ffmpeg))
     rows: list[list[object]] = []
@@ -296,47 +297,48 @@ def _shortened(name: str) -> str:
     return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    flags = argparse.ArgumentParser(
         prog="ccs predict",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video files, of any kind that ffmpeg reads")
-    parser.add_argument("--checkpoint", required=True, metavar="FILE.pt", help="checkpoint.pt of ccs train")
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="classes shown and written (default: 5)")
-    parser.add_argument(
+    flags.add_argument("videos", nargs="+", metavar="VIDEO", help="video files, of any kind that ffmpeg reads")
+    flags.add_argument("--checkpoint", required=True, metavar="FILE.pt", help="checkpoint.pt of ccs train")
+    flags.add_argument("--top", type=int, default=5, metavar="N", help="classes shown and written (default: 5)")
+    flags.add_argument(
         "--segments",
         type=int,
         metavar="N",
         help="snippets a video, at the centres of so many segments (default: 25; as in training for aggregations of a "
         "fixed number)",
     )
-    parser.add_argument(
+    flags.add_argument(
         "--crops", type=int, choices=(1, 10), default=1, help="1 (centre) or 10 (TSN's; slower) (default: 1)"
     )
-    parser.add_argument(
+    flags.add_argument(
         "--fusion",
         type=float,
         nargs=2,
         metavar=("RGB", "FLOW"),
         help="weights of both streams' logits in RGB+Flow (default: 1 1.5; 1 1 for I3D and TRN)",
     )
-    parser.add_argument("--output", metavar="FILE.csv", help=f"also write a table: {', '.join(COLUMNS)}")
-    parser.add_argument("--cam", metavar="DIR", help="also write DIR/NAME.mp4 with class activation maps, see below")
-    parser.add_argument(
+    flags.add_argument("--output", metavar="FILE.csv", help=f"also write a table: {', '.join(COLUMNS)}")
+    flags.add_argument("--cam", metavar="DIR", help="also write DIR/NAME.mp4 with class activation maps, see below")
+    flags.add_argument(
         "--cam-stream", choices=("rgb", "flow"), default="rgb", help="the stream whose maps are shown (default: rgb)"
     )
-    parser.add_argument(
+    flags.add_argument(
         "--backend", choices=("auto", *BACKENDS), default="auto", help="of optical flow; auto: fastest (default: auto)"
     )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parser.add_argument(
+    cores = os.cpu_count() or 1
+    flags.add_argument(
         "--workers", type=int, default=cores, metavar="N", help="threads for flow on a CPU (default: all cores)"
     )
-    parser.add_argument("--ffmpeg", metavar="PATH", help="another ffmpeg than that on the PATH or of imageio-ffmpeg")
-    return parser
+    flags.add_argument("--ffmpeg", metavar="PATH", help="another ffmpeg than that on the PATH or of imageio-ffmpeg")
+    return flags
 
 
 def _check(args: argparse.Namespace) -> dict[str, Path]:
@@ -344,6 +346,8 @@ def _check(args: argparse.Namespace) -> dict[str, Path]:
     for flag, value in (("--top", args.top), ("--segments", args.segments), ("--workers", args.workers)):
         if value is not None and value < 1:
             raise CcsError(f"{flag}: expected 1 or more, found {value}")
+    if (args.segments or 0) > MAX_SEGMENTS:
+        raise CcsError(f"--segments: expected at most {MAX_SEGMENTS}, held in memory at once; found {args.segments}")
     if args.cam and args.crops != 1:
         raise CcsError("--cam: maps are of the one centre crop, found --crops 10; leave out one of the two")
     for path in args.videos:
@@ -360,16 +364,26 @@ def _check(args: argparse.Namespace) -> dict[str, Path]:
         other = by_film.setdefault(film, path)
         if other != path:
             raise CcsError(f"--cam: {other} and {path} would both become {film}; rename one, or call twice")
-        if film.exists() and any(os.path.samefile(film, video) for video in args.videos):
-            raise CcsError(f"--cam: {film} is one of the videos and would be replaced; choose another directory")
-    for path in filter(None, (args.output, args.cam and next(iter(films.values())))):
-        with atomic(f"{path}.try") as part:  # before minutes of work, not after
-            part.touch()
-        Path(f"{path}.try").unlink()
+    _check_outputs([*filter(None, [args.output]), *map(str, films.values())], [*args.videos, args.checkpoint])
     return films
 
 
-def _preparation(state: dict[str, Any], args: argparse.Namespace) -> Preparation:
+def _check_outputs(outputs: Sequence[str], inputs: Sequence[str]) -> None:
+    """Raise where an output cannot be written or would replace an input or another output: before minutes of work."""
+    for path in outputs:
+        if os.path.isdir(path):
+            raise CcsError(f"{path}: expected a file to write, found a directory of this name; choose another name")
+        if os.path.exists(path) and any(os.path.exists(each) and os.path.samefile(path, each) for each in inputs):
+            raise CcsError(f"{path}: is one of the inputs and would be replaced; choose another output")
+        if outputs.count(path) > 1 or os.path.abspath(path) in map(os.path.abspath, set(outputs) - {path}):
+            raise CcsError(f"{path}: both --output and a film of --cam would be written there; choose another --output")
+        with atomic(f"{path}.try") as part:
+            part.touch()
+        Path(f"{path}.try").unlink()
+
+
+def preparation_of(state: dict[str, Any], args: argparse.Namespace) -> Preparation:
+    """How this checkpoint's videos were prepared; raises `CcsError` where it does not say."""
     try:
         found = state["preparation"]
         frames = decode.FramesSettings(**found["frames"])

@@ -99,11 +99,11 @@ class ShardReader:
         shard = self._opened(place.shard)
         images: dict[int, np.ndarray] = {}
         with reading(self.paths[place.shard], video):
-            for start, stop in _runs(indices):
+            for start, stop in runs_of(indices):
                 offset = shard.offset[place.first_frame + start : place.first_frame + stop + 1].tolist()
                 data = shard.jpeg[offset[0] : offset[-1]]
                 for k in range(stop - start):
-                    images[start + k] = _decode(data[offset[k] - offset[0] : offset[k + 1] - offset[0]], place)
+                    images[start + k] = decode_jpeg(data[offset[k] - offset[0] : offset[k + 1] - offset[0]], place)
         if len(indices) == 1:
             return images[indices[0]][None]
         return np.stack([images[index] for index in indices])
@@ -120,7 +120,7 @@ class ShardReader:
         indices = _checked(video, indices, self.num_frames[video] - 1, "flow pairs")
         if not indices:
             return np.empty((0, 2, place.height, place.width), np.uint8)
-        runs = _runs(indices)
+        runs = runs_of(indices)
         with reading(self.paths[place.shard], video):
             flow = self._opened(place.shard).flow(place.height, place.width)
             parts = [flow[place.first_pair + start : place.first_pair + stop] for start, stop in runs]
@@ -297,7 +297,7 @@ def _checked(video: str, indices: Sequence[int], count: int, what: str) -> list[
     return indices
 
 
-def _runs(indices: Iterable[int]) -> list[tuple[int, int]]:
+def runs_of(indices: Iterable[int]) -> list[tuple[int, int]]:
     """The distinct `indices` as runs (start, stop) of neighbours, ascending; each is one read."""
     runs: list[tuple[int, int]] = []
     for index in sorted(set(indices)):
@@ -308,7 +308,8 @@ def _runs(indices: Iterable[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _decode(data: np.ndarray, place: _Place) -> np.ndarray:
+def decode_jpeg(data: np.ndarray, place: _Place) -> np.ndarray:
+    """A frame, uint8 (H, W, 3) RGB; `ValueError` where it is no JPEG of `place.height` by `place.width`."""
     image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION) if len(data) else None
     if image is None or image.shape[:2] != (place.height, place.width):
         raise ValueError(f"a frame is not a JPEG of {place.width}x{place.height}")

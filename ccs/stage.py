@@ -40,6 +40,9 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # `... | head`: what reads the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
 
 
 @contextmanager
@@ -47,7 +50,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`.
 
     On any error the temporary file is removed and `path` is left as it was, so that a file which exists is whole.
-    Raises `CcsError` where the folder cannot be made or written.
+    Raises `CcsError` where the folder cannot be made or written, or `path` not replaced.
     """
     path = Path(path)
     try:
@@ -60,9 +63,12 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise CcsError(f"{path}: its folder cannot be written: change its permissions or choose another output")
     try:
         yield part
-        with open(part, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        try:
+            with open(part, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except OSError as error:
+            raise CcsError(f"{path}: cannot be written ({error.strerror}): choose another output") from error
         directory = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(directory)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+import yaml
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -185,7 +186,7 @@ def test_relations_are_the_mean_over_all_ordered_tuples(kind):
 
 
 def test_attention_keeps_no_matrix_over_positions():
-    """25 segments of 7x7: allocations as large as an N x N matrix of one video would be 6 MB; features are 5 MB."""
+    """25 segments of 7x7: an N x N matrix of one video would be 6 MB, and a stream's features are 0.6."""
     torch.manual_seed(0)
     block = connection.NonLocal(64)
     rgb, flow = torch.randn(2, 2, 64, 25, 7, 7, requires_grad=True)
@@ -198,17 +199,14 @@ def test_attention_keeps_no_matrix_over_positions():
 
 
 def admitted():
-    """Every combination of the settings that a configuration admits, each that changes nothing once."""
-    connections = [
-        ("none", "self"),
-        ("nonlocal", "self"),
-        ("nonlocal", "other"),
-        ("concat", "self"),
-        ("average", "self"),
-    ]
+    """Every combination of the settings that the schema admits, each that changes nothing once."""
+    schema = yaml.safe_load(config.SCHEMA.read_text())["$defs"]["train"]["properties"]
+    values = {name: schema[name]["enum"] for name in ("connection", "connection_value", "triplet", "aggregation")}
+    connections = [(kind, "self") for kind in values["connection"]]
+    connections += [("nonlocal", value) for value in values["connection_value"] if value != "self"]
     heads = [(False, False, "hardest"), (True, False, "hardest")]
-    heads += [(True, True, triplet) for triplet in ("hardest", "paired", "all")]
-    return itertools.product(connections, heads, aggregation.KINDS)
+    heads += [(True, True, triplet) for triplet in values["triplet"]]
+    return itertools.product(connections, heads, values["aggregation"])
 
 
 @pytest.mark.parametrize("backbone", ["shufflenet_v2_x0_5", "i3d_x0_25"])
@@ -247,19 +245,30 @@ def test_every_admitted_combination_trains_a_step_and_evaluates(backbone):
     assert number == 5 * 5 * 6
 
 
-def test_partial_bn_freezes_all_but_the_first_of_a_pretrained_backbone(tmp_path):
-    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "weights.pt")
-    settings = NetworkSettings(backbone="resnet18", weights=str(tmp_path / "weights.pt"))
+@pytest.mark.parametrize(
+    ("weights", "weights_flow", "first_only"),
+    [("file", "same", (True, True)), ("file", "none", (True, False)), ("none", "file", (False, True))],
+)
+def test_each_stream_has_its_weights_and_partial_bn_where_it_has_any(tmp_path, weights, weights_flow, first_only):
+    """Of a pretrained backbone all batch norm but the first is frozen; the connection block's never is."""
+    source = torchvision.models.resnet18()
+    torch.save(source.state_dict(), tmp_path / "weights.pt")
+    given = {"file": str(tmp_path / "weights.pt"), "none": "none", "same": "same"}
+    settings = NetworkSettings(
+        backbone="resnet18", weights=given[weights], weights_flow=given[weights_flow], flow_length=2
+    )
     network = CCS(5, settings, segments=3).train()
-    for backbone in (network.rgb, network.flow):
+    for backbone, frozen in zip((network.rgb, network.flow), first_only, strict=True):
         norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
         assert len(norms) == 20
-        assert [m.training for m in norms] == [True] + [False] * 19
-        assert [m.weight.requires_grad for m in norms] == [True] + [False] * 19
+        assert [m.training for m in norms] == [True] + [not frozen] * 19
+        assert [m.weight.requires_grad for m in norms] == [True] + [not frozen] * 19
+        assert torch.equal(backbone.body.layer4[1].conv2.weight, source.layer4[1].conv2.weight) is frozen
     assert all(m.training for m in network.connection.modules())
-    fresh = CCS(5, dataclasses.replace(settings, weights="none"), segments=3).train()
-    assert all(m.training for m in fresh.modules())
     assert not any(m.training for m in network.eval().modules())
+    (tmp_path / "weights.pt").unlink()
+    again = CCS(5, settings, segments=3, load_weights=False)  # as a checkpoint is read where the file is gone
+    again.load_state_dict(network.state_dict())
 
 
 @pytest.mark.slow

@@ -229,8 +229,8 @@ def test_film_of_maps(made, tmp_path, stream, capsys):
 def test_maps_along_a_long_video(made):
     classifier = predict.Classifier(checkpoint.read(made.checkpoint("maps")), segments=4, crops=1, fusion=None)
     path = str(made.root / "test/walk/long.mp4")
-    args = predict._parser().parse_args([path, "--checkpoint", "c.pt"])
-    preparation = predict._preparation(checkpoint.read(made.checkpoint("maps")), args)
+    args = predict.parser().parse_args([path, "--checkpoint", "c.pt"])
+    preparation = predict.preparation_of(checkpoint.read(made.checkpoint("maps")), args)
     ((_, clip),) = decode.extract([decode.Video(path, path)], preparation.frames, decode.check_ffmpeg(FFMPEG))
     reader = predict.VideoReader(path, clip, preparation)
     maps, times = classifier.maps(reader, stream="rgb", label=1)
@@ -269,9 +269,12 @@ def test_report_and_bad_videos(made, tmp_path, capsys):
         (["{good}", "--cam", "{folder}"], "would be replaced"),
         (["{good}", "--cam", "{good}"], "its folder cannot be made"),
         (["{good}", "--output", "{good}/o.csv"], "its folder cannot be made"),
-        (["{good}", "--fusion", "-1", "1"], "none negative"),
+        (["{good}", "--fusion", "-1", "1"], "expected two of 0 or more"),
         (["{good}", "--checkpoint", "nowhere.pt"], "nowhere.pt: no such checkpoint"),
-        (["{good}", "--checkpoint", "{good}"], "not a readable checkpoint"),
+        (
+            ["{good}", "--checkpoint", "{good}"],
+            "expected a checkpoint of ccs train, found a file that cannot be read as one",
+        ),
         (["{good}", "--checkpoint", "{trn}", "--segments", "3"], "expected a multiple of 2, found 3"),
         (["{good}", "--checkpoint", "{old}"], "expected the settings of the stages frames and flow"),
     ],

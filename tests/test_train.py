@@ -254,7 +254,7 @@ def test_evaluation_keeps_what_the_scores_were_made_with(trained, tmp_path):
     assert result.settings["network"]["backbone"] == "shufflenet_v2_x0_5"
     assert result.settings["evaluate"]["segments"] == 2
     assert result.settings["flow"] == {"bound": 20.0}
-    assert result.versions["torch"] == torch.__version__
+    assert torch.__version__.startswith(result.versions["torch"])
     assert result.versions["flow"] == "native 0"
 
 

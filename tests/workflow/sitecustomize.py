@@ -15,6 +15,8 @@ OUTPUTS = {
     "ccs.shards": ("--output",),
     "ccs.train": ("--checkpoint", "--history"),
     "ccs.evaluate": ("--output",),
+    "ccs.figures.figure1": ("--svg", "--png", "--csv"),
+    "ccs.tables.settings": ("--html",),
     "ccs.tables": ("--output", "--markdown", "--html"),
 }
 

@@ -10,8 +10,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from snakemake.utils import update_config
 
 from ccs import config
+from ccs.datasets import Manifest
 from ccs.stage import CcsError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -54,7 +56,13 @@ def changed(path, value):
         ("tables.table1.datasets", ["yours"], "tables.table1.datasets: no data set 'yours'; there are mine"),
         ("figures.figure1", {"run": "two"}, "figures.figure1.run.two: no such run"),
         ("figures.figure6", {"classes": ["a"]}, "figures.figure6.run: missing"),
-        ("runs.ccs.base", "i3", "runs.ccs.base: no such base: did you mean i3d?"),
+        ("runs.ccs.base", "i3", "runs.ccs.base: no such base: 'i3': did you mean i3d?"),
+        ("runs.ccs.base", ["tsn"], "runs.ccs.base: no such base: ['tsn']"),
+        ("runs.ccs.evaluate", [1], "runs.ccs.evaluate: [1] is not of type 'object'"),
+        ("evaluate.fusion", [0, 0], "evaluate.fusion: [0, 0] does not contain"),
+        ("figures.figure1", {"run": "ccs", "num_classes": 1}, "figures.figure1.num_classes: 1 is not possible here"),
+        ("figures.figure5a", {"rows": {"ccs": "A", "b": "A"}}, "figures.figure5a.rows: two rows have one label"),
+        ("train.backbone", "resnet19", "train.backbone: no 'resnet19': did you mean resnet"),
         ("runs.ccs.evaluate", {"crop": 1}, "runs.ccs.evaluate.crop: no such key: did you mean crops?"),
         ("bases.mine", {"lr": -1}, "bases.mine.lr: -1 is less than or equal to the minimum of 0"),
         (
@@ -65,7 +73,7 @@ def changed(path, value):
         (
             "runs.ccs",
             {"aggregation": "trn", "segments": 1},
-            "runs.ccs.segments: 1 is less than the minimum of 2 (relations are between two segments or more)",
+            "runs.ccs.segments: 1 is less than the minimum of 2 (relations are between 2 segments or more",
         ),
         (
             "runs.ccs",
@@ -142,18 +150,61 @@ def test_a_run_is_its_own_changes_on_its_bases_on_train():
     assert runs["c"]["evaluate"] == {"segments": 8, "crops": 10, "fusion": [1, 1]}
 
 
+def test_a_base_or_train_is_judged_by_what_becomes_of_it_in_a_run():
+    """Combinations are of runs: `train` and bases may leave to the run what makes them whole."""
+    for given in (
+        {"train": {"backbone": "bninception"}, "runs": {"a": {"weights": "none"}}},
+        {"train": {"aggregation": "concat"}, "runs": {"a": {"evaluate": {"segments": 24}}}},
+        {"bases": {"mine": {"shared": False}}, "runs": {"a": {"base": "mine", "ranking": False}}},
+        {"runs": {"a": {"evaluate": None}}},
+    ):
+        config.complete({**SMALL, **given})
+
+
+def test_weights_of_another_backbone_are_refused():
+    given = {**SMALL, "train": {"backbone": "bninception", "weights": "w.pth"}, "runs": {"a": {"base": "i3d"}}}
+    with pytest.raises(
+        CcsError, match=r"runs\.a\.weights: w\.pth is train\.weights, for bninception, and this run has"
+    ):
+        config.complete(given)
+    given["runs"]["a"]["weights"] = "i3d.pt"
+    config.complete(given)
+
+
+def test_only_runs_that_are_shown_are_checked_against_their_data(tmp_path):
+    given = {**SMALL, "runs": {"a": {}, "b": {"weights": str(tmp_path / "nowhere.pt"), "patience": 5}}}
+    manifest = Manifest("mine", ("x", "y"), ())
+    full = config.complete({**given, "tables": {"table1": {"rows": {"a": "A"}}}})
+    config.check_runs(full, manifest)
+    with pytest.raises(CcsError, match=r"runs\.b: weights: no file .*nowhere\.pt"):
+        config.check_runs(config.complete(given), manifest)
+
+
+def test_a_class_that_no_data_set_has_is_refused():
+    full = config.complete({**SMALL, "figures": {"figure6": {"run": "ccs", "classes": ["jumo"]}}})
+    with pytest.raises(CcsError, match=r"figures\.figure6\.classes: no class 'jumo': did you mean jump\?"):
+        config.check_classes(full, {"mine": ("jump", "wave")})
+
+
+def test_backbones_are_those_that_there_are():
+    from ccs.models.backbones import bninception, i3d, torchvision
+
+    named = SCHEMA["$defs"]["train"]["properties"]["backbone"]["enum"]
+    assert bninception
+    assert sorted(named) == sorted(["bninception", *i3d.WIDTHS, *torchvision.names()])
+
+
 QUICK = ROOT / "workflow/configs/quick.yaml"  # changes another
 
 
 @pytest.mark.parametrize("path", [ROOT / "config.yaml", *sorted((ROOT / "workflow/configs").glob("*.yaml"))], ids=str)
 def test_configurations_that_come_along_are_valid(path):
+    given = yaml.safe_load(path.read_text())
     if path == QUICK:
         whole = yaml.safe_load((ROOT / "config.yaml").read_text())
-        for block, changes in yaml.safe_load(path.read_text()).items():
-            for key in changes if isinstance(changes, dict) else ():
-                assert key in whole[block], key
-        return
-    config.complete(yaml.safe_load(path.read_text()))
+        update_config(whole, given)
+        given = whole
+    config.complete(given)
 
 
 def test_the_demo_shows_every_key():

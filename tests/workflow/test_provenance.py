@@ -116,7 +116,8 @@ def test_nothing_is_imported(root):
 def test_every_stage_of_the_rules_has_a_digest():
     rules = Path(provenance.ROOT / "workflow/rules").glob("*.smk")
     stages = {part.split('"')[0] for rule in rules for part in rule.read_text().split('stage_digest("')[1:]}
-    stages |= {f"ccs.figures.figure{name}" for name in ("1", "5a", "5b")}  # called by a wildcard
+    stages |= {"ccs.figures.figure1", "ccs.figures.figure5a", "ccs.figures.figure5b"}  # by a wildcard
+    stages -= {"ccs.figures."}
     assert len(stages) == 14
     assert len({stage_digest(stage) for stage in stages}) == 14
 

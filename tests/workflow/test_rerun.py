@@ -10,7 +10,7 @@ import pytest
 TRAINING = {
     "train": {f"results/runs/mine/split1/{run}/seed0/checkpoint.pt" for run in ("two_stream", "ccs")},
     "evaluate": {f"results/runs/mine/split1/{run}/seed0/scores.h5" for run in ("two_stream", "ccs")},
-    "table1": {"results/table1.csv"},
+    "table": {"results/table1.csv"},
 }
 
 
@@ -105,11 +105,11 @@ def test_another_split_reruns_training_but_no_frames(project):
         ({"flow.bound": 15}, flow_and_below),
         ({"flow.tau": 0.15, "flow.lambda": 0.25}, flow_and_below),  # the same values, changed about
         ({"train.lr": 0.01}, lambda project: TRAINING),
-        ({"runs.ccs": {"lr": 0.01}}, lambda project: {**_of_run("ccs"), "table1": TRAINING["table1"]}),
-        ({"evaluate.crops": 10}, lambda project: {name: TRAINING[name] for name in ("evaluate", "table1")}),
+        ({"runs.ccs": {"lr": 0.01}}, lambda project: {**_of_run("ccs"), "table": TRAINING["table"]}),
+        ({"evaluate.crops": 10}, lambda project: {name: TRAINING[name] for name in ("evaluate", "table")}),
         (
             {"tables.table1.rows": {"ccs": "CCS", "two_stream": "Two-stream"}},
-            lambda project: {"table1": TRAINING["table1"]},
+            lambda project: {"table": TRAINING["table"]},
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
@@ -125,7 +125,7 @@ def test_another_file_of_pretrained_weights_under_the_same_name_trains_again(pro
     project.run()
     assert project.plan() == {}
     (project.path / "weights.pt").write_bytes(b"others")
-    assert project.plan() == {**_of_run("ccs"), "table1": TRAINING["table1"]}
+    assert project.plan() == {**_of_run("ccs"), "table": TRAINING["table"]}
 
 
 def _of_run(run):
@@ -161,7 +161,39 @@ def test_code_reruns_the_stages_that_contain_it(project):
     assert project.plan() == flow_and_below(project)
 
 
+FIGURE1 = {"run": "two_stream"}
+TARGETS = ("results/table1.csv", "results/figures/figure1.svg", "results/figures/figure1.settings.html")
+
+
+def test_figures_and_evaluations_rerun_for_their_own_settings(project):
+    project.configure({"figures.figure1": FIGURE1})
+    assert project.plan(*TARGETS) == {"figure": {TARGETS[1]}, "settings": {TARGETS[2]}}  # of a run that is there
+    project.run(*TARGETS)
+    project.configure({"figures.figure1": {**FIGURE1, "num_classes": 0}})
+    assert project.plan(*TARGETS) == {"figure": {TARGETS[1]}}
+    project.configure({"figures.figure1": FIGURE1, "runs.ccs": {"evaluate": {"crops": 10}}})
+    assert project.plan(*TARGETS) == {"evaluate": _of_run("ccs")["evaluate"], "table": TRAINING["table"]}
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("results/table2.csv", "tables.table2: not in the configuration: say there which runs table2 is to show"),
+        ("results/table5.csv", "No rule to produce results/table5.csv"),
+        ("results/figures/figure2.settings.html", "No rule to produce results/figures/figure2.settings.html"),
+        ("results/runs/mine/split1/ccs/seed0/predictions.csv", "dataset mine has no videos without labels"),
+    ],
+)
+def test_what_cannot_be_made_says_why(project, target, message):
+    done = project.snakemake("--dry-run", target)
+    assert done.returncode
+    assert message in done.stdout
+
+
 def test_published_numbers_rerun_their_table(project):
+    with open(project.path / "ccs/published/table2.csv", "a") as published:
+        published.write("\n")
+    assert project.plan() == {}
     with open(project.path / "ccs/published/table1.csv", "a") as published:
         published.write("\n")
-    assert project.plan() == {"table1": TRAINING["table1"]}
+    assert project.plan() == {"table": TRAINING["table"]}

@@ -288,8 +288,13 @@ def figure_settings(wildcards):
     return "" if num_classes is None else f"--num-classes {num_classes}"
 
 
+def table_code(wildcards):
+    return stage_digest("ccs.tables", f"ccs/published/{wildcards.table}.csv")
+
+
 def figure_code(wildcards):
-    return stage_digest(f"ccs.figures.{wildcards.figure}", "ccs/published/figure*.csv")
+    published = [] if wildcards.figure == "figure1" else [f"ccs/published/{wildcards.figure}.csv"]
+    return stage_digest(f"ccs.figures.{wildcards.figure}", *published)
 
 
 def cam_datasets(wildcards):

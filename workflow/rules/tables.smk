@@ -19,7 +19,7 @@ rule table:
         "../../envs/ccs.yaml"
     params:
         rows=shown_rows,
-        code=stage_digest("ccs.tables", "ccs/published/table*.csv"),
+        code=table_code,
     shell:
         "python -m ccs.tables {wildcards.table}"
         " --scores {input.scores}"
