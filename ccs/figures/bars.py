@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from ccs.figures import inputs, style
+from ccs.figures import style
+from ccs.tables import PAPER
 
 BAR, GROUP_GAP, PUBLISHED = 0.46, 0.5, 0.4
 LEFT, RIGHT, PLOT = 0.75, 0.2, 2.6
@@ -108,7 +109,7 @@ def _legend(figure: Figure, series: Sequence[str], with_published: bool) -> None
         Patch(edgecolor=style.INK, linewidth=0.8, label=name, **LOOKS[number]) for number, name in enumerate(series)
     ]
     if with_published:
-        handles.append(Line2D([], [], label=f"published ({inputs.PAPER})", **DIAMOND))
+        handles.append(Line2D([], [], label=f"published ({PAPER})", **DIAMOND))
     corner = 0.1 / figure.get_figwidth(), 1 - 0.05 / figure.get_figheight()
     figure.legend(handles=handles, loc="upper left", bbox_to_anchor=corner, ncols=len(handles), borderaxespad=0)
 

@@ -26,7 +26,8 @@ import pandas as pd
 from ccs.figures import inputs, matrices, style
 from ccs.scores import Scores, Stream, logits
 from ccs.stage import CcsError, run
-from ccs.tables import TestSplit, group
+from ccs.tables import STREAMS, TestSplit, count, group, seeds_in_words
+from ccs.tables.rows import flat_rows
 
 NUM_CLASSES = 4
 
@@ -93,7 +94,7 @@ def most_confused(rates: Sequence[np.ndarray], num_classes: int) -> list[int]:
 def panel(test: TestSplit, num_classes: int | None) -> Panel:
     """The confusion of the only run of `test` among its `num_classes` most confused classes, or all (None)."""
     seeds = next(iter(test.runs.values()))
-    full = {title: confusion(seeds, stream) for title, stream in inputs.STREAMS.items()}
+    full = {title: confusion(seeds, stream) for title, stream in STREAMS.items()}
     classes = seeds[0].classes
     chosen = most_confused([full["RGB"][:, :-1], full["Flow"][:, :-1]], num_classes or len(classes))
     rest = [c for c in range(len(classes) + 1) if c not in chosen]
@@ -139,23 +140,21 @@ def matrix_row(each: Panel) -> matrices.Row:
 
 
 def _notes(panels: Sequence[Panel], label: str) -> list[str]:
-    tests = [each.test for each in panels]
-    seeds = inputs.num_seeds(tests)
+    seeds = seeds_in_words(each.test for each in panels)
     text = f"{label}, {'one seed' if seeds == '1 seed' else f'mean over {seeds}'}. "
     if any(len(each.chosen) < len(each.test.some.classes) for each in panels):
         text += f'"{panels[0].names[-1]}" is any class that is not shown. '
     notes = [text + "Rows: the true class; they add up to 100% but for rounding."]
     for each in panels:
-        where = f"{inputs.data_name(each.test.dataset)} split {each.test.split}"
-        num, all_videos = each.test.num_quarantined, inputs.count(each.test.num_test, "test video")
-        if num:
-            verb = "counts" if num == 1 else "count"
-            text = f'could not be decoded and {verb} as "{each.names[-1]}" of their true class.'
-            notes.append(f"{where}: {num:,} of {all_videos} {text}")
+        other = f'"{each.names[-1]}" of'
+        if quarantined := each.test.quarantined_as(f"{other} its true class", f"{other} their true class"):
+            notes.append(f"{each.test.place}: {quarantined}.")
         untested = len(each.test.some.classes) - each.num_tested
         if untested:
             verb = "is" if untested == 1 else "are"
-            notes.append(f"{where}: {inputs.count(untested, 'class', 'classes')} without test videos {verb} not shown.")
+            notes.append(
+                f"{each.test.place}: {count(untested, 'class', 'classes')} without test videos {verb} not shown."
+            )
     if any(each.by_rule for each in panels):
         notes += [
             "Classes: the most confused pair, then again and again the class most confused with those chosen.",
@@ -186,18 +185,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_arguments(parser)
     args = parser.parse_args(argv)
     num_classes = _num_classes(args.num_classes)
-    rows = inputs.labels(inputs.parse(args.rows))
-    if len(rows) > 1:
-        raise CcsError(f"--rows: expected one run, found {len(rows)} ({', '.join(rows)}); keep the one to look into")
+    rows = flat_rows(args.rows)
+    if len(rows) != 1:
+        found = f"{len(rows)} ({', '.join(rows)})" if rows else "none"
+        raise CcsError(f"--rows: expected one run, found {found}; keep the one to look into")
     tests = group(args.scores, rows)
     panels = [panel(test, num_classes) for test in tests]
     label = next(iter(rows.values()))
     with style.applied():
         drawn = panels[: inputs.MAX_TESTS]
-        notes = [*_notes(drawn, label), *inputs.not_drawn(tests)]
+        notes = [*_notes(drawn, label), *inputs.not_drawn([test.place for test in tests])]
         figure = matrices.draw([matrix_row(each) for each in drawn], notes, "% of the true class's test videos")
-    title = f"Confusion matrices of RGB, Flow and RGB+Flow: {label} on "
-    title += ", ".join(f"{inputs.data_name(test.dataset)} split {test.split}" for test in tests)
+    title = f"Confusion matrices of RGB, Flow and RGB+Flow: {label} on {', '.join(test.place for test in tests)}"
     inputs.write_outputs(args, figure, table(panels), title)
 
 

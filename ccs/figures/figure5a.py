@@ -1,8 +1,8 @@
 """Figure 5 (a): how the segments' features are aggregated. Scores of one run for each function in, a bar chart out.
 
 The paper draws its bars without numbers. What it prints elsewhere for `average` on HMDB-51 is in
-`ccs/published/figure5a.csv`; it stands in the chart beside the run whose setting `aggregation` is `mean`, where its
-test videos are those measured, and in the footnote in any case.
+`ccs/published/figure5a.csv`; it stands in the chart beside the run that is CCS by its settings (`inputs.method`) and
+whose `aggregation` is `mean`, where its test videos are those measured, and in the footnote in any case.
 
     python -m ccs.figures.figure5a --scores results/runs/hmdb51/split1/*/seed*/scores.h5 \
         --rows '{"ccs": "average", "ccs_max": "maximum"}' \
@@ -19,12 +19,13 @@ import pandas as pd
 from ccs.figures import bars, inputs, style
 from ccs.scores import Scores
 from ccs.stage import run
-from ccs.tables import TestSplit, group
+from ccs.tables import STREAMS, TestSplit, group, published
+from ccs.tables.rows import flat_rows
 
 
-def aggregation(scores: Scores) -> str:
-    """The run's aggregation of segments, as its settings name it; "" where they do not."""
-    return str(scores.settings.get("network", {}).get("aggregation", ""))
+def kind(scores: Scores) -> dict[str, str]:
+    """What a published row must say to be of this kind of run: its group and its aggregation of segments."""
+    return {"group": inputs.method(scores), "aggregation": str(inputs.network(scores, "aggregation") or "")}
 
 
 def chart(test: TestSplit, rows: Mapping[str, str], paper: pd.DataFrame) -> bars.Panel:
@@ -32,11 +33,11 @@ def chart(test: TestSplit, rows: Mapping[str, str], paper: pd.DataFrame) -> bars
 
     def bar(name: str, number: int, title: str) -> bars.Bar:
         seeds = test.runs[name]
-        value = inputs.published_value(test, paper, stream=title, aggregation=aggregation(seeds[0]))
-        return bars.Bar(number, inputs.accuracies(seeds, inputs.STREAMS[title]), value)
+        value = inputs.published_value(test, paper, stream=title, **kind(seeds[0]))
+        return bars.Bar(number, inputs.accuracies(seeds, STREAMS[title]), value)
 
     groups = (
-        bars.Group(label, tuple(bar(name, number, title) for number, title in enumerate(inputs.STREAMS)))
+        bars.Group(label, tuple(bar(name, number, title) for number, title in enumerate(STREAMS)))
         for name, label in rows.items()
     )
     return bars.Panel(inputs.heading(test), tuple(groups))
@@ -52,21 +53,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m ccs.figures.figure5a", description=__doc__.split("\n\n")[0])
     add_arguments(parser)
     args = parser.parse_args(argv)
-    rows, paper = inputs.labels(inputs.parse(args.rows)), inputs.published("figure5a")
+    rows, paper = inputs.distinct(flat_rows(args.rows)), published("figure5a")
     tests = group(args.scores, rows)
     inputs.check_complete(tests, list(rows))
 
-    def matched(test: TestSplit, row: pd.Series) -> bool:
-        return any(aggregation(seeds[0]) == row["aggregation"] for seeds in test.runs.values())
-
     with style.applied():
         panels = [chart(test, rows, paper) for test in tests[: inputs.MAX_TESTS]]
-        figure = bars.draw(panels, list(inputs.STREAMS), inputs.bar_notes(tests, paper, "top-1 accuracy", matched))
+        figure = bars.draw(panels, list(STREAMS), inputs.bar_notes(tests, paper, "top-1 accuracy", kind))
     measured = [
-        inputs.record(test, name, label, stream)
-        for test in tests
-        for name, label in rows.items()
-        for stream in inputs.STREAMS
+        inputs.record(test, name, label, stream) for test in tests for name, label in rows.items() for stream in STREAMS
     ]
     title = f"Bar chart of top-1 accuracy by aggregation function: {', '.join(rows.values())}"
     inputs.write_outputs(args, figure, inputs.table(measured, paper), title)

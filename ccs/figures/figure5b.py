@@ -2,8 +2,8 @@
 
 Bars are RGB+Flow. The runs of both groups stand together where their backbones have the same label. The paper draws
 its bars without numbers; what it prints elsewhere, on UCF-101, is in `ccs/published/figure5b.csv`. It stands in the
-chart beside the run of that group whose setting `backbone` is BN-Inception, where its test videos are those measured,
-and in the footnote in any case.
+chart beside the run that is TSN or CCS by its settings (`inputs.method`), whatever its group is called, and whose
+`backbone` is BN-Inception, where its test videos are those measured, and in the footnote in any case.
 
     python -m ccs.figures.figure5b --scores results/runs/ucf101/split1/*/seed*/scores.h5 \
         --rows '{"TSN": {"two_stream": "ResNet-101"}, "CCS": {"ccs": "ResNet-101"}}' \
@@ -13,8 +13,6 @@ and in the footnote in any case.
 from __future__ import annotations
 
 import argparse
-import json
-import re
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -22,27 +20,24 @@ import pandas as pd
 from ccs.figures import bars, inputs, style
 from ccs.scores import Scores
 from ccs.stage import CcsError, run
-from ccs.tables import TestSplit, group
+from ccs.tables import STREAMS, TestSplit, group, published
+from ccs.tables.rows import Groups, grouped_rows, run_labels
 
 STREAM = "RGB+Flow"
-Rows = dict[str, dict[str, str]]  # group -> run name -> label of its backbone
 
 
-def backbone(scores: Scores) -> str:
-    """The run's backbone in small letters and digits, such as bninception or resnet101; "" where it is not named."""
-    return re.sub(r"[^a-z0-9]", "", str(scores.settings.get("network", {}).get("backbone", "")).lower())
+def kind(scores: Scores) -> dict[str, str]:
+    """What a published row must say to be of this kind of run: its group and its backbone."""
+    return {"group": inputs.method(scores), "backbone": inputs.backbone(scores)}
 
 
-def parse_rows(text: str) -> Rows:
+def parse_rows(text: str) -> Groups:
     """Groups of runs from --rows; raises `CcsError` where they are not groups, or a run is in two of them."""
-    value = inputs.parse(text)
-    if not isinstance(value, dict) or not 1 <= len(value) <= len(bars.LOOKS):
-        raise CcsError(
-            f"--rows: expected a JSON object of 1 to {len(bars.LOOKS)} groups, e.g. "
-            '\'{"TSN": {"two_stream": "ResNet-101"}, "CCS": {"ccs": "ResNet-101"}}\', '
-            f"found {json.dumps(value, ensure_ascii=False)}"
-        )
-    rows = {name: inputs.labels(runs, f"--rows, group {name!r}") for name, runs in value.items()}
+    rows = grouped_rows(text)
+    if len(rows) > len(bars.LOOKS):
+        raise CcsError(f"--rows: expected at most {len(bars.LOOKS)} groups, found {len(rows)} ({', '.join(rows)})")
+    for name, runs in rows.items():
+        inputs.distinct(runs, f"--rows, group {name!r}")
     names = [name for runs in rows.values() for name in runs]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
@@ -50,20 +45,20 @@ def parse_rows(text: str) -> Rows:
     return rows
 
 
-def chart(test: TestSplit, rows: Rows, paper: pd.DataFrame) -> bars.Panel:
+def chart(test: TestSplit, rows: Groups, paper: pd.DataFrame) -> bars.Panel:
     """The bars of one test split: backbones in the order of `rows`, in each a bar for each group."""
 
-    def bar(number: int, title: str, runs: Mapping[str, str], label: str) -> bars.Bar:
+    def bar(number: int, runs: Mapping[str, str], label: str) -> bars.Bar:
         name = next((name for name, its_label in runs.items() if its_label == label), None)
         if name is None:
             return bars.Bar(number, ())
         seeds = test.runs[name]
-        value = inputs.published_value(test, paper, stream=STREAM, group=title, backbone=backbone(seeds[0]))
-        return bars.Bar(number, inputs.accuracies(seeds, inputs.STREAMS[STREAM]), value)
+        value = inputs.published_value(test, paper, stream=STREAM, **kind(seeds[0]))
+        return bars.Bar(number, inputs.accuracies(seeds, STREAMS[STREAM]), value)
 
     labels = dict.fromkeys(label for runs in rows.values() for label in runs.values())
     groups = (
-        bars.Group(label, tuple(bar(number, *each, label) for number, each in enumerate(rows.items())))
+        bars.Group(label, tuple(bar(number, runs, label) for number, runs in enumerate(rows.values())))
         for label in labels
     )
     return bars.Panel(inputs.heading(test), tuple(groups))
@@ -79,17 +74,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m ccs.figures.figure5b", description=__doc__.split("\n\n")[0])
     add_arguments(parser)
     args = parser.parse_args(argv)
-    rows, paper = parse_rows(args.rows), inputs.published("figure5b")
-    every = {name: label for runs in rows.values() for name, label in runs.items()}
+    rows, paper = parse_rows(args.rows), published("figure5b")
+    every = run_labels(rows)
     tests = group(args.scores, every)
     inputs.check_complete(tests, list(every))
 
-    def matched(test: TestSplit, row: pd.Series) -> bool:
-        return any(backbone(test.runs[name][0]) == row["backbone"] for name in rows.get(row["group"], ()))
-
     with style.applied():
         panels = [chart(test, rows, paper) for test in tests[: inputs.MAX_TESTS]]
-        notes = inputs.bar_notes(tests, paper, f"top-1 accuracy of {STREAM}", matched)
+        notes = inputs.bar_notes(tests, paper, f"top-1 accuracy of {STREAM}", kind)
         figure = bars.draw(panels, list(rows), notes)
     measured = [
         inputs.record(test, name, label, STREAM, group=title)

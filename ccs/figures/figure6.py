@@ -31,6 +31,7 @@ from ccs.sampling import frame_indices, segment_starts
 from ccs.scores import Scores
 from ccs.shard_reader import ShardReader
 from ccs.stage import CcsError, run
+from ccs.tables import data_name
 from ccs.transforms import Crop, test_crops
 
 NUM_CLASSES = 3  # of a data set, where none are named
@@ -45,8 +46,9 @@ HEAD, TITLE, BELOW = 0.36, 0.18, 0.16  # of a test split, of a row, below a row
 class Row(NamedTuple):
     """One class and its video.
 
-    frames: uint8 (n, H, W, 3). maps: float32 (n, h, w), shares of the video's largest value. segments, indices: (n),
-    which of the K segments and which frames of the video.
+    frames: uint8 (n, H, W, 3). maps: float32 (n, h, w), shares of the video's largest value. evidence: whether any of
+    the video's maps is above 0, of the segments that are not shown too. segments, indices: (n), which of the K segments
+    and which frames of the video.
     """
 
     class_name: str
@@ -56,6 +58,7 @@ class Row(NamedTuple):
     predicted_probability: float
     frames: np.ndarray
     maps: np.ndarray
+    evidence: bool
     crop: Crop
     segments: np.ndarray
     indices: np.ndarray
@@ -68,6 +71,11 @@ class Panel(NamedTuple):
     num_segments: int
     crops: int
     rows: tuple[Row, ...]
+
+    @property
+    def place(self) -> str:
+        """E.g. "UCF-101 split 1"."""
+        return f"{data_name(self.scores.dataset)} split {self.scores.split}"
 
 
 def choose(result: Scores, label: int) -> int:
@@ -137,6 +145,7 @@ def panel(paths: dict[str, str], shards: Sequence[str], classes: Sequence[str]) 
         maps = cam.class_activation_maps(
             trained.model, rgb[0].to(device), flow[0].to(device), stream="rgb", label=label
         )
+        shares = cam.shares(maps.mean(dim=1).numpy())  # over the instants of a 3-D network's snippet
         shown = shown_segments(num_segments)
         num_frames = reader.num_frames[video.video]
         starts = segment_starts(num_frames, segments=num_segments, snippet=snippet)[shown]
@@ -152,7 +161,8 @@ def panel(paths: dict[str, str], shards: Sequence[str], classes: Sequence[str]) 
                 probability=float(percent[number, label]),
                 predicted_probability=float(percent[number, best]),
                 frames=frames,
-                maps=cam.shares(maps.mean(dim=1).numpy())[shown],  # over the instants of a 3-D network's snippet
+                maps=shares[shown],
+                evidence=bool(shares.any()),
                 crop=crop,
                 segments=shown,
                 indices=indices,
@@ -190,7 +200,7 @@ def peaks(row: Row) -> np.ndarray:
 
 
 def table(panels: Sequence[Panel]) -> pd.DataFrame:
-    """A row for each picture; positions in pixels of the prepared frame."""
+    """A row for each picture; positions in pixels of the prepared frame, none where a map is 0 all over."""
     records = [
         {
             "dataset": each.scores.dataset,
@@ -204,8 +214,8 @@ def table(panels: Sequence[Panel]) -> pd.DataFrame:
             "segment": int(segment) + 1,
             "segments": each.num_segments,
             "frame": int(index),
-            "peak x": round(float(x), 2),
-            "peak y": round(float(y), 2),
+            "peak x": round(float(x), 2) if share > 0 else None,
+            "peak y": round(float(y), 2) if share > 0 else None,
             "peak": round(float(share), 4),
         }
         for each in panels
@@ -224,7 +234,7 @@ def draw(panels: Sequence[Panel], extra: Sequence[str] = ()) -> Figure:
     figure = style.new_figure(width, sum(heights) + style.block_height(len(notes)) + 0.2)
     top = 0.0
     for each, height in zip(panels, heights, strict=True):
-        where = f"{inputs.data_name(each.scores.dataset)}, split {each.scores.split}, run {each.scores.run}"
+        where = f"{data_name(each.scores.dataset)}, split {each.scores.split}, run {each.scores.run}"
         style.write(figure, MARGIN, top + 0.1, where, fontsize=style.SIZE, fontweight="bold")
         row_top = top + HEAD
         for row in each.rows:
@@ -245,7 +255,15 @@ def _picture_size(row: Row) -> tuple[float, float]:
 
 
 def _row_height(row: Row) -> float:
-    return TITLE + 2 * _picture_size(row)[1] + GAP + BELOW
+    name, words = _texts(row)
+    text = style.block_height(len(name), style.SIZE) + 0.05 + style.block_height(len(words))
+    return TITLE + max(2 * _picture_size(row)[1] + GAP, text) + BELOW
+
+
+def _texts(row: Row) -> tuple[list[str], list[str]]:
+    """The lines of the class's name and of what is said of the video, left of the pictures."""
+    name = style.wrap(row.class_name, LABEL - 0.15, style.SIZE, 4)
+    return name, [line for text in _verdict(row) for line in style.wrap(text, LABEL - 0.15, style.SMALL, 4)]
 
 
 def _draw_row(figure: Figure, row: Row, top: float) -> None:
@@ -265,27 +283,27 @@ def _draw_row(figure: Figure, row: Row, top: float) -> None:
             axes = style.place(figure, left, top + TITLE + line * (height + GAP), width, height)
             axes.imshow(picture, interpolation="none", aspect="auto")
             axes.set_axis_off()
-    name = style.wrap(row.class_name, LABEL - 0.15, style.SIZE, 4)
+    name, words = _texts(row)
     style.write_lines(figure, MARGIN, top + TITLE, name, fontsize=style.SIZE, color=style.INK, fontweight="bold")
     below = top + TITLE + style.block_height(len(name), style.SIZE) + 0.05
-    style.write_lines(figure, MARGIN, below, _wrapped(_verdict(row)))
+    style.write_lines(figure, MARGIN, below, words)
 
 
 def _verdict(row: Row) -> list[str]:
+    evidence = []
+    if not row.maps.any():
+        evidence = [f"no evidence for it in RGB{' in these frames' if row.evidence else ''}"]
     if row.predicted == row.class_name:
-        return [f"predicted: {row.predicted}, {_percent(row.probability)}"]
+        return [f"predicted: {row.predicted}, {_percent(row.probability)}", *evidence]
     return [
         f"predicted (wrong): {row.predicted}, {_percent(row.predicted_probability)}",
         f"true class: {_percent(row.probability)}",
+        *evidence,
     ]
 
 
 def _percent(share: float) -> str:
     return ">99.9%" if share > 0.999 else f"{share:.1%}"
-
-
-def _wrapped(sentences: Sequence[str]) -> list[str]:
-    return [line for sentence in sentences for line in style.wrap(sentence, LABEL - 0.15, style.SMALL, 4)]
 
 
 def _notes(panels: Sequence[Panel]) -> list[str]:
@@ -301,7 +319,7 @@ def _notes(panels: Sequence[Panel]) -> list[str]:
         "of all where none is correct.",
     ]
     for each in panels:
-        text = f"{inputs.data_name(each.scores.dataset)} split {each.scores.split}: {each.num_segments} segments in "
+        text = f"{each.place}: {each.num_segments} segments in "
         crops = "the centre crop" if each.crops == 1 else f"{each.crops} crops, the maps in the centre crop"
         weights = ":".join(f"{weight:g}" for weight in each.scores.fusion)
         notes.append(f"{text}{crops}; RGB+Flow with weights {weights}.")
@@ -348,8 +366,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{' and others' if len(known) > 10 else ''}"
         )
     panels = [panel(paths, args.shards, args.classes) for paths in every]
-    rest = [f"{inputs.data_name(each.scores.dataset)} split {each.scores.split}" for each in panels[inputs.MAX_TESTS :]]
-    extra = [f"Not drawn, in the CSV only: {', '.join(rest)}."] if rest else []
+    extra = inputs.not_drawn([each.place for each in panels])
     with style.applied():
         figure = draw(panels[: inputs.MAX_TESTS], extra)
     names = ", ".join(dict.fromkeys(row.class_name for each in panels for row in each.rows))

@@ -1,12 +1,11 @@
-"""What the figures read: command lines, rows as JSON, scores by test split, and published numbers."""
+"""What the figures read: command lines, rows, scores by test split, and which published numbers are comparable."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import re
 import sys
-from collections.abc import Callable, Sequence
-from importlib import resources
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -15,12 +14,9 @@ from matplotlib.figure import Figure
 from ccs.figures import style
 from ccs.scores import Scores, Stream, accuracy
 from ccs.stage import CcsError, atomic
-from ccs.tables import TestSplit, measure
+from ccs.tables import PAPER, STREAMS, TestSplit, data_name, measure, number, seeds_in_words
 
-PAPER = "arXiv 1908.10136"
-STREAMS: dict[str, Stream] = {"RGB": "rgb", "Flow": "flow", "RGB+Flow": "fused"}
 MAX_TESTS = 6  # test splits that a figure draws; its CSV has them all
-_NAMES = {"ucf101": "UCF-101", "hmdb51": "HMDB-51", "something_v2": "Something-Something V2"}
 
 
 def add_arguments(parser: argparse.ArgumentParser, rows: str) -> None:
@@ -32,30 +28,37 @@ def add_arguments(parser: argparse.ArgumentParser, rows: str) -> None:
     parser.add_argument("--csv", required=True, help="output: every number that is drawn")
 
 
-def labels(value: object, flag: str = "--rows") -> dict[str, str]:
-    """Run name -> label, from parsed JSON. Raises `CcsError` where it is none, or a label is empty or given twice."""
-    example = """expected a JSON object of run name to label, e.g. '{"ccs": "CCS + TSN"}'"""
-    if not isinstance(value, dict) or not value or not all(isinstance(v, str) and v.strip() for v in value.values()):
-        raise CcsError(f"{flag}: {example}, found {json.dumps(value, ensure_ascii=False)}")
-    found = {name: " ".join(label.split()) for name, label in value.items()}
-    twice = [label for label in found.values() if list(found.values()).count(label) > 1]
+def distinct(rows: Mapping[str, str], flag: str = "--rows") -> Mapping[str, str]:
+    """`rows` (run name -> label); raises `CcsError` where a label is given twice, so that bars could not be told."""
+    labels = list(rows.values())
+    twice = [label for label in labels if labels.count(label) > 1]
     if twice:
         raise CcsError(f"{flag}: expected different labels, found {twice[0]!r} {len(twice)} times; rename one")
-    return found
+    return rows
 
 
-def parse(text: str, flag: str = "--rows") -> object:
-    """The value of a flag that holds JSON."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise CcsError(f"{flag}: expected JSON, found {text!r} ({error})") from error
+def network(scores: Scores, name: str) -> object:
+    """A setting of the run's network; None where the scores do not name it."""
+    return scores.settings.get("network", {}).get(name)
 
 
-def published(figure: str) -> pd.DataFrame:
-    """The paper's numbers for a figure: all cells strings, "" where it prints none."""
-    with resources.files("ccs").joinpath("published", f"{figure}.csv").open(encoding="utf-8") as file:
-        return pd.read_csv(file, dtype=str, keep_default_na=False)
+def backbone(scores: Scores) -> str:
+    """The run's backbone in small letters and digits, such as bninception or resnet101; "" where it is not named."""
+    return re.sub(r"[^a-z0-9]", "", str(network(scores, "backbone") or "").lower())
+
+
+def method(scores: Scores) -> str:
+    """What a run is by its settings, in the paper's words, whatever its label.
+
+    TSN: two streams trained separately, the baseline. CCS: with a connection block and a shared block. "": one of the
+    ablation's other variants, an I3D (both names stand for 2-D backbones), or not known.
+    """
+    connection, shared = network(scores, "connection"), network(scores, "shared")
+    if backbone(scores).startswith("i3d") or connection is None or shared is None:
+        return ""
+    if connection == "none":
+        return "" if shared else "TSN"
+    return "CCS" if shared else ""
 
 
 def is_on(test: TestSplit, row: pd.Series) -> bool:
@@ -66,9 +69,13 @@ def is_on(test: TestSplit, row: pd.Series) -> bool:
 def published_value(test: TestSplit, paper: pd.DataFrame, **where: str) -> float | None:
     """The paper's number in per cent on these test videos, of the row that has these cells; None for no number."""
     for _, row in paper.iterrows():
-        if is_on(test, row) and row["accuracy"] and all(row[column] == cell for column, cell in where.items()):
-            return float(row["accuracy"])
+        if is_on(test, row) and row["accuracy"] and _has(row, where):
+            return number(row["accuracy"])
     return None
+
+
+def _has(row: pd.Series, cells: Mapping[str, str]) -> bool:
+    return all(row[column] == cell for column, cell in cells.items())
 
 
 def accuracies(seeds: Sequence[Scores], stream: Stream) -> tuple[float, ...]:
@@ -97,7 +104,7 @@ def record(test: TestSplit, name: str, label: str, stream: str, **more: str) -> 
         ),
         "test videos": test.num_test,
         "quarantined": test.num_quarantined,
-        "note": "" if test.num_quarantined == 0 else "quarantined videos count as errors",
+        "note": test.quarantine_note or "",
     }
 
 
@@ -110,7 +117,7 @@ def table(measured: Sequence[dict[str, object]], paper: pd.DataFrame) -> pd.Data
 
 
 def bar_notes(
-    tests: Sequence[TestSplit], paper: pd.DataFrame, what: str, matched: Callable[[TestSplit, pd.Series], bool]
+    tests: Sequence[TestSplit], paper: pd.DataFrame, what: str, kind: Callable[[Scores], Mapping[str, str]]
 ) -> list[str]:
     """The sentences below a bar chart: what bars and whiskers are, what counts as an error, what the paper prints.
 
@@ -118,26 +125,23 @@ def bar_notes(
         tests: what is drawn.
         paper: the figure's published numbers.
         what: what the bars are.
-        matched: whether a measured run stands beside a published row on these test videos.
+        kind: the cells that a published row must have to stand beside a run.
     """
-    seeds = num_seeds(tests)
+    seeds = seeds_in_words(tests)
     notes = [f"Bars: {what}, mean over {seeds} (circles). Whiskers: ± one sample standard deviation."]
     if seeds == "1 seed":
         notes = [f"Bars: {what} of one seed, so that no spread is known."]
-    for test in tests:
-        if test.num_quarantined:
-            where, all_videos = f"{data_name(test.dataset)} split {test.split}", count(test.num_test, "test video")
-            verb = "counts as an error" if test.num_quarantined == 1 else "count as errors"
-            notes.append(f"{where}: {test.num_quarantined:,} of {all_videos} could not be decoded and {verb}.")
+    notes += [f"{test.place}: {test.quarantine_note}." for test in tests if test.quarantine_note]
     for _, row in paper[paper["accuracy"] != ""].iterrows():
         here = [test for test in tests if is_on(test, row)]
-        what = ", ".join([*([row["group"]] if "group" in row else []), row["label"], row["stream"]])
-        why = "" if any(matched(test, row) for test in here) else " (no run here is of this kind)"
+        what = f"{row['group']}, {row['label']}, {row['stream']}"
+        kinds = [kind(seeds[0]) for test in here for seeds in test.runs.values()]
+        why = "" if any(_has(row, cells) for cells in kinds) else " (no run here is of this kind)"
         why = why if here else " (other data than drawn here)"
         where = f"{data_name(row['dataset'])} split {row['split']}"
         notes.append(f"Published for {what}: {row['accuracy']}% on {where}{why}.")
     notes.append(f"{PAPER} prints no numbers for the other bars of its figure.")
-    return [*notes, *not_drawn(tests)]
+    return [*notes, *not_drawn([test.place for test in tests])]
 
 
 def check_complete(tests: Sequence[TestSplit], rows: Sequence[str]) -> None:
@@ -152,33 +156,15 @@ def check_complete(tests: Sequence[TestSplit], rows: Sequence[str]) -> None:
                 )
 
 
-def data_name(dataset: str) -> str:
-    """A data set as people call it."""
-    return _NAMES.get(dataset, dataset)
-
-
 def heading(test: TestSplit) -> str:
     """Which test split it is and how large."""
-    videos, classes = count(test.num_test, "test video"), count(len(test.some.classes), "class", "classes")
-    return f"{data_name(test.dataset)}, split {test.split}: {videos} of {classes}"
+    return f"{test.name}, split {test.split}: {test.size}"
 
 
-def count(number: int, one: str, many: str | None = None) -> str:
-    """A number with its noun."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-def num_seeds(tests: Sequence[TestSplit]) -> str:
-    """The seeds of each run in words, such as "3 seeds" or "1 to 3 seeds"."""
-    counts = {len(seeds) for test in tests for seeds in test.runs.values()}
-    return count(max(counts), "seed") if len(counts) == 1 else f"{min(counts)} to {max(counts)} seeds"
-
-
-def not_drawn(tests: Sequence[TestSplit]) -> list[str]:
-    """A sentence on the test splits beyond `MAX_TESTS`, if any."""
-    rest = tests[MAX_TESTS:]
-    listed = ", ".join(f"{data_name(test.dataset)} split {test.split}" for test in rest)
-    return [f"Not drawn, in the CSV only: {listed}."] if rest else []
+def not_drawn(places: Sequence[str]) -> list[str]:
+    """A sentence on the test splits beyond `MAX_TESTS`, if any; places: all of them, e.g. "UCF-101 split 1"."""
+    rest = places[MAX_TESTS:]
+    return [f"Not drawn, in the CSV only: {', '.join(rest)}."] if rest else []
 
 
 def write_outputs(args: argparse.Namespace, figure: Figure, frame: pd.DataFrame, title: str) -> None:

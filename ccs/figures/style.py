@@ -14,6 +14,8 @@ from __future__ import annotations
 import math
 import os
 import re
+import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -22,7 +24,8 @@ import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
+from matplotlib.font_manager import FontProperties, fontManager, get_font
+from matplotlib.text import Text
 from matplotlib.textpath import TextPath
 
 from ccs.stage import CcsError, atomic
@@ -127,8 +130,43 @@ def text_width(text: str, size: float = SMALL) -> float:
     """Inches that one line of text takes in the style's font."""
     if not text.strip():
         return 0.0
-    path = TextPath((0, 0), text, size=size, prop=FontProperties(family=FONT), usetex=False)
+    with _known_boxes():
+        path = TextPath((0, 0), text, size=size, prop=FontProperties(family=[FONT, *fallbacks(text)[0]]), usetex=False)
     return path.get_extents().width / 72
+
+
+@cache
+def fallbacks(text: str) -> tuple[tuple[str, ...], str]:
+    """Installed fonts that have what the style's font lacks of `text`, and the letters that none has."""
+    missing = {letter for letter in text if not letter.isspace()} - _letters(fontManager.findfont(FONT))
+    if not missing:  # else many font files are opened
+        return (), ""
+    # those of matplotlib itself are for formulas, or hold boxes
+    own = (font for font in fontManager.ttflist if not font.fname.startswith(matplotlib.get_data_path()))
+    families = []
+    for font in sorted(own, key=lambda font: (font.style != "normal", font.weight != 400, font.name, font.fname)):
+        found = missing & _letters(font.fname)
+        if found:
+            families.append(font.name)
+            missing -= found
+    return tuple(families), "".join(sorted(missing))
+
+
+@cache
+def _letters(path: str) -> frozenset[str]:
+    """What a font can draw; nothing where its file is gone or broken."""
+    try:
+        return frozenset(map(chr, get_font(path).get_charmap()))
+    except (OSError, RuntimeError):
+        return frozenset()
+
+
+@contextmanager
+def _known_boxes() -> Iterator[None]:
+    """Without matplotlib's warning for each missing letter, at each size anew: `save` names them once."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+        yield
 
 
 def wrap(text: str, width: float, size: float = SMALL, max_lines: int | None = None) -> list[str]:
@@ -179,6 +217,9 @@ def ink_on(colour: object) -> str:
 def save(figure: Figure, svg: str | os.PathLike[str], png: str | os.PathLike[str], *, title: str) -> None:
     """Write the figure as SVG and as PNG, each whole or not at all; the same figure gives the same bytes.
 
+    Letters that the style's font lacks come from other installed fonts. Those that none has are boxes in the PNG, which
+    one line on standard error says; the SVG keeps them, and a viewer with other fonts shows them.
+
     Args:
         figure: drawn under `applied`.
         svg: vector graphics, its text kept as text.
@@ -194,8 +235,22 @@ def save(figure: Figure, svg: str | os.PathLike[str], png: str | os.PathLike[str
     title = printable(title)
     width, height = figure.get_size_inches()
     dpi = min(DPI, MAX_SIDE / max(width, height), math.sqrt(MAX_PIXELS / (width * height)))
-    with applied():
+    boxes = _give_fallbacks(figure)
+    with applied(), _known_boxes():
         with atomic(svg) as part:
             figure.savefig(part, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
         with atomic(png) as part:
             figure.savefig(part, format="png", dpi=dpi, metadata={"Software": None, "Title": title})
+    if boxes:
+        print(f"ccs: {png}: no installed font has {boxes}, drawn as boxes; the SVG keeps the text", file=sys.stderr)
+
+
+def _give_fallbacks(figure: Figure) -> str:
+    """Let the texts of a figure have further fonts where they need them; the letters that are still missing."""
+    boxes = set()
+    for text in figure.findobj(Text):
+        families, missing = fallbacks(text.get_text())
+        if families:
+            text.set_fontfamily([*text.get_fontfamily(), *families])
+        boxes |= set(missing)
+    return "".join(sorted(boxes))

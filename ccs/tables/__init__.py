@@ -79,14 +79,24 @@ class TestSplit:
         return int(self.some.quarantined.sum())
 
     @property
+    def size(self) -> str:
+        """E.g. "3,783 test videos of 101 classes"."""
+        return f"{count(self.num_test, 'test video')} of {count(len(self.some.classes), 'class', 'classes')}"
+
+    @property
     def name(self) -> str:
         """The dataset as people call it."""
-        return BENCHMARKS[self.dataset].name if self.dataset in BENCHMARKS else self.dataset
+        return data_name(self.dataset)
+
+    @property
+    def place(self) -> str:
+        """E.g. "UCF-101 split 1"."""
+        return f"{self.name} split {self.split}"
 
     @property
     def column(self) -> str:
         """How columns name it. Only split 1 of a benchmark shares columns with the published rows."""
-        return self.name if self.split == 1 else f"{self.name} split {self.split}"
+        return self.name if self.split == 1 else self.place
 
     def not_comparable(self, benchmarks: Collection[str]) -> str | None:
         """Why published rows on split 1 of `benchmarks` are no yardstick for these, or None where they are."""
@@ -102,11 +112,15 @@ class TestSplit:
     @property
     def quarantine_note(self) -> str | None:
         """How many test videos count as errors unseen, or None."""
+        return self.quarantined_as("an error", "errors")
+
+    def quarantined_as(self, one: str, many: str) -> str | None:
+        """How many test videos could not be decoded and what they count as, one of them or many; None without any."""
         num = self.num_quarantined
         if num == 0:
             return None
-        verb, errors = ("counts", "an error") if num == 1 else ("count", "errors")
-        return f"{num:,} of {count(self.num_test, 'test video')} could not be decoded and {verb} as {errors}"
+        what = f"counts as {one}" if num == 1 else f"count as {many}"
+        return f"{num:,} of {count(self.num_test, 'test video')} could not be decoded and {what}"
 
 
 def measure(
@@ -168,8 +182,13 @@ def group(paths: Iterable[str | Path], rows: Mapping[str, str], *, ignore_unlist
     return tests
 
 
+def data_name(dataset: str) -> str:
+    """A dataset as people call it: the paper's name for the paper's."""
+    return BENCHMARKS[dataset].name if dataset in BENCHMARKS else dataset
+
+
 def published(name: str) -> pd.DataFrame:
-    """A table of the paper as printed: every cell a string, "-" where the paper prints it, "" where it has nothing."""
+    """A table or figure of the paper as printed: all cells strings, "-" where it prints that, "" where nothing."""
     with resources.files("ccs").joinpath("published", f"{name}.csv").open(encoding="utf-8") as file:
         return pd.read_csv(file, dtype=str, keep_default_na=False)
 
@@ -185,6 +204,12 @@ def number(printed: str) -> float | None:
 def count(num: int, one: str, many: str | None = None) -> str:
     """A number with its noun, e.g. "1 seed", "3,783 test videos"."""
     return f"{num:,} {one if num == 1 else many or one + 's'}"
+
+
+def seeds_in_words(tests: Iterable[TestSplit]) -> str:
+    """The seeds of each run, e.g. "3 seeds" or "1 to 3 seeds"."""
+    found = {len(seeds) for test in tests for seeds in test.runs.values()}
+    return count(max(found), "seed") if len(found) == 1 else f"{min(found)} to {max(found)} seeds"
 
 
 def flat(settings: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:

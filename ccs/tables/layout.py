@@ -1,11 +1,13 @@
 """What the four tables share: a page of panels for reading, and the columns of the CSV.
 
-A `Page` says what stands where; `ccs.tables.render` makes Markdown and HTML of it. Texts of notes may hold **bold** and
-`code`; cells and labels are taken as they are.
+A `Page` says what stands where; `ccs.tables.render` makes Markdown and HTML of it. Notes are Markdown: they may hold
+**bold** and `code`, and what comes from labels and data is put into them by `plain`. Cells, titles and headings are
+taken as they are.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from ccs.scores import Scores
-from ccs.tables import PAPER, Measurement, TestSplit, count, flat, number
+from ccs.tables import PAPER, Measurement, TestSplit, flat, number, seeds_in_words
 
 PRETRAIN = {"none": "none", "imagenet": "ImageNet"}
 NOTHING = "-"  # as the paper prints it
@@ -81,14 +83,20 @@ class Table(NamedTuple):
     page: Page
 
 
+# what Markdown would take for markup: an underscore within a word (two_stream) is none, and stays readable; a bracket
+# is one only where a link could begin behind it (not in "[5]"), an ampersand only of an entity
+_MARKUP = re.compile(r"[\\`*<>|~]|(?<![^\W_])_|_(?![^\W_])|\](?=[\[(:])|&(?=#?\w+;)")
+
+
 # -- for people --------------------------------------------------------------------------------------------------------
+def plain(text: str) -> str:
+    """`text` as Markdown that shows it as it is."""
+    return _MARKUP.sub(r"\\\g<0>", text)
+
+
 def heading(test: TestSplit) -> str:
     """E.g. "Measured here: UCF-101, split 1, 3,783 test videos of 101 classes, 3 seeds"."""
-    num_seeds = [len(seeds) for seeds in test.runs.values()]
-    same = len(set(num_seeds)) == 1
-    seeds = count(num_seeds[0], "seed") if same else f"{min(num_seeds)} to {max(num_seeds)} seeds"
-    videos = f"{count(test.num_test, 'test video')} of {count(len(test.some.classes), 'class', 'classes')}"
-    return f"Measured here: {test.name}, split {test.split}, {videos}, {seeds}"
+    return f"Measured here: {test.name}, split {test.split}, {test.size}, {seeds_in_words([test])}"
 
 
 def paper_heading(table: int, beside: bool, on: str) -> str:
@@ -115,8 +123,9 @@ def spread_and_best(tests: Sequence[TestSplit], best_of: str = "a column") -> st
     """What the numbers after ± are, and what is bold."""
     several = any(len(seeds) > 1 for test in tests for seeds in test.runs.values())
     spread = "Mean ± sample standard deviation over the seeds." if several else "One seed: no standard deviation."
-    bold = f" The best mean of {best_of} is bold." if any(len(test.runs) > 1 for test in tests) else ""
-    return spread + bold
+    if all(len(test.runs) == 1 for test in tests):
+        return spread
+    return f"{spread} The best {'mean' if several else 'number'} of {best_of} is bold."
 
 
 def fusion_note(tests: Sequence[TestSplit], rows: Mapping[str, str]) -> str:
@@ -126,7 +135,7 @@ def fusion_note(tests: Sequence[TestSplit], rows: Mapping[str, str]) -> str:
         for fusion in sorted({fusion_weights(test.runs[name][0]) for test in tests if name in test.runs}):
             weights.setdefault(fusion, []).append(label)
     alone = len(weights) == 1
-    listed = "; ".join(key if alone else f"{key} for {', '.join(labels)}" for key, labels in weights.items())
+    listed = "; ".join(key if alone else f"{key} for {plain(', '.join(labels))}" for key, labels in weights.items())
     return f"RGB+Flow adds the logits of both streams with weights fixed before testing (RGB : flow): {listed}."
 
 
@@ -134,7 +143,7 @@ def versions_notes(tests: Sequence[TestSplit]) -> list[str]:
     """One line of versions for each set of them that the numbers come from."""
     found = [scores.versions for test in tests for seeds in test.runs.values() for scores in seeds]
     lines = ["; ".join(f"{name} {version}" for name, version in sorted(versions.items())) for versions in found]
-    return [f"Computed with {line}." for line in dict.fromkeys(lines) if line]
+    return [f"Computed with {plain(line)}." for line in dict.fromkeys(lines) if line]
 
 
 def fusion_weights(scores: Scores) -> str:
@@ -151,12 +160,12 @@ def pretrain(scores: Scores) -> str:
 
 
 def explained(names: Sequence[str], notes: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Names with a letter where they have a note, e.g. "TSN (a)", and the notes with theirs."""
+    """Names with a letter where they have a note, e.g. "TSN (a)", and the notes with theirs, as Markdown."""
     marked, lettered = [], []
     for name, note in zip(names, notes, strict=True):
         mark = f" ({chr(ord('a') + len(lettered))})" if note else ""
         marked.append(name + mark)
-        lettered += [f"{mark.strip()} {note}"] if note else []
+        lettered += [f"{mark.strip()} {plain(note)}"] if note else []
     return marked, lettered
 
 

@@ -12,10 +12,11 @@ from html import escape
 import pandas as pd
 from great_tables import GT, html, loc, style
 
-from ccs.tables.layout import Cell, Column, Page, Panel
+from ccs.tables.layout import Cell, Column, Page, Panel, plain
 
 _FONTS = ["-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 _MIN_WIDTH = 560
+_NOTE = re.compile(r"\\(?P<plain>[^\w\s]|_)|\*\*(?P<bold>(?:\\.|[^\\])+?)\*\*|`(?P<code>[^`]+)`|[^\\*`]+|.")
 _CSS = """
 :root { color-scheme: light; }
 body { margin: 0 auto; padding: 1.5rem; max-width: 76rem; background: #fff; color: #222;
@@ -140,9 +141,9 @@ def _html_panel(panel: Panel, name: str) -> str:
 
 
 def _markdown_panel(panel: Panel) -> str:
-    parts = [f"## {panel.heading}"]
+    parts = [f"## {plain(panel.heading)}"]
     for group, rows in panel.groups.items():
-        parts += [f"### {group}"] if group else []
+        parts += [f"### {plain(group)}"] if group else []
         parts.append(_markdown_table(panel.columns, rows, panel.best(rows)))
     if panel.notes:
         parts += [panel.legend] if panel.legend else []
@@ -155,11 +156,12 @@ def _markdown_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], b
     # a spanner is told only where the title alone would not do
     names = [f"{c.spanner} {c.title}".strip() if titles.count(c.title) > 1 else c.title for c in columns]
     cells = [
-        [(f"**{cell.text}**" if (i, j) in bold else cell.text).replace("|", r"\|") for j, cell in enumerate(row)]
+        [f"**{plain(cell.text)}**" if (i, j) in bold else plain(cell.text) for j, cell in enumerate(row)]
         for i, row in enumerate(rows)
     ]
     align = ["left" if column.words else "right" for column in columns]
-    return pd.DataFrame(cells, columns=names).to_markdown(index=False, disable_numparse=True, colalign=align)
+    frame = pd.DataFrame(cells, columns=list(map(plain, names)))
+    return frame.to_markdown(index=False, disable_numparse=True, colalign=align)
 
 
 def _bullets(lines: Sequence[str]) -> str:
@@ -168,5 +170,12 @@ def _bullets(lines: Sequence[str]) -> str:
 
 def _rich(text: str) -> str:
     """A note as HTML: its **bold** and `code`, all else as it is."""
-    text = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escape(text, quote=False))
-    return re.sub(r"`(.+?)`", r"<code>\1</code>", text)
+    return _NOTE.sub(_rich_part, text)
+
+
+def _rich_part(found: re.Match[str]) -> str:
+    if found["bold"]:
+        return f"<strong>{_rich(found['bold'])}</strong>"
+    if found["code"]:
+        return f"<code>{escape(found['code'], quote=False)}</code>"
+    return escape(found["plain"] or found[0], quote=False)

@@ -1,4 +1,4 @@
-"""The flag --rows: which runs a table shows, under which labels and, for Table 3, in which groups."""
+"""The flag --rows: which runs a table or a figure shows, under which labels and in which groups, if any."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from ccs.stage import CcsError
 
 _FLAT = """a JSON object of run name to row label, e.g. '{"ccs": "CCS + TSN"}'"""
-_GROUPED = """a JSON object of base model to its rows, e.g. '{"TSN": {"tsn": "Baseline", "tsn_cb": "CB"}}'"""
+_GROUPED = """a JSON object of group to its rows, e.g. '{"TSN": {"tsn": "Baseline", "tsn_cb": "CB"}}'"""
 
 Rows = dict[str, str]  # run name -> label
-Groups = dict[str, Rows]  # base model -> rows
+Groups = dict[str, Rows]  # group, in Table 3 the base model -> rows
 
 
 def parse(text: str) -> Rows | Groups:
@@ -26,7 +26,7 @@ def parse(text: str) -> Rows | Groups:
 
 
 def flat_rows(text: str) -> Rows:
-    """The flag's value for tables 1, 2 and 4; `CcsError` where it is anything else."""
+    """The flag's value where there are no groups; `CcsError` where it is anything else."""
     found = parse(text)
     if any(isinstance(value, dict) for value in found.values()):
         raise CcsError(f"--rows: expected {_FLAT}, found {text}")
@@ -34,7 +34,7 @@ def flat_rows(text: str) -> Rows:
 
 
 def grouped_rows(text: str) -> Groups:
-    """The flag's value for table 3; `CcsError` where it is anything else."""
+    """The flag's value where there are groups; `CcsError` where it is anything else."""
     found = parse(text)
     if not found or not all(isinstance(value, dict) for value in found.values()):
         raise CcsError(f"--rows: expected {_GROUPED}, found {text}")

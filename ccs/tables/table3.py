@@ -111,7 +111,8 @@ def _measured(
             shown[base] = lines
         baseline = next(iter(rows))
         if lines and baseline not in test.runs:
-            notes.append(f"{base}: nothing to compare with, as {rows[baseline]} was not measured here.")
+            name, missing = to.plain(base), to.plain(rows[baseline])
+            notes.append(f"Nothing to compare the rows of {name} with, as {missing} was not measured here.")
     columns = [Column("Method", words=True), *(Column(stream, "Measured") for stream in STREAMS)]
     if comparable:
         columns += [Column(stream, "Published") for stream in STREAMS]

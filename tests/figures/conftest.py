@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from pathlib import Path
@@ -61,9 +60,9 @@ def make_scores():
             "classes": tuple(f"class {i}" for i in range(num_classes)),
             "settings": {"network": {"aggregation": "mean", "backbone": "resnet18"}},
             "fusion": (1.0, 1.5),
+            "versions": {},
         }
-        known = {field.name for field in dataclasses.fields(Scores)}
-        return Scores(**(({"versions": {}} if "versions" in known else {}) | fields | changes))
+        return Scores(**(fields | changes))
 
     return make
 

@@ -144,7 +144,7 @@ def test_errors_say_what_to_do(make_scores, draw):
         draw(figure1, [one], {"two_stream": "a", "ccs": "b"})
     with pytest.raises(CcsError, match="--num-classes: expected 2 or more"):
         draw(figure1, [one], ROWS, "--num-classes", "1")
-    with pytest.raises(CcsError, match="--rows: expected JSON"):
+    with pytest.raises(CcsError, match="--rows: expected a JSON object of run name to row label"):
         draw(figure1, [one], "two_stream")
     with pytest.raises(CcsError, match="label"):
         draw(figure1, [make_scores(label=np.full(30, -1))], ROWS)

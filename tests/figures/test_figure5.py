@@ -6,12 +6,17 @@ import statistics
 
 import pytest
 
-from ccs.figures import figure5a, figure5b, inputs
+from ccs.figures import figure5a, figure5b
 from ccs.scores import accuracy
 from ccs.stage import CcsError
+from ccs.tables import published
 
 ROWS_A = {"ccs": "average", "ccs_max": "maximum"}
 ROWS_B = {"TSN": {"tsn_vgg": "VGG-16", "tsn_bn": "BN-Inception"}, "CCS": {"ccs_bn": "BN-Inception"}}
+COOPERATIVE = {"backbone": "resnet18", "connection": "nonlocal", "shared": True}
+SEPARATE = {"backbone": "resnet18", "connection": "none", "shared": False}
+HMDB51 = {"num_classes": 51, "per_class": 30, "dataset": "hmdb51"}  # 1,530 test videos, as split 1 has
+UCF101 = {"num_classes": 97, "per_class": 39, "dataset": "ucf101"}  # 3,783
 STREAMS = {"RGB": "rgb", "Flow": "flow", "RGB+Flow": "fused"}
 
 
@@ -20,7 +25,10 @@ def aggregations(make_scores):
     """Scores of both aggregations."""
 
     def make(num_seeds=3, per_class=20, **changes):
-        settings = {name: {"network": {"aggregation": kind}} for name, kind in (("ccs", "mean"), ("ccs_max", "max"))}
+        settings = {
+            name: {"network": {**COOPERATIVE, "aggregation": kind}}
+            for name, kind in (("ccs", "mean"), ("ccs_max", "max"))
+        }
         return [
             make_scores(per_class=per_class, seed=seed, run=run, settings=settings[run], **changes)
             for run in ROWS_A
@@ -36,9 +44,10 @@ def backbones(make_scores):
 
     def make(**changes):
         names = {"tsn_vgg": "vgg16", "tsn_bn": "BN-Inception", "ccs_bn": "bninception"}
+        networks = {"tsn_vgg": SEPARATE, "tsn_bn": SEPARATE, "ccs_bn": COOPERATIVE}
         return [
-            make_scores(seed=seed, run=run, settings={"network": {"backbone": name}}, **changes)
-            for run, name in names.items()
+            make_scores(seed=seed, run=run, settings={"network": network | {"backbone": names[run]}}, **changes)
+            for run, network in networks.items()
             for seed in range(2)
         ]
 
@@ -71,15 +80,14 @@ def test_one_seed_has_no_spread(aggregations, draw):
 
 
 def test_published_average_stands_on_hmdb51_split_1_only(aggregations, draw):
-    # 1,530 test videos of 51 classes, as split 1 has
-    here = draw(figure5a, aggregations(num_seeds=1, num_classes=51, per_class=30, dataset="hmdb51"), ROWS_A)
+    here = draw(figure5a, aggregations(num_seeds=1, **HMDB51), ROWS_A)
     assert here.texts.count("77.2") == 1
     assert "published (arXiv 1908.10136)" in here.texts
     assert "77.2% on HMDB-51 split 1." in here.note
     changes = (
         {"num_classes": 5},
-        {"num_classes": 51, "per_class": 30, "dataset": "hmdb51", "split": 2},
-        {"num_classes": 51, "per_class": 29, "dataset": "hmdb51"},
+        HMDB51 | {"split": 2},
+        HMDB51 | {"per_class": 29},
     )
     for number, change in enumerate(changes):
         other = draw(figure5a, aggregations(num_seeds=1, **change), ROWS_A, name=f"other{number}")
@@ -89,12 +97,26 @@ def test_published_average_stands_on_hmdb51_split_1_only(aggregations, draw):
         assert list(other.csv.loc[other.csv["source"] == "published", "accuracy"]) == ["77.2", "", "", ""]
 
 
-def test_published_average_needs_a_run_that_averages(make_scores, draw):
-    settings = {"network": {"aggregation": "max"}}
-    scores = make_scores(num_classes=51, per_class=30, dataset="hmdb51", run="ccs_max", settings=settings)
-    drawn = draw(figure5a, [scores], {"ccs_max": "average"})  # the setting counts, not the label
-    assert "77.2" not in drawn.texts
-    assert "(no run here is of this kind)" in drawn.note
+@pytest.mark.parametrize(
+    ("network", "shown"),
+    [
+        (COOPERATIVE, True),
+        (COOPERATIVE | {"connection": "average"}, True),
+        (COOPERATIVE | {"aggregation": "max"}, False),
+        (SEPARATE, False),
+        (COOPERATIVE | {"shared": False}, False),
+        (COOPERATIVE | {"connection": "none"}, False),
+        (COOPERATIVE | {"backbone": "i3d"}, False),
+        (COOPERATIVE | {"backbone": "i3d_x0_25"}, False),
+        ({"backbone": "resnet18"}, False),
+    ],
+)
+def test_published_average_needs_ccs_of_2d_networks_that_averages(make_scores, draw, network, shown):
+    scores = make_scores(**HMDB51, run="ccs", settings={"network": {"aggregation": "mean"} | network})
+    drawn = draw(figure5a, [scores], {"ccs": "average"})  # the settings count, not the label
+    assert ("77.2" in drawn.texts) == shown
+    assert ("(no run here is of this kind)" not in drawn.note) == shown
+    assert "Published for CCS, average, RGB+Flow: 77.2%" in drawn.note
 
 
 def test_backbones_stand_in_groups(backbones, draw):
@@ -113,8 +135,7 @@ def test_backbones_stand_in_groups(backbones, draw):
 
 
 def test_published_backbone_stands_on_ucf101_split_1(backbones, draw):
-    changes = {"num_classes": 97, "per_class": 39}  # 3,783 test videos, as split 1 has
-    drawn = draw(figure5b, backbones(dataset="ucf101", **changes), ROWS_B)
+    drawn = draw(figure5b, backbones(**UCF101), ROWS_B)
     assert drawn.texts.count("93.5") == drawn.texts.count("95.3") == 1
     assert "(other data than drawn here)" not in drawn.note
     published = drawn.csv[drawn.csv["source"] == "published"]
@@ -122,9 +143,36 @@ def test_published_backbone_stands_on_ucf101_split_1(backbones, draw):
     assert published["note"].str.contains("arXiv 1908.10136").all()
 
 
+@pytest.mark.parametrize(
+    ("network", "shown"),
+    [
+        (SEPARATE, {"93.5"}),
+        (COOPERATIVE, {"95.3"}),
+        (SEPARATE | {"shared": True}, set()),
+        (COOPERATIVE | {"shared": False}, set()),
+        ({}, set()),
+    ],
+)
+@pytest.mark.parametrize("group", ["TSN", "CCS", "ours"])
+def test_settings_say_which_published_number_stands_beside_a_run(make_scores, draw, group, network, shown):
+    scores = make_scores(**UCF101, run="mine", settings={"network": network | {"backbone": "bninception"}})
+    drawn = draw(figure5b, [scores], {group: {"mine": "BN-Inception"}})
+    assert {"93.5", "95.3"} & set(drawn.texts) == shown
+    assert drawn.note.count("(no run here is of this kind)") == 2 - len(shown)
+
+
+def test_data_sets_have_one_name_in_figures_and_tables(aggregations, draw):
+    drawn = draw(figure5a, aggregations(num_seeds=1, dataset="something_v2", num_quarantined=1), ROWS_A)
+    assert "something-something-v2, split 1: 100 test videos of 5 classes" in drawn.texts
+    assert (
+        "something-something-v2 split 1: 1 of 100 test videos could not be decoded and counts as an error."
+        in drawn.texts
+    )
+
+
 def test_published_numbers_are_those_of_table_1():
-    table = inputs.published("table1").set_index(["method", "pretrain"])
-    a, b = (inputs.published(name) for name in ("figure5a", "figure5b"))
+    table = published("table1").set_index(["method", "pretrain"])
+    a, b = (published(name) for name in ("figure5a", "figure5b"))
     assert a.loc[0, "accuracy"] == table.loc[("CCS + TSN", "ImageNet"), "HMDB-51 RGB+Flow"] == "77.2"
     assert b.loc[0, "accuracy"] == table.loc[("TSN", "ImageNet"), "UCF-101 RGB+Flow"] == "93.5"
     assert b.loc[1, "accuracy"] == table.loc[("CCS + TSN", "ImageNet"), "UCF-101 RGB+Flow"] == "95.3"

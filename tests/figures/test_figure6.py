@@ -202,6 +202,26 @@ def test_maps_are_drawn_where_they_belong(inputs, tmp_path, monkeypatch):
     np.testing.assert_allclose(pixel(4, 1, 64, 6), (1 - cam.OPACITY[0]) * grey, atol=6)
 
 
+def test_a_class_without_evidence_says_so(inputs, tmp_path, monkeypatch):
+    def no_maps(model, rgb, flow, *, stream, label):
+        """None for the first class; for the second only in segment 2, which is not shown; all over for the third."""
+        maps = torch.full((SEGMENTS, 1, 2, 2), -1.0)
+        maps[1 if label == 1 else slice(None), 0, 1, 1] = float(label)
+        return maps
+
+    monkeypatch.setattr(cam, "class_activation_maps", no_maps)
+    one = {flag: paths[:1] for flag, paths in inputs.items()}
+    figure6.main(words(one, tmp_path))
+    table = pd.read_csv(tmp_path / "figure6.csv", dtype=str, keep_default_na=False)
+    peaks = table[["peak x", "peak y", "peak"]].to_numpy().tolist()
+    assert peaks[:10] == [["", "", "0.0"]] * 10
+    assert peaks[10:] == [["53.0", "43.0", "1.0"]] * 5
+    svg = re.sub(r"<[^>]*>|\s+", " ", (tmp_path / "figure6.svg").read_text())
+    said = " ".join(svg.split())
+    assert said.count("no evidence for it in RGB") == 2
+    assert said.count("no evidence for it in RGB in these frames") == 1
+
+
 def test_real_maps_and_named_classes(inputs, tmp_path):
     figure6.main(words(inputs, tmp_path, "--classes", "wave", "eat"))
     table = pd.read_csv(tmp_path / "figure6.csv")

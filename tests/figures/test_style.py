@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import matplotlib
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib.font_manager import fontManager
 from matplotlib.image import imread
 
 from ccs.figures import bars, figure1, figure5a, style
@@ -95,7 +99,6 @@ def test_wrap_breaks_where_words_end(text, lines):
 @pytest.mark.parametrize(
     "text", ["Pretending or failing to wipe something off of something", "x" * 90, "a b c", "日本"]
 )
-@pytest.mark.filterwarnings("ignore:Glyph")
 def test_wrapped_lines_fit(text):
     for width in (0.3, 0.7, 1.6):
         lines = style.wrap(text, width, 8)
@@ -103,6 +106,63 @@ def test_wrapped_lines_fit(text):
         assert "".join(lines).replace(" ", "") == text.replace(" ", "")
         assert len(style.wrap(text, width, 8, max_lines=2)) <= 2
         assert style.wrap(text, width, 8, max_lines=1)[0].endswith("…") == (len(lines) > 1)
+
+
+MADE_UP = "日\uf8ff"  # the second letter is in no font that anyone would install for tests
+
+
+def write_letters(tmp_path):
+    with style.applied():
+        figure = style.new_figure(2, 1)
+        style.write(figure, 0.5, 0.5, MADE_UP, fontsize=20)
+        style.save(figure, tmp_path / "f.svg", tmp_path / "f.png", title="")
+    return (tmp_path / "f.svg").read_text(), imread(tmp_path / "f.png")[..., 0]
+
+
+@pytest.fixture
+def only_bundled_fonts(monkeypatch):
+    own = matplotlib.get_data_path()
+    monkeypatch.setattr(fontManager, "ttflist", [font for font in fontManager.ttflist if font.fname.startswith(own)])
+    style.fallbacks.cache_clear()
+    style.text_width.cache_clear()
+    yield
+    style.fallbacks.cache_clear()
+    style.text_width.cache_clear()
+
+
+@pytest.mark.filterwarnings("error")
+def test_letters_of_no_font_are_named_once(tmp_path, capfd, only_bundled_fonts):
+    assert style.text_width(MADE_UP) > 0
+    svg, _ = write_letters(tmp_path)
+    assert MADE_UP in svg
+    said = capfd.readouterr().err
+    assert (
+        said == f"ccs: {tmp_path / 'f.png'}: no installed font has {MADE_UP}, drawn as boxes; the SVG keeps the text\n"
+    )
+
+
+@pytest.mark.filterwarnings("error")
+def test_letters_come_from_an_installed_font_that_has_them(tmp_path, capfd, only_bundled_fonts):
+    pen = TTGlyphPen(None)  # both letters are a black square as wide as the type is high
+    for place, corner in enumerate([(0, 0), (0, 1000), (1000, 1000), (1000, 0)]):
+        (pen.lineTo if place else pen.moveTo)(corner)
+    pen.closePath()
+    font = FontBuilder(1000)
+    font.setupGlyphOrder([".notdef", "square"])
+    font.setupCharacterMap({ord(letter): "square" for letter in MADE_UP})
+    font.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "square": pen.glyph()})
+    font.setupHorizontalMetrics({".notdef": (500, 0), "square": (1000, 0)})
+    font.setupHorizontalHeader(ascent=1000, descent=0)
+    font.setupNameTable({"familyName": "Squares", "styleName": "Regular"})
+    font.setupOS2()
+    font.setupPost()
+    font.save(tmp_path / "squares.ttf")
+    fontManager.addfont(tmp_path / "squares.ttf")
+    assert style.text_width(MADE_UP, 36) == pytest.approx(1, abs=0.02)
+    svg, png = write_letters(tmp_path)
+    assert MADE_UP in svg
+    assert (png < 0.5).sum() == pytest.approx(2 * (20 / 72 * style.DPI) ** 2, rel=0.05)
+    assert capfd.readouterr().err == ""
 
 
 def test_text_has_contrast_on_every_cell():

@@ -62,11 +62,16 @@ def scores_with_hits(hits: np.ndarray, **changes) -> Scores:
     )
 
 
+def unescaped(markdown: str) -> str:
+    """Markdown's text, its own markup apart: a backslash before punctuation is not shown."""
+    return re.sub(r"\\([^\w\s]|_)", r"\1", markdown)
+
+
 def parse_markdown(markdown: str, heading: str) -> list[dict[str, str]]:
     """The table below the first heading that starts with `heading`."""
     section = next(part for part in re.split(r"^#+ ", markdown, flags=re.M) if part.startswith(heading))
     lines = [line for line in section.splitlines() if line.startswith("|")]
-    cells = [[cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    cells = [[unescaped(cell.strip()) for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     return [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
 
 

@@ -124,7 +124,7 @@ def test_a_variant_without_its_baseline_says_so(build):
     csv, markdown, _ = build("table3", *files, rows={"TSN": {"tsn": "Baseline", "tsn_cb": "CB"}})
     assert np.isfinite(csv["demo RGB+Flow minus baseline"][1])
     assert np.isnan(csv["other RGB+Flow minus baseline"]).all()
-    assert "TSN: nothing to compare with, as Baseline was not measured here." in markdown
+    assert "Nothing to compare the rows of TSN with, as Baseline was not measured here." in markdown
 
 
 def test_a_run_that_was_not_scored_is_refused(build):
