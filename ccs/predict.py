@@ -41,10 +41,9 @@ MAX_SEGMENTS = 250  # which the network sees at once
 NAME_LENGTH = 36  # of a class in the table; the CSV has all of it
 
 DESCRIPTION = """\
-Classify videos with a trained network. Each video is decoded, its optical flow
-computed and its clips cut just as in the pipeline, with the settings that the
-checkpoint was trained on. Printed are the most probable classes by the RGB
-stream, by the flow stream and by both together."""
+Classify videos with a trained network. Each video is prepared just as in the
+pipeline, with the settings that the checkpoint was trained on. Printed are the
+most probable classes by the RGB stream, by the flow stream and by both."""
 
 EPILOG = """\
 RGB+Flow is the sum of both streams' logits with the weights of --fusion;
@@ -60,9 +59,7 @@ the network sees, is coloured.
 A video that cannot be decoded is named with the reason, the others go on, and
 the exit status is 1.
 
-examples:
-  ccs predict holiday.mp4 --checkpoint results/runs/demo/split1/ccs/seed0/checkpoint.pt
-  ccs predict clips/*.mp4 --checkpoint checkpoint.pt --output classes.csv --cam maps/"""
+example: ccs predict clips/*.mp4 --checkpoint checkpoint.pt --output classes.csv --cam maps/"""
 
 
 class Logits(NamedTuple):
