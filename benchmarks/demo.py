@@ -22,6 +22,8 @@ import pandas as pd
 import psutil
 import yaml
 
+from ccs.config import runs_of
+
 ROOT = Path(__file__).resolve().parent.parent
 BAR = 10.0
 PREPARATION = ("datasets.demo", "frames", "quarantine", "flow", "shards")
@@ -99,9 +101,8 @@ def report(busy: Busy, config: dict) -> None:
     print(f"frames, flow and shards: {preparation / 60:.1f} minutes of a core; then, for the runs that are shown:")
     for section in ("tables", "figures"):
         for name, block in config[section].items():
-            groups = block.get("groups", {"": block.get("rows", {block.get("run"): ""})})
-            runs = {run for rows in groups.values() for run in rows}
-            if runs <= by_run.keys():
+            runs = runs_of(block)
+            if all(run in by_run for run in runs):
                 seconds = sum(by_run[run] for run in runs)
                 print(f"  {name:<10} {len(runs):>2} runs {seconds / 60:6.1f} minutes of a core")
 

@@ -150,9 +150,7 @@ def check_runs(config: Mapping, manifest: Manifest) -> None:
     adapter = config["datasets"][manifest.dataset]["adapter"]
     for name in shown_runs(config, manifest.dataset):
         run = config["runs"][name]
-        for key, path in weights_files(run).items():
-            if not Path(path).is_file():
-                raise CcsError(f"runs.{name}: {key}: no file {path}; expected none, imagenet or a path")
+        check_weights(name, run)
         if run["patience"] and not num_val:
             raise CcsError(
                 f"runs.{name}: patience is {run['patience']}, but {manifest.dataset} has no validation videos to "
@@ -172,6 +170,13 @@ def check_classes(config: Mapping, classes: Mapping[str, Sequence[str]]) -> None
     for name in block.get("classes", []):
         if name not in known:
             raise CcsError(f"figures.figure6.classes: no class {name!r}{_nearest(name, known)}")
+
+
+def check_weights(name: str, run: Mapping) -> None:
+    """Raises `CcsError` where a file among the weights of the run `name` is not there."""
+    for key, path in weights_files(run).items():
+        if not Path(path).is_file():
+            raise CcsError(f"runs.{name}: {key}: no file {path}; expected none, imagenet or a path")
 
 
 def weights_files(run: Mapping) -> dict[str, str]:

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 import ccs
 from ccs import checkpoint, datasets, scores
 from ccs.clips import TestClips, usable_videos
+from ccs.models.network import CCS
 from ccs.shard_reader import ShardReader
 from ccs.stage import CcsError, add_settings, progress, run, settings_from
 
@@ -145,11 +146,8 @@ def evaluate(
     logits = {stream: np.full((len(test), len(manifest.classes)), np.nan, np.float32) for stream in ("rgb", "flow")}
     with torch.inference_mode():
         for video, (rgb, flow, _) in zip(usable, progress(loader, desc="evaluate", unit="video"), strict=True):
-            # one crop at a time: 25 segments x 10 crops at once would need ten times the memory
-            outputs = [model(rgb[:, i].to(device), flow[:, i].to(device)) for i in range(settings.crops)]
             row = row_of[video.video]
-            logits["rgb"][row] = torch.stack([output.rgb[0] for output in outputs]).mean(dim=0).cpu()
-            logits["flow"][row] = torch.stack([output.flow[0] for output in outputs]).mean(dim=0).cpu()
+            logits["rgb"][row], logits["flow"][row] = video_logits(model, rgb[0], flow[0], device)
     good = {video.video for video in usable}
     return scores.Scores(
         video=tuple(video.video for video in test),
@@ -170,6 +168,18 @@ def evaluate(
         fusion=tuple(settings.fusion),
         versions=_versions(device, state["preparation"]),
     )
+
+
+def video_logits(
+    model: CCS, rgb: torch.Tensor, flow: torch.Tensor, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both streams' logits (num_classes) of one video on the CPU, the mean over crops; clips as `TestClips` has them.
+
+    One crop at a time: 25 segments x 10 crops at once would need ten times the memory.
+    """
+    outputs = [model(rgb[None, i].to(device), flow[None, i].to(device)) for i in range(len(rgb))]
+    streams = ([getattr(output, stream)[0] for output in outputs] for stream in ("rgb", "flow"))
+    return tuple(torch.stack(each).mean(dim=0).cpu() for each in streams)
 
 
 def _versions(device: torch.device, preparation: Mapping[str, Any]) -> dict[str, str]:

@@ -27,7 +27,7 @@ import torch
 
 from ccs import cam, checkpoint, datasets, decode, transforms
 from ccs.clips import TestClips
-from ccs.evaluate import EvaluateSettings
+from ccs.evaluate import EvaluateSettings, video_logits
 from ccs.flow import BACKENDS, GPU_MEMORY, Parameters, choose, shard
 from ccs.models import aggregation, backbones
 from ccs.sampling import segment_starts
@@ -169,12 +169,8 @@ class Classifier:
         """Logits of one video, as `evaluate` writes and fuses them."""
         rgb, flow = self.clip(reader, self.settings.segments)
         with torch.inference_mode():
-            outputs = [
-                self.trained.model(rgb[None, i].to(self.device), flow[None, i].to(self.device))
-                for i in range(self.settings.crops)
-            ]
-        of_rgb = torch.stack([output.rgb[0] for output in outputs]).mean(dim=0).cpu().numpy().astype(float)
-        of_flow = torch.stack([output.flow[0] for output in outputs]).mean(dim=0).cpu().numpy().astype(float)
+            logits = video_logits(self.trained.model, rgb, flow, self.device)
+        of_rgb, of_flow = (each.numpy().astype(float) for each in logits)
         weight_rgb, weight_flow = self.settings.fusion
         return Logits(of_rgb, of_flow, weight_rgb * of_rgb + weight_flow * of_flow)
 

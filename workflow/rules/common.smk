@@ -170,12 +170,13 @@ def evaluate_settings(wildcards):
 
 def weights_files(wildcards):
     """Which files the run's weights are, where they are any: another file under the same name trains again."""
-    files = configuration.weights_files(config["runs"][wildcards.run])
-    for key, path in files.items():
-        if not os.path.isfile(path):
-            raise WorkflowError(f"runs.{wildcards.run}: {key}: no file {path}; expected none, imagenet or a path")
-    files = files.values()
-    return [f"{path} {os.stat(path).st_size} {os.stat(path).st_mtime_ns}" for path in files]
+    run = config["runs"][wildcards.run]
+    try:
+        configuration.check_weights(wildcards.run, run)  # of a run that nothing shows: asked for by its name
+    except CcsError as error:
+        raise WorkflowError(str(error)) from None
+    statuses = {path: os.stat(path) for path in configuration.weights_files(run).values()}
+    return [f"{path} {status.st_size} {status.st_mtime_ns}" for path, status in statuses.items()]
 
 
 # A param that is a function of `output` or `threads` is left out when Snakemake looks for changed params: these do not
