@@ -16,7 +16,11 @@ def conda_environment() -> str:
     """The text of envs/ccs.yaml."""
     lock = (ROOT / "envs" / "requirements.lock").read_text()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = [*project["dependencies"], *project["optional-dependencies"]["gpu"]]
+    asked = [
+        *project["dependencies"],
+        *project["optional-dependencies"]["gpu"],
+        *project["optional-dependencies"]["slurm"],
+    ]
     lines = [
         "# For `snakemake --sdm conda`. Written from requirements.lock by `make lock`; do not edit.",
         "name: ccs",
