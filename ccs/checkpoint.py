@@ -95,7 +95,6 @@ def resume(path: Path, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:
         reason = "it belongs to other settings, data or code; starting from the first epoch"
         print(f"not resuming from {path}: {reason}", file=sys.stderr, flush=True)
         return None
-    print(f"resuming after epoch {state['epoch']} from {path}", file=sys.stderr, flush=True)
     return state
 
 

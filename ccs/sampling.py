@@ -8,10 +8,14 @@ direction of the action: on the demo, frames alone then told raising from loweri
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+
+from ccs.stage import CcsError
 
 
 class Snippet(NamedTuple):
@@ -68,8 +72,6 @@ class BalancedBatches:
         batch_classes: N; where there are fewer classes, all of them.
         batch_videos: M; a class with fewer videos repeats them (with other snippets).
         seed: of the run.
-
-    Yields (iteration) lists of (video index, epoch, draw), where `draw` counts the uses of that video in the epoch.
     """
 
     def __init__(self, labels: Sequence[int], *, batch_classes: int, batch_videos: int, seed: int) -> None:
@@ -77,14 +79,19 @@ class BalancedBatches:
         self.batch_classes = min(batch_classes, len(self.videos))
         self.batch_videos = batch_videos
         self.seed = seed
-        self.epoch = 0
         self.num_videos = len(labels)
 
-    def __len__(self) -> int:
-        return -(-self.num_videos // (self.batch_classes * self.batch_videos))
+    @property
+    def batch_size(self) -> int:
+        """Videos of a batch, N x M."""
+        return self.batch_classes * self.batch_videos
 
-    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
-        rng = np.random.default_rng([self.seed, self.epoch])
+    def __len__(self) -> int:
+        return -(-self.num_videos // self.batch_size)
+
+    def epoch(self, epoch: int) -> Iterator[list[tuple[int, int, int]]]:
+        """An epoch's batches: lists of (video index, epoch, draw); `draw` counts the video's uses in the epoch."""
+        rng = np.random.default_rng([self.seed, epoch])
         classes = _rounds(list(self.videos), rng)
         videos = {c: _rounds(list(indices), rng) for c, indices in self.videos.items()}
         draws: dict[int, int] = {}
@@ -99,8 +106,45 @@ class BalancedBatches:
                 for _ in range(self.batch_videos):
                     index = int(next(videos[c]))
                     draws[index] = draws.get(index, -1) + 1
-                    batch.append((index, self.epoch, draws[index]))
+                    batch.append((index, epoch, draws[index]))
             yield batch
+
+
+@dataclass
+class Course:
+    """A rank's part of the batches of all epochs, one after another, for a loader that never stops between epochs.
+
+    Args:
+        batches: of the whole training.
+        epochs: how many, or at most.
+        first: the batch to begin with, counted from the first of the first epoch.
+        rank, num_ranks: which part of each batch, of how many; parts are of one size and in the batch's order.
+
+    Raises:
+        CcsError: a batch cannot be divided so.
+    """
+
+    batches: BalancedBatches
+    epochs: int
+    first: int = 0
+    rank: int = 0
+    num_ranks: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batches.batch_size % self.num_ranks:
+            raise CcsError(
+                f"train.batch_classes x train.batch_videos: expected batches that {self.num_ranks} processes can share "
+                f"out evenly, found {self.batches.batch_classes} x {self.batches.batch_videos}; change them or the "
+                "number of GPUs"
+            )
+
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+        size = self.batches.batch_size // self.num_ranks
+        epoch, skip = divmod(self.first, len(self.batches))
+        for number in range(epoch, self.epochs):
+            for batch in itertools.islice(self.batches.epoch(number), skip, None):
+                yield batch[self.rank * size : (self.rank + 1) * size]
+            skip = 0
 
 
 def _rounds(items: list, rng: np.random.Generator) -> Iterator:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from ccs import checkpoint, datasets, decode, evaluate, frames, predict, scores, train
+from ccs import checkpoint, datasets, decode, evaluate, frames, predict, scores, training
 from ccs.clips import ClipSettings, TestClips
 from ccs.datasets import __main__ as make_manifest
 from ccs.datasets.demo import encode
@@ -85,7 +85,7 @@ class Made:
         rgb, flow, _ = (torch.cat(list(x)) for x in zip(*((r, f, torch.zeros(1)) for r, f, _ in known), strict=True))
         with torch.no_grad():
             model.train()(rgb, flow)
-        every = train.Settings(settings, clips, LossSettings(ranking=settings.shared), train.TrainSettings())
+        every = training.Settings(settings, clips, LossSettings(ranking=settings.shared), training.TrainSettings())
         state = {
             "model": model.state_dict(),
             **{key: {} for key in ("optimizer", "schedule", "random")},

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ccs import cam, checkpoint, datasets, scores, train
+from ccs import cam, checkpoint, datasets, scores, training
 from ccs.clips import ClipSettings
 from ccs.decode import Clip
 from ccs.figures import figure6, style
@@ -106,7 +106,7 @@ def make_data_set(folder: Path, height: int, width: int) -> datasets.Manifest:
 def make_checkpoint(path: Path, manifest: datasets.Manifest) -> None:
     network = NetworkSettings(backbone="shufflenet_v2_x0_5", weights="none")
     clips = ClipSettings(input_size=64)
-    settings = train.Settings(network, clips, LossSettings(), train.TrainSettings())
+    settings = training.Settings(network, clips, LossSettings(), training.TrainSettings())
     torch.manual_seed(0)
     state = {
         "model": CCS(len(manifest.classes), network, segments=3).state_dict(),

@@ -1,0 +1,160 @@
+"""The training loop: steps over batches, validation, and where training stands, for `ccs.train` to put together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from ccs import parallel
+from ccs.losses import LossSettings, ccs_loss
+from ccs.models.network import Output
+from ccs.stage import CcsError
+
+Clips = tuple[Tensor, Tensor, Tensor]  # of a batch: RGB (B, K, F, 3, S, S), flow (B, K, L, 2, S, S), labels (B)
+
+
+@dataclass
+class Progress:
+    """Where training stands: all that a resume file holds beside the states of model, optimizer and generators."""
+
+    epoch: int = 0  # epochs that are over
+    step: int = 0  # steps of the next one that are over
+    num_videos: int = 0  # in those steps
+    sums: dict[str, Tensor] = field(default_factory=dict)  # of losses and accuracies over those videos
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, Any] = field(default_factory=lambda: {"accuracy": -1.0, "epoch": -1, "model": {}})
+
+    def next_epoch(self, row: dict[str, float]) -> None:
+        """Close an epoch with its row of the history."""
+        self.history.append(row)
+        self.epoch, self.step, self.num_videos, self.sums = self.epoch + 1, 0, 0, {}
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How batches become steps: `num_batches` an epoch, `accumulate` of them (fewer at its end) for each step."""
+
+    num_batches: int
+    accumulate: int
+    clip_gradient: float
+    losses: LossSettings
+
+    def __len__(self) -> int:
+        return -(-self.num_batches // self.accumulate)
+
+    def batches_before(self, step: int) -> int:
+        """Batches of an epoch that its first `step` steps take."""
+        return min(step * self.accumulate, self.num_batches)
+
+
+def train_one_epoch(
+    model: nn.Module,
+    clips: Iterator[Clips],
+    optimizer: torch.optim.Optimizer,
+    accelerator: Accelerator,
+    steps: Steps,
+    progress: Progress,
+    bar: tqdm,
+    after_step: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
+    """The steps of an epoch that are not over yet; `after_step` is called after each.
+
+    Returns the means over the epoch's videos of losses and accuracies in percent, clips per second, and the share of
+    time in which it waited for clips (these two of this process's steps, not of those before it resumed).
+    """
+    model.train()
+    num_clips, waited, start = 0, 0.0, time.perf_counter()
+    while progress.step < len(steps):
+        size = steps.batches_before(progress.step + 1) - steps.batches_before(progress.step)
+        optimizer.zero_grad(set_to_none=True)
+        for number in range(size):
+            before = time.perf_counter()
+            batch = next(clips)
+            waited += time.perf_counter() - before
+            # processes exchange gradients once a step
+            with accelerator.no_sync(model) if number < size - 1 else nullcontext():
+                figures = _forward_backward(model, batch, accelerator, steps.losses, share=1 / size)
+            num_videos = len(batch[2]) * parallel.num_processes()
+            for name, value in figures.items():
+                progress.sums[name] = progress.sums.get(name, 0) + value * num_videos
+            progress.num_videos += num_videos
+            num_clips += num_videos
+            bar.update()
+        if accelerator.device.type == "cpu":  # elsewhere looking at a number stops the queue
+            check_finite(progress)
+        accelerator.clip_grad_norm_(model.parameters(), steps.clip_gradient)
+        optimizer.step()
+        progress.step += 1
+        after_step()
+    check_finite(progress)
+    row = {name: round(float(value) / progress.num_videos, 6) for name, value in progress.sums.items()}
+    if num_clips:
+        seconds = time.perf_counter() - start
+        row |= {"clips_per_second": round(num_clips / seconds, 2), "waiting": round(waited / seconds, 4)}
+    return row
+
+
+def check_finite(progress: Progress) -> None:
+    """`CcsError` where a loss was infinite or no number."""
+    if not torch.isfinite(torch.as_tensor(progress.sums.get("loss", 0.0))):
+        raise CcsError("the loss is no longer finite: lower train.lr, or set train.precision to no")
+
+
+def _forward_backward(
+    model: nn.Module, batch: Clips, accelerator: Accelerator, settings: LossSettings, *, share: float
+) -> dict[str, Tensor]:
+    """Add `share` of the batch's gradient to the parameters'; returns its losses and accuracies in percent."""
+    rgb, flow, labels = (x.to(accelerator.device, non_blocking=True) for x in batch)
+    with accelerator.autocast():
+        output = model(rgb, flow)
+    labels = parallel.gather(labels)
+    output = Output(*(x if x is None else parallel.gather(x.float()) for x in output))
+    losses = ccs_loss(output.rgb, output.flow, output.z_rgb, output.z_flow, labels, settings)
+    accelerator.backward(losses.total * (share * parallel.num_processes()))
+    return {
+        "loss": losses.total.detach(),
+        "loss_triplet": losses.triplet,
+        "loss_embedding": losses.embedding,
+        "loss_cross_entropy": losses.cross_entropy,
+        "active_triplets": losses.active,
+        "train_rgb": _percent(output.rgb, labels),
+        "train_flow": _percent(output.flow, labels),
+    }
+
+
+@torch.no_grad()
+def validate(
+    model: nn.Module, loader: DataLoader, accelerator: Accelerator, between: Callable[[], None] = lambda: None
+) -> dict[str, float]:
+    """Accuracy in percent of both streams and of the sum of their logits, on segment centres.
+
+    Each process has its own videos in `loader`. `between` is called after each batch.
+    """
+    model.eval()
+    logits: dict[str, list[Tensor]] = {"rgb": [], "flow": []}
+    labels = []
+    for rgb, flow, label in loader:
+        with accelerator.autocast():  # the one crop of each video
+            output = model(rgb[:, 0].to(accelerator.device), flow[:, 0].to(accelerator.device))
+        logits["rgb"].append(output.rgb.float().cpu())
+        logits["flow"].append(output.flow.float().cpu())
+        labels.append(label)
+        between()
+    parts = parallel.gather_objects((logits, labels))
+    rgb, flow = (torch.cat([x for part, _ in parts for x in part[stream]]) for stream in ("rgb", "flow"))
+    label = torch.cat([x for _, part in parts for x in part])
+    streams = {"val_rgb": rgb, "val_flow": flow, "val_fused": rgb + flow}
+    return {name: round(float(_percent(value, label)), 6) for name, value in streams.items()}
+
+
+def _percent(logits: Tensor, labels: Tensor) -> Tensor:
+    return 100 * (logits.detach().argmax(dim=1) == labels).float().mean()

@@ -1,0 +1,278 @@
+"""One training: its settings, its network and optimizer, how far it has come, and the resume file it goes on from."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from ccs import checkpoint, history, parallel
+from ccs.clips import ClipSettings
+from ccs.interruption import EXIT_STATUS, Interruption
+from ccs.loop import Clips, Progress, Steps, check_finite, train_one_epoch, validate
+from ccs.losses import LossSettings
+from ccs.models.network import CCS, NetworkSettings
+from ccs.stage import CcsError
+from ccs.stage import progress as progress_bar
+
+SAVE_SECONDS = 20.0  # between resume files, at least
+SAVE_SHARE = 0.02  # of the time goes into writing them, at most
+AGREE_EVERY = 8  # steps after which several processes ask each other whether to stop
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Optimisation, with the paper's values (sec. 4.1) as defaults."""
+
+    epochs: int = dataclasses.field(default=400, metadata={"help": "passes over the training videos, at most"})
+    batch_classes: int = dataclasses.field(default=8, metadata={"help": "classes per batch (N)"})
+    batch_videos: int = dataclasses.field(default=4, metadata={"help": "videos per class of a batch (M)"})
+    lr: float = dataclasses.field(default=0.001, metadata={"help": "learning rate of SGD"})
+    lr_steps: tuple[int, ...] = dataclasses.field(
+        default=(50,), metadata={"help": "epochs after which the learning rate is multiplied by lr_gamma"}
+    )
+    lr_gamma: float = dataclasses.field(default=0.1, metadata={"help": "factor at each of lr_steps"})
+    momentum: float = dataclasses.field(default=0.9, metadata={"help": "of SGD"})
+    weight_decay: float = dataclasses.field(default=5e-4, metadata={"help": "of SGD, on all parameters"})
+    clip_gradient: float = dataclasses.field(default=20.0, metadata={"help": "largest norm of the gradient"})
+    patience: int = dataclasses.field(
+        default=0,
+        metadata={
+            "help": "stop after so many epochs without a better fused validation accuracy, keep the best; 0: never"
+        },
+    )
+    precision: str = dataclasses.field(
+        default="auto",
+        metadata={
+            "help": "auto: bf16 or fp16 on a GPU, float32 on a CPU",
+            "choices": ("auto", "no", "bf16", "fp16"),
+        },
+    )
+    accumulate: int = dataclasses.field(
+        default=1, metadata={"help": "batches whose gradients are averaged for one step; the losses see one at a time"}
+    )
+    compile: bool = dataclasses.field(
+        default=False, metadata={"help": "let torch.compile make the network faster; needs a C++ compiler on a CPU"}
+    )
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.batch_classes, self.batch_videos) < 1 or self.patience < 0:
+            raise CcsError("train.epochs, batch_classes, batch_videos: expected at least 1, and patience at least 0")
+        if self.accumulate < 1:
+            raise CcsError(f"train.accumulate: expected at least 1, found {self.accumulate}")
+        if self.lr <= 0 or self.clip_gradient <= 0:
+            raise CcsError("train.lr, train.clip_gradient: expected more than 0")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of a run."""
+
+    network: NetworkSettings
+    clips: ClipSettings
+    losses: LossSettings
+    train: TrainSettings
+
+    def __post_init__(self) -> None:
+        if self.losses.ranking and not self.network.shared:
+            raise CcsError(
+                "train.ranking is true but train.shared is false: the ranking losses compare the embeddings z of the "
+                "shared block, which is not there. Set ranking: false (variants baseline and CB) or shared: true"
+            )
+
+
+HISTORY = ("epoch", "lr", "loss", "loss_triplet", "loss_embedding", "loss_cross_entropy", "active_triplets")
+HISTORY += ("train_rgb", "train_flow", "val_rgb", "val_flow", "val_fused")
+
+
+class Training:
+    """A network, its optimizer and how far they have come; made anew, or from the resume file if that fits.
+
+    Args:
+        settings: of the run.
+        identity: what the checkpoint says of itself, settings included.
+        provenance: a resume file of another is not used.
+        resume_path: where it is.
+        num_batches: of an epoch.
+        interruption: tells when to stop.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        identity: dict[str, Any],
+        provenance: str,
+        resume_path: Path,
+        num_batches: int,
+        interruption: Interruption,
+    ) -> None:
+        self.settings, self.identity, self.resume_path, self.interruption = (
+            settings,
+            identity,
+            resume_path,
+            interruption,
+        )
+        self._fingerprint = {**identity, "provenance": provenance}
+        self.accelerator = Accelerator(
+            mixed_precision=_precision(settings.train.precision), cpu=not torch.cuda.is_available()
+        )
+        self.rank, self.is_main = self.accelerator.process_index, self.accelerator.is_main_process
+        set_seed(identity["seed"])
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        network = CCS(len(identity["classes"]), settings.network, segments=settings.clips.segments)
+        self.network = parallel.synchronise_batch_norm(network)
+        if self.rank:  # all start with the same weights, and drop out other features
+            torch.manual_seed(int(np.random.SeedSequence([identity["seed"], self.rank]).generate_state(1)[0]))
+        if settings.train.compile:
+            self.network.compile()
+        optimizer = torch.optim.SGD(
+            [p for p in network.parameters() if p.requires_grad],
+            lr=settings.train.lr,
+            momentum=settings.train.momentum,
+            weight_decay=settings.train.weight_decay,
+        )
+        self.schedule = torch.optim.lr_scheduler.MultiStepLR(
+            optimizer, list(settings.train.lr_steps), gamma=settings.train.lr_gamma
+        )
+        self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
+        self.steps = Steps(num_batches, settings.train.accumulate, settings.train.clip_gradient, settings.losses)
+        self.progress = Progress()
+        if state := checkpoint.resume(resume_path, self._fingerprint):
+            self._load(state)
+        self._saved, self._cost = time.monotonic(), 0.0
+
+    @property
+    def where(self) -> str:
+        """The device, for people."""
+        name = torch.cuda.get_device_name() if self.accelerator.device.type == "cuda" else "a CPU"
+        return name if parallel.num_processes() == 1 else f"{parallel.num_processes()} x {name}"
+
+    def say(self, message: str) -> None:
+        """One line in the log, from one process."""
+        if self.is_main:
+            print(message, file=sys.stderr, flush=True)
+
+    def run(self, clips: Iterator[Clips], val_loader: DataLoader | None, folder: Path) -> None:
+        """The epochs that are left, told to TensorBoard in `folder`."""
+        train, progress = self.settings.train, self.progress
+        board = history.TensorBoard(folder, progress.history) if self.is_main else None
+        total = train.epochs * self.steps.num_batches
+        bar = progress_bar(total=total, desc="train", unit="batch") if self.is_main else tqdm(disable=True)
+        bar.update(progress.epoch * self.steps.num_batches + self.steps.batches_before(progress.step))
+        while progress.epoch < train.epochs:
+            if train.patience and progress.epoch - 1 - progress.best["epoch"] >= train.patience:
+                self.say(f"no better validation accuracy since epoch {progress.best['epoch'] + 1}: stopping")
+                break
+            row = {"epoch": progress.epoch + 1, "lr": self.optimizer.param_groups[0]["lr"]}
+            row |= train_one_epoch(
+                self.model, clips, self.optimizer, self.accelerator, self.steps, progress, bar, self.pause
+            )
+            if val_loader:
+                random = parallel.gather_objects(checkpoint.random_state(self.accelerator))
+                row |= validate(self.model, val_loader, self.accelerator, lambda random=random: self.pause(random))
+            row |= history.memory()
+            with warnings.catch_warnings():  # of no step before it, where an epoch is resumed after its last one
+                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+                self.schedule.step()
+            self.say(_summary(row, train.epochs))
+            if train.patience and row["val_fused"] > progress.best["accuracy"]:
+                weights = {key: value.cpu().clone() for key, value in self.network.state_dict().items()}
+                progress.best = {"accuracy": row["val_fused"], "epoch": progress.epoch, "model": weights}
+            progress.next_epoch(row)
+            if board:
+                board.add(row)
+        bar.close()
+        if board:
+            board.close()
+
+    def pause(self, random: list[dict[str, Any]] | None = None) -> None:
+        """After each step: write the resume file if it is time to, and stop if that was asked for.
+
+        In validation, with the `random` states from before it, processes may be at different batches: the first one
+        decides for itself.
+        """
+        asked = self.interruption.asked
+        due = time.monotonic() - self._saved >= max(SAVE_SECONDS, self._cost / SAVE_SHARE)
+        if parallel.num_processes() > 1:
+            if random:
+                asked, due = asked and self.is_main, due and self.is_main
+            elif self.progress.step % AGREE_EVERY and self.progress.step < len(self.steps):
+                return
+            else:
+                asked, due = parallel.any_rank((asked, due), self.accelerator.device)
+        if asked or due:
+            start = time.monotonic()
+            check_finite(self.progress)
+            state = self._state(random)
+            if self.is_main:
+                checkpoint.write(self.resume_path, {**state, "fingerprint": self._fingerprint, **vars(self.progress)})
+            self._saved = time.monotonic()
+            self._cost = self._saved - start
+        if asked:
+            self.say(f"stopped, to go on from {self.resume_path} when started again")
+            sys.exit(EXIT_STATUS)
+
+    def result(self) -> dict[str, Any]:
+        """What the checkpoint holds: the last epoch, or the best one where training stops early."""
+        state = self._state()
+        if self.settings.train.patience:
+            state |= {"model": self.progress.best["model"], "epoch": self.progress.best["epoch"] + 1}
+        return state
+
+    def _state(self, random: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+        return {
+            **self.identity,
+            "model": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "epoch": self.progress.epoch,
+            "random": random or parallel.gather_objects(checkpoint.random_state(self.accelerator)),
+        }
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.progress = Progress(**{field.name: state[field.name] for field in dataclasses.fields(Progress)})
+        device = self.accelerator.device
+        self.progress.sums = {name: torch.as_tensor(value).to(device) for name, value in self.progress.sums.items()}
+        self.network.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.say(f"resuming after {self.progress.epoch} epochs and {self.progress.step} steps from {self.resume_path}")
+        if self.rank < len(state["random"]):
+            checkpoint.set_random_state(state["random"][self.rank], self.accelerator)
+        if len(state["random"]) != parallel.num_processes():
+            self.say(
+                f"it was of {len(state['random'])} processes, now there are {parallel.num_processes()}: the result "
+                "will not be that of an uninterrupted run to the bit"
+            )
+
+
+def _summary(row: dict, epochs: int) -> str:
+    text = (
+        f"epoch {row['epoch']}/{epochs}: loss {row['loss']:.3f}, active triplets {row['active_triplets']:.0%}, "
+        f"train RGB {row['train_rgb']:.1f} % flow {row['train_flow']:.1f} %"
+    )
+    if "val_rgb" in row:
+        text += f", val RGB {row['val_rgb']:.1f} % flow {row['val_flow']:.1f} % RGB+Flow {row['val_fused']:.1f} %"
+    if "clips_per_second" in row:
+        text += f", {row['clips_per_second']:.1f} clips/s, {row['waiting']:.0%} waiting"
+    return text
+
+
+def _precision(wanted: str) -> str:
+    if wanted != "auto":
+        return wanted
+    if not torch.cuda.is_available():
+        return "no"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
