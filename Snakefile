@@ -22,6 +22,7 @@ rule all:
     input:
         TABLES,
         FIGURES,
+        CURVES,
         "results/report.html",
 
 

@@ -24,6 +24,7 @@ STAGES = {
     "figure5a": ("ccs.figures.figure5a", "scores -> aggregation functions compared"),
     "figure5b": ("ccs.figures.figure5b", "scores -> backbones compared"),
     "figure6": ("ccs.figures.figure6", "checkpoint and shards -> class activation maps"),
+    "curves": ("ccs.figures.curves", "histories of a run -> its training curves"),
     "settings": ("ccs.tables.settings", "scores -> what a table or figure was made with"),
     "submission": ("ccs.submission", "scores of unlabelled videos -> a file for the benchmark's server"),
     "predict": ("ccs.predict", "any videos and a checkpoint -> classes with probabilities"),

@@ -18,6 +18,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+SHOWN = "iframe, img[src*='filename=']:not([src*='filename=logo'])"  # of an entry, not the report's own logo
 BROWSER = [shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")]
 
 pytestmark = pytest.mark.slow
@@ -45,6 +46,9 @@ def test_every_table_and_figure_is_there(everything):
     for figure in CONFIG["figures"]:
         for suffix in (".svg", ".png", ".csv", ".settings.html"):
             assert (everything / f"results/figures/{figure}{suffix}").stat().st_size > 200
+    for run in CONFIG["runs"]:  # all of them are shown
+        for suffix in (".svg", ".png", ".csv"):
+            assert (everything / f"results/figures/curves/{run}{suffix}").stat().st_size > 200
     history = list((everything / "results/runs").rglob("history.csv"))
     assert len(history) == len({path.parent.parent.name for path in history}) == len(CONFIG["runs"])  # each run once
 
@@ -66,7 +70,7 @@ def driver(tmp_path):
 
 
 def test_report_opens_in_a_browser(everything, driver):
-    """Every entry of both categories is opened: figures are pictures that were drawn, pages have their text."""
+    """Every entry of each category is opened: figures are pictures that were drawn, pages have their text."""
     wait = WebDriverWait(driver, 30)
 
     def click(locator):
@@ -74,13 +78,14 @@ def test_report_opens_in_a_browser(everything, driver):
 
     driver.get((everything / "results/report.html").as_uri())
     pictures, pages = [], []
-    for category, num_entries in (("Figures", 2 * len(CONFIG["figures"])), ("Tables", len(CONFIG["tables"]))):
+    entries = {"Figures": 2 * len(CONFIG["figures"]), "Tables": len(CONFIG["tables"]), "Training": len(CONFIG["runs"])}
+    for category, num_entries in entries.items():
         click((By.LINK_TEXT, category))
         eyes = wait.until(lambda d: d.find_elements(By.CSS_SELECTOR, "a[iconname=eye]"))
         assert len(eyes) == num_entries
         for eye in eyes:
             eye.click()
-            shown = wait.until(lambda d: d.find_element(By.CSS_SELECTOR, "iframe, img[src*='filename=figure']"))
+            shown = wait.until(lambda d: d.find_element(By.CSS_SELECTOR, SHOWN))
             name = shown.get_attribute("src").split("filename=")[1].split(";")[0]
             if shown.tag_name == "img":
                 wait.until(lambda d, img=shown: d.execute_script("return arguments[0].naturalWidth", img) > 300)
@@ -94,7 +99,7 @@ def test_report_opens_in_a_browser(everything, driver):
                 pages.append(name)
             driver.save_screenshot(str(everything / f"{name}.png"))
         click((By.LINK_TEXT, "Results"))
-    assert sorted(pictures) == [f"{figure}.svg" for figure in sorted(CONFIG["figures"])]
+    assert sorted(pictures) == sorted(f"{name}.svg" for name in [*CONFIG["figures"], *CONFIG["runs"]])
     settings = [f"{figure}.settings.html" for figure in CONFIG["figures"]]
     assert sorted(pages) == sorted([*settings, *(f"{table}.html" for table in CONFIG["tables"])])
     assert not [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]

@@ -70,6 +70,35 @@ rule figure6:
         " > {log} 2>&1"
 
 
+# How each run that is shown was trained, from all of its trainings.
+rule curves:
+    input:
+        histories=run_histories,
+    output:
+        svg=report(
+            "results/figures/curves/{run}.svg",
+            caption="../report/curves.rst",
+            category="Training",
+            labels={"run": "{run}"},
+        ),
+        png="results/figures/curves/{run}.png",
+        csv="results/figures/curves/{run}.csv",
+    log:
+        "logs/curves/{run}.log",
+    conda:
+        "../../envs/ccs.yaml"
+    params:
+        code=stage_digest("ccs.figures.curves"),
+    shell:
+        "python -m ccs.figures.curves"
+        " --run {wildcards.run}"
+        " --histories {input.histories}"
+        " --svg {output.svg}"
+        " --png {output.png}"
+        " --csv {output.csv}"
+        " > {log} 2>&1"
+
+
 # What a figure was made with, as the tables say it of themselves.
 rule settings:
     input:
@@ -105,6 +134,7 @@ rule report:
         TABLES,
         FIGURES,
         SETTINGS,
+        CURVES,
     output:
         report="results/report.html",
     log:
