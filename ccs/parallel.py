@@ -46,6 +46,12 @@ def gather_objects(value: T) -> list[T]:
     return values
 
 
+def wait_for_all() -> None:
+    """Come back when every rank has come here: who ends first has the others killed, in the middle of writing."""
+    if num_processes() > 1:
+        distributed.barrier()
+
+
 def any_rank(flags: Sequence[bool], device: torch.device) -> list[bool]:
     """For each flag whether it is set on any rank: the same answers on all of them."""
     if num_processes() == 1:

@@ -128,6 +128,7 @@ def train(
             history.write(history_path, training.progress.history)
             checkpoint.write(checkpoint_path, state)
             resume_path.unlink(missing_ok=True)
+        parallel.wait_for_all()
     training.accelerator.end_training()
 
 

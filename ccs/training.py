@@ -221,6 +221,8 @@ class Training:
             self._saved = time.monotonic()
             self._cost = self._saved - start
         if asked:
+            if not random:
+                parallel.wait_for_all()
             self.say(f"stopped, to go on from {self.resume_path} when started again")
             sys.exit(EXIT_STATUS)
 

@@ -39,7 +39,8 @@ class Project:
         return subprocess.run(
             [Path(sys.executable).with_name("snakemake"), "--cores", "2", "--nocolor", *arguments],
             cwd=cwd or self.path,
-            env={**os.environ, "PYTHONPATH": path, "FAILING_STAGE": failing},
+            # locks of its own: a test does not wait for a GPU that somebody uses
+            env={"CCS_GPU_LOCKS": str(self.path / "locks"), **os.environ, "PYTHONPATH": path, "FAILING_STAGE": failing},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

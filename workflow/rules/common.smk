@@ -5,8 +5,6 @@ import hashlib
 import json
 import os
 import shlex
-import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +22,7 @@ os.environ.update(
 )
 
 from ccs import config as configuration
-from ccs import datasets
+from ccs import datasets, launch
 from ccs.provenance import stage_digest
 from ccs.stage import CcsError
 
@@ -203,8 +201,9 @@ def max_bad(wildcards, output):
     return int(config["max_bad_fraction"] * len(all_videos(wildcards.dataset)) + 1e-9)
 
 
-def loader_workers(wildcards, threads):
-    return threads if threads > 1 else 0
+def loader_workers(wildcards, threads, resources):
+    """Of each process; there is one a GPU, and `threads` on each node."""
+    return threads * resources.get("nodes", 1) // max(resources.gpu, 1) if threads > 1 else 0
 
 
 def provenance(wildcards, output):
@@ -218,32 +217,41 @@ def provenance(wildcards, output):
 
 
 # -- the machine -------------------------------------------------------------------------------------------------------
-@functools.cache
-def has_gpu():
-    """Whether this machine has a GPU that it may use."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1") or not shutil.which("nvidia-smi"):
-        return False
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    return "GPU" in listed.stdout
+GPUS = 0 if workflow.remote_exec or workflow.non_local_exec else len(launch.visible_gpus())
+# so many at once, if nothing else is said: jobs that wait for one would keep others from the cores
+if GPUS and workflow.global_resources.get("gpu").value is None:
+    workflow.register_resource("gpu", GPUS)
+for name, resources in workflow.resource_settings.overwrite_resources.items():
+    given = resources.get("gpu")
+    # Snakemake would quietly take fewer
+    if GPUS and given is not None and not given.is_evaluable() and given.value > GPUS:
+        raise WorkflowError(f"--set-resources {name}:gpu={given.value}: this machine has {GPUS} GPUs; ask for no more")
 
 
 def num_gpus(wildcards):
-    """Of a training job. A cluster is taken to have them."""
-    return int(workflow.remote_exec or workflow.non_local_exec or has_gpu())
+    """Of a job that can use one. A cluster is taken to have them."""
+    return int(workflow.remote_exec or workflow.non_local_exec or GPUS > 0)
 
 
 def flow_gpus(wildcards):
     return 0 if config["flow"]["backend"] in ("native", "opencv") else num_gpus(wildcards)
 
 
-def train_threads(wildcards):
-    return 8 if num_gpus(wildcards) else 1
+def gpu_threads(wildcards, rulename):
+    """Eight a GPU, which load clips for it; on each node, where a cluster's job has several."""
+    # threads are decided before resources, so those of `--set-resources train:gpu=4` are looked up
+    resources = workflow.resource_settings.overwrite_resources.get(rulename, {})
+    given = {name: each.value for name, each in resources.items() if not each.is_evaluable()}
+    return max(1, 8 * given.get("gpu", num_gpus(wildcards)) // given.get("nodes", 1))
 
 
 # -- targets -----------------------------------------------------------------------------------------------------------
 TABLES = [f"results/{table}.csv" for table in config["tables"]]
 FIGURES = [f"results/figures/{figure}.svg" for figure in config["figures"]]
 SETTINGS = [f"results/figures/{figure}.settings.html" for figure in config["figures"]]
+SHOWN = {**config["tables"], **config["figures"]}
+RUNS = list(dict.fromkeys(run for block in SHOWN.values() for run in configuration.runs_of(block)))
+CURVES = [f"results/figures/curves/{run}.svg" for run in RUNS]
 
 
 def shown(wildcards):
@@ -256,9 +264,13 @@ def shown(wildcards):
 
 def runs_folders(wildcards):
     """The folder of every run on every data set and split, and with every seed, that a table or figure shows."""
-    block = shown(wildcards)
+    return folders_of(shown(wildcards), wildcards.get("figure"))
+
+
+def folders_of(block, figure=None):
+    """Those of a block of the configuration; figure: its name, if it is a figure's."""
     # activation maps of three seeds would be three figures
-    seeds = config["seeds"][:1] if wildcards.get("figure") == "figure6" else config["seeds"]
+    seeds = config["seeds"][:1] if figure == "figure6" else config["seeds"]
     return [
         f"results/runs/{dataset}/split{split}/{run}/seed{seed}"
         for dataset in block.get("datasets", config["datasets"])
@@ -266,6 +278,13 @@ def runs_folders(wildcards):
         for run in configuration.runs_of(block)
         for seed in seeds
     ]
+
+
+def run_histories(wildcards):
+    """The histories of every training of a run that some table or figure needs; of all, if none shows it."""
+    every = folders_of({"run": wildcards.run})
+    needed = {folder for name, block in SHOWN.items() for folder in folders_of(block, name)}
+    return [f"{folder}/history.csv" for folder in ([each for each in every if each in needed] or every)]
 
 
 def shown_scores(wildcards):

@@ -9,7 +9,7 @@ rule evaluate:
         "logs/{dataset}/split{split}/{run}/seed{seed}/evaluate.log",
     conda:
         "../../envs/ccs.yaml"
-    threads: train_threads
+    threads: gpu_threads
     resources:
         gpu=num_gpus,
     params:
@@ -19,7 +19,7 @@ rule evaluate:
         workers=loader_workers,
         code=stage_digest("ccs.evaluate"),
     shell:
-        "python -m ccs.evaluate"
+        "exec python -m ccs.launch --gpus {resources.gpu} -- ccs.evaluate"
         " --checkpoint {input.checkpoint}"
         " --manifest {params.manifest}"
         " --split {wildcards.split}"

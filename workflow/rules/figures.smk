@@ -57,7 +57,7 @@ rule figure6:
         classes=cam_classes,
         code=stage_digest("ccs.figures.figure6"),
     shell:
-        "python -m ccs.figures.figure6"
+        "exec python -m ccs.launch --gpus 0 -- ccs.figures.figure6"
         " --checkpoints {input.checkpoints}"
         " --scores {input.scores}"
         " --manifests {params.manifests}"

@@ -15,7 +15,7 @@ rule flow:
         gpu_memory=gpu_memory,
         code=stage_digest("ccs.flow"),
     shell:
-        "python -m ccs.flow"
+        "exec python -m ccs.launch --gpus {resources.gpu} -- ccs.flow"
         " --frames {input.frames}"
         " --output {output.flow}"
         " --workers {threads}"

@@ -9,7 +9,7 @@ rule train:
         "logs/{dataset}/split{split}/{run}/seed{seed}/train.log",
     conda:
         "../../envs/ccs.yaml"
-    threads: train_threads
+    threads: gpu_threads
     resources:
         gpu=num_gpus,
     params:
@@ -21,7 +21,7 @@ rule train:
         workers=loader_workers,
         code=stage_digest("ccs.train"),
     shell:
-        "python -m ccs.train"
+        "exec python -m ccs.launch --gpus {resources.gpu} -- ccs.train"
         " --manifest {params.manifest}"
         " --split {wildcards.split}"
         " --shards {input.shards}"
