@@ -11,6 +11,16 @@ report: "workflow/report/workflow.rst"
 include: "workflow/rules/common.smk"
 
 
+# They take seconds, less than a place in a cluster's queue.
+localrules:
+    quarantine,
+    table,
+    predictions,
+    figure,
+    curves,
+    settings,
+
+
 rule table1:
     default_target: True
     input:

@@ -173,8 +173,8 @@ def wait_for(number: int, gpus: Sequence[Gpu]) -> list[Gpu]:
         source = "CUDA_VISIBLE_DEVICES has" if "CUDA_VISIBLE_DEVICES" in os.environ else "nvidia-smi lists"
         found = f"{len(gpus)} ({', '.join(gpu.entry for gpu in gpus)})" if gpus else "none"
         raise CcsError(
-            f"asked for {number} GPU{'s' * (number > 1)}, {source} {found}: ask for fewer with --set-resources "
-            f"RULE:gpu={len(gpus)}, there or in the profile (0: on the CPU), or make more visible"
+            f"asked for {number} GPU{'s' * (number > 1)}, {source} {found}: make more visible, or ask for fewer "
+            f"(0: none) by gpu under set-resources in a cluster's profile, or --set-resources RULE:gpu={len(gpus)}"
         )
     folder = _lock_folder()
     for attempt in range(sys.maxsize):

@@ -9,6 +9,8 @@ import pytest
 
 # tests run one per core; torch reads this when it is first imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# where SLURM's commands are installed, its executor asks them for a cluster at each start of Snakemake: there is none
+os.environ.setdefault("SLURM_CONF", os.devnull)
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -4,7 +4,9 @@ import functools
 import hashlib
 import json
 import os
+import re
 import shlex
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -243,6 +245,26 @@ def gpu_threads(wildcards, rulename):
     resources = workflow.resource_settings.overwrite_resources.get(rulename, {})
     given = {name: each.value for name, each in resources.items() if not each.is_evaluable()}
     return max(1, 8 * given.get("gpu", num_gpus(wildcards)) // given.get("nodes", 1))
+
+
+def check_slurm():
+    """Snakemake's SLURM executor asks sacct for the state of jobs; without accounting it would wait for ever."""
+    settings = workflow.executor_settings
+    asked = getattr(settings, "status_command", None)
+    if not asked:  # another executor
+        return
+    printed = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False).stdout
+    found = dict(re.findall(r"^(\w+) *= (\S+)", printed, re.MULTILINE))
+    seconds = settings.init_seconds_before_status_checks
+    # it takes sacct, too, where SLURM forgets ended jobs too early for squeue
+    forgotten = int(found.get("MinJobAge", 300)) < 3 * seconds
+    if found.get("AccountingStorageType") != "accounting_storage/none" or (asked == "squeue" and not forgotten):
+        return
+    raise WorkflowError(
+        "slurm-status-command: this cluster keeps no accounting (scontrol show config: AccountingStorageType), so sacct "
+        "never says that a job has ended. Set in the profile, as profiles/slurm does, slurm-status-command: squeue, and "
+        f"slurm-init-seconds-before-status-checks to at most a third of MinJobAge ({found['MinJobAge']} s); it is {seconds}"
+    )
 
 
 # -- targets -----------------------------------------------------------------------------------------------------------

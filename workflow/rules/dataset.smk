@@ -2,6 +2,7 @@
 # or, with the manifest as ancient(), not even the shard whose videos have changed (its issue 4166). Instead the
 # manifests are written before the first job, and what depends on their content has a digest of it as a param.
 onstart:
+    check_slurm()
     write_manifests()
 
 
