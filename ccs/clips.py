@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -99,10 +100,11 @@ class TrainClips(Dataset):
             snippet=self.snippet,
             rng=rng,
         )
-        frames, flow = _read(self.reader, video.video, starts, self.snippet)
-        height, width = frames.shape[2:4]
+        snippets = _read(self.reader, video.video, starts, self.snippet)
+        height, width = snippets.frames.shape[1:3]
         crop = transforms.random_crop(height, width, scales=self.settings.scales, flip=self.settings.flip, rng=rng)
-        return *_crop(frames, flow, crop, self.settings.input_size), video.label
+        rgb, flow = _crop(snippets, crop, self.settings.input_size)
+        return torch.from_numpy(rgb), torch.from_numpy(flow), video.label
 
 
 class TestClips(Dataset):
@@ -132,24 +134,45 @@ class TestClips(Dataset):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
         video = self.videos[index]
         starts = segment_starts(self.reader.num_frames[video.video], segments=self.segments, snippet=self.snippet)
-        frames, flow = _read(self.reader, video.video, starts, self.snippet)
-        height, width = frames.shape[2:4]
+        snippets = _read(self.reader, video.video, starts, self.snippet)
+        height, width = snippets.frames.shape[1:3]
         crops = transforms.test_crops(height, width, scale=self.settings.test_scale, crops=self.crops)
-        pairs = [_crop(frames, flow, crop, self.settings.input_size) for crop in crops]
-        return torch.stack([rgb for rgb, _ in pairs]), torch.stack([flow for _, flow in pairs]), video.label
+        rgb, flow = zip(*(_crop(snippets, crop, self.settings.input_size) for crop in crops), strict=True)
+        return torch.from_numpy(np.stack(rgb)), torch.from_numpy(np.stack(flow)), video.label
 
 
-def _read(reader: ShardReader, video: str, starts: np.ndarray, snippet: Snippet) -> tuple[np.ndarray, np.ndarray]:
-    """Frames (K, F, H, W, 3) and flow (K, L, 2, H, W)."""
+class _Snippets(NamedTuple):
+    """What a clip's snippets show, each frame and pair once: those of a short video overlap."""
+
+    frames: np.ndarray  # uint8 (n, H, W, 3)
+    flow: np.ndarray  # uint8 (m, 2, H, W)
+    frame_rows: np.ndarray  # int64 (K, F): which of `frames`
+    pair_rows: np.ndarray  # int64 (K, L): which of `flow`
+
+
+def _read(reader: ShardReader, video: str, starts: np.ndarray, snippet: Snippet) -> _Snippets:
     num_frames = reader.num_frames[video]
-    pairs = pair_indices(starts, snippet=snippet, num_frames=num_frames)
-    flow = reader.flow(video, pairs.ravel())  # snippets of a short video overlap: the reader reads each pair once
-    wanted = frame_indices(starts, snippet=snippet, num_frames=num_frames)
-    frames = reader.frames(video, wanted.ravel())
-    return frames.reshape(*wanted.shape, *frames.shape[1:]), flow.reshape(*pairs.shape, *flow.shape[1:])
+    pairs, pair_rows = _distinct(pair_indices(starts, snippet=snippet, num_frames=num_frames))
+    frames, frame_rows = _distinct(frame_indices(starts, snippet=snippet, num_frames=num_frames))
+    return _Snippets(reader.frames(video, frames), reader.flow(video, pairs), frame_rows, pair_rows)
 
 
-def _crop(frames: np.ndarray, flow: np.ndarray, crop: transforms.Crop, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    rgb = transforms.apply_rgb(frames.reshape(-1, *frames.shape[2:]), crop, size)
-    rgb = rgb.reshape(*frames.shape[:2], *rgb.shape[1:])
-    return tuple(torch.from_numpy(np.ascontiguousarray(x)) for x in (rgb, transforms.apply_flow(flow, crop, size)))
+def _distinct(indices: np.ndarray) -> tuple[list[int], np.ndarray]:
+    """The distinct indices, ascending, and for each of `indices` its row among them."""
+    flat = indices.ravel().tolist()
+    distinct = sorted(set(flat))
+    row = {index: row for row, index in enumerate(distinct)}
+    return distinct, np.array([row[index] for index in flat]).reshape(indices.shape)
+
+
+def _crop(snippets: _Snippets, crop: transforms.Crop, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The clip: rgb (K, F, 3, S, S) and flow (K, L, 2, S, S)."""
+    rgb = transforms.apply_rgb(snippets.frames, crop, size)
+    flow = transforms.apply_flow(snippets.flow, crop, size, flow_length=snippets.pair_rows.shape[1])
+    return _arranged(rgb, snippets.frame_rows), _arranged(flow, snippets.pair_rows)
+
+
+def _arranged(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    if rows.size == len(images):  # each once, in their order
+        return images.reshape(*rows.shape, *images.shape[1:])
+    return images[rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import operator
 import os
@@ -11,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import h5py
 import hdf5plugin  # noqa: F401 - registers Blosc
 import numpy as np
+import simplejpeg
 
 from ccs.stage import CcsError
 
@@ -29,7 +30,7 @@ class ShardReader:
 
     Reads the shards' indexes when made; opens a shard at the first read from it, in each process anew. It can be
     pickled and survives a fork: a process never reads through a file that another has opened. One reader is for one
-    thread at a time. In a loader's worker call `cv2.setNumThreads(1)`: decoding uses one thread anyway.
+    thread at a time.
 
     Args:
         paths: the training shards, in any order; each video may be in one of them only.
@@ -97,16 +98,22 @@ class ShardReader:
         if not indices:
             return np.empty((0, place.height, place.width, 3), np.uint8)
         shard = self._opened(place.shard)
-        images: dict[int, np.ndarray] = {}
+        images = np.empty((len(indices), place.height, place.width, 3), np.uint8)
+        row = {index: row for row, index in enumerate(indices)}
         with reading(self.paths[place.shard], video):
-            for start, stop in runs_of(indices):
-                offset = shard.offset[place.first_frame + start : place.first_frame + stop + 1].tolist()
-                data = shard.jpeg[offset[0] : offset[-1]]
-                for k in range(stop - start):
-                    images[start + k] = decode_jpeg(data[offset[k] - offset[0] : offset[k + 1] - offset[0]], place)
-        if len(indices) == 1:
-            return images[indices[0]][None]
-        return np.stack([images[index] for index in indices])
+            runs = runs_of(indices)
+            first = runs[0][0]
+            offset = shard.offset[place.first_frame + first : place.first_frame + runs[-1][1] + 1].tolist()
+            for start, stop in runs:
+                begin = offset[start - first]
+                data = shard.jpeg[begin : offset[stop - first]]
+                for index in range(start, stop):
+                    jpeg = data[offset[index - first] - begin : offset[index - first + 1] - begin]
+                    decode_jpeg(jpeg, place, out=images[row[index]])
+        for at, index in enumerate(indices):
+            if row[index] != at:
+                images[at] = images[row[index]]
+        return images
 
     def flow(self, video: str, indices: Sequence[int]) -> np.ndarray:
         """Flow of `video`, uint8 (n, 2, H, W), x then y, 128 = no motion, in the order of `indices` (0..T-2).
@@ -122,14 +129,15 @@ class ShardReader:
             return np.empty((0, 2, place.height, place.width), np.uint8)
         runs = runs_of(indices)
         with reading(self.paths[place.shard], video):
-            flow = self._opened(place.shard).flow(place.height, place.width)
-            parts = [flow[place.first_pair + start : place.first_pair + stop] for start, stop in runs]
-            if any(0 in part[:, 0, 0, 0].tolist() for part in parts):  # HDF5 reads zeros for lost chunks
+            dataset = self._opened(place.shard).flow(place.height, place.width)
+            flow = _read_pairs(dataset, place, runs)
+            if 0 in flow[:, 0, 0, 0].tolist():  # HDF5 reads zeros for lost chunks
                 raise ValueError("flow has values 0, which no shard holds")
-        if indices == list(range(*runs[0])):  # the usual case
-            return parts[0]
-        position = {index: at for at, index in enumerate(index for run in runs for index in range(*run))}
-        return np.concatenate(parts)[[position[index] for index in indices]]
+        ascending = list(itertools.chain.from_iterable(itertools.starmap(range, runs)))
+        if indices == ascending:  # the usual case
+            return flow
+        row = {index: row for row, index in enumerate(ascending)}
+        return flow[[row[index] for index in indices]]
 
     def close(self) -> None:
         """Close this process's files; the next read opens them again."""
@@ -308,9 +316,24 @@ def runs_of(indices: Iterable[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def decode_jpeg(data: np.ndarray, place: _Place) -> np.ndarray:
-    """A frame, uint8 (H, W, 3) RGB; `ValueError` where it is no JPEG of `place.height` by `place.width`."""
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION) if len(data) else None
-    if image is None or image.shape[:2] != (place.height, place.width):
+def _read_pairs(dataset: h5py.Dataset, place: _Place, runs: list[tuple[int, int]]) -> np.ndarray:
+    """The pairs of every run, uint8 (n, 2, H, W), in one array from the start: joining megabytes would cost a copy."""
+    if len(runs) == 1:
+        start, stop = runs[0]
+        return dataset[place.first_pair + start : place.first_pair + stop]
+    flow = np.empty((sum(stop - start for start, stop in runs), 2, place.height, place.width), np.uint8)
+    space, row = dataset.id.get_space(), 0
+    for start, stop in runs:
+        part = flow[row : row + stop - start]
+        space.select_hyperslab((place.first_pair + start, 0, 0, 0), part.shape)
+        dataset.id.read(h5py.h5s.create_simple(part.shape), space, part)
+        row += stop - start
+    return flow
+
+
+def decode_jpeg(data: np.ndarray, place: _Place, out: np.ndarray | None = None) -> np.ndarray:
+    """A frame, uint8 (H, W, 3) RGB, in `out` where it is given; `ValueError` where it is no whole JPEG of its size."""
+    image = simplejpeg.decode_jpeg(data, "RGB", buffer=out)
+    if image.shape[:2] != (place.height, place.width):
         raise ValueError(f"a frame is not a JPEG of {place.width}x{place.height}")
     return image

@@ -5,6 +5,7 @@ Arrays are uint8; images (n, H, W, C) last, as OpenCV has them. Flow keeps 128 a
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import NamedTuple
 
@@ -12,6 +13,10 @@ import cv2
 import numpy as np
 
 cv2.setNumThreads(1)  # a clip is small and there is a process per core: OpenCV's own threads only get in the way
+
+
+# of a crop in fourths of the room there is: corners, centre, edge centres, quarter points
+_PLACES = ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2), (0, 2), (4, 2), (2, 0), (2, 4), (1, 1), (1, 3), (3, 1), (3, 3))
 
 
 class Crop(NamedTuple):
@@ -30,13 +35,17 @@ def random_crop(height: int, width: int, *, scales: tuple[float, ...], flip: boo
     The places are corners, centre, edge centres and quarter points (Wang et al., "Towards Good Practices", 2015). With
     `flip`, half of the crops are mirrored.
     """
-    sides = [round(min(height, width) * scale) for scale in scales]
-    pairs = [(h, w) for (i, h), (j, w) in itertools.product(enumerate(sides), repeat=2) if abs(i - j) <= 1]
-    h, w = pairs[rng.integers(len(pairs))]
+    sizes = _crop_sizes(min(height, width), scales)
+    h, w = sizes[rng.integers(len(sizes))]
     step_y, step_x = (height - h) / 4, (width - w) / 4
-    places = [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2), (0, 2), (4, 2), (2, 0), (2, 4), (1, 1), (1, 3), (3, 1), (3, 3)]
-    y, x = places[rng.integers(len(places))]
+    y, x = _PLACES[rng.integers(len(_PLACES))]
     return Crop(int(y * step_y), int(x * step_x), h, w, flip and bool(rng.integers(2)))
+
+
+@functools.lru_cache
+def _crop_sizes(short_side: int, scales: tuple[float, ...]) -> list[tuple[int, int]]:
+    sides = [round(short_side * scale) for scale in scales]
+    return [(h, w) for (i, h), (j, w) in itertools.product(enumerate(sides), repeat=2) if abs(i - j) <= 1]
 
 
 def test_crops(height: int, width: int, *, scale: float, crops: int) -> list[Crop]:
@@ -55,29 +64,40 @@ test_crops.__test__ = False  # not a test, whatever pytest makes of its name
 
 def apply_rgb(frames: np.ndarray, crop: Crop, size: int) -> np.ndarray:
     """Crop, flip and resize RGB frames (n, H, W, 3) to (n, 3, size, size)."""
-    cut = _cut(frames, crop)
-    return np.stack([_resize(frame, size) for frame in cut]).transpose(0, 3, 1, 2)
+    out = np.empty((len(frames), 3, size, size), np.uint8)
+    for frame, planes in zip(frames, out, strict=True):
+        cut = _cut(frame, crop)
+        if cut.shape[:2] != (size, size):
+            cut = cv2.resize(cut, (size, size), interpolation=cv2.INTER_LINEAR)
+        cv2.split(cut, list(planes))
+    return out
 
 
-def apply_flow(flow: np.ndarray, crop: Crop, size: int) -> np.ndarray:
-    """Crop, flip and resize flow stacks (n, L, 2, H, W), x and y, 128 = zero, to (n, L, 2, size, size).
+def apply_flow(flow: np.ndarray, crop: Crop, size: int, *, flow_length: int = 5) -> np.ndarray:
+    """Crop, flip and resize flow (..., 2, H, W), x and y, 128 = zero, to (..., 2, size, size).
 
     A mirrored scene moves the other way: flipping also inverts x (v -> 256 - v; v is in 1..255).
+    `flow_length` is L, the pairs of a snippet, by which a crop that is exactly halved has always been rounded.
     """
-    n, length = flow.shape[:2]
-    stacks = _cut(flow.reshape(n, 2 * length, *flow.shape[3:]).transpose(0, 2, 3, 1), crop)
-    out = np.stack([_resize(stack, size) for stack in stacks]).transpose(0, 3, 1, 2)
+    # OpenCV halves 1, 3 or 4 channels rounding up, others rounding to even; a snippet's stack has 2 L
+    to_even = (crop.height, crop.width) == (2 * size, 2 * size) and flow_length != 2
+    out = np.empty((*flow.shape[:-2], size, size), np.uint8)
+    for pair, targets in zip(flow.reshape(-1, *flow.shape[-3:]), out.reshape(-1, 2, size, size), strict=True):
+        cuts = [_cut(plane, crop) for plane in pair]
+        if to_even:
+            cv2.split(cv2.resize(cv2.merge(cuts), (size, size), interpolation=cv2.INTER_LINEAR), list(targets))
+            continue
+        for cut, target in zip(cuts, targets, strict=True):  # as channels of one image they take several times as long
+            if cut.shape == (size, size):
+                np.copyto(target, cut)
+            else:
+                cv2.resize(cut, (size, size), target, interpolation=cv2.INTER_LINEAR)
     if crop.flip:
-        out[:, 0::2] = np.minimum(256 - out[:, 0::2].astype(np.int16), 255)
-    return out.reshape(n, length, 2, size, size)
+        x = out[..., 0, :, :]
+        np.negative(x, out=x)  # modulo 256
+    return out
 
 
-def _cut(images: np.ndarray, crop: Crop) -> np.ndarray:
-    cut = images[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
-    return cut[:, :, ::-1] if crop.flip else cut
-
-
-def _resize(image: np.ndarray, size: int) -> np.ndarray:
-    if image.shape[:2] == (size, size):
-        return image
-    return cv2.resize(np.ascontiguousarray(image), (size, size), interpolation=cv2.INTER_LINEAR)
+def _cut(image: np.ndarray, crop: Crop) -> np.ndarray:
+    cut = image[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+    return cv2.flip(cut, 1) if crop.flip else cut
