@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,10 +108,16 @@ def random_state(accelerator: Accelerator) -> dict[str, Any]:
     return state
 
 
-def set_random_state(state: Mapping[str, Any], accelerator: Accelerator) -> None:
-    """Undo whatever has happened since `random_state`."""
+def set_random_state(states: Sequence[Mapping[str, Any]], accelerator: Accelerator) -> None:
+    """Undo whatever has happened since `random_state`; `states` are those of all processes.
+
+    One that was not there then keeps its own generators, but has the scaler of the others.
+    """
+    if accelerator.scaler is not None and "scaler" in states[0]:
+        accelerator.scaler.load_state_dict(states[0]["scaler"])
+    if accelerator.process_index >= len(states):
+        return
+    state = states[accelerator.process_index]
     torch.set_rng_state(state["cpu"])
     if accelerator.device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"])
-    if accelerator.scaler is not None and "scaler" in state:
-        accelerator.scaler.load_state_dict(state["scaler"])

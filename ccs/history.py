@@ -36,7 +36,7 @@ def memory() -> dict[str, float]:
     process = psutil.Process()
     found = process.memory_info().rss
     for child in process.children(recursive=True):
-        with suppress(psutil.NoSuchProcess):  # gone since the list was made
+        with suppress(psutil.Error):  # gone since the list was made, or not to be asked
             found += child.memory_full_info().uss
     row = {"memory_mb": round(found / 2**20, 1)}
     if torch.cuda.is_initialized():

@@ -4,8 +4,10 @@ priority, SIGUSR1 where a job asked to be told earlier, SIGINT from a keyboard.
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -20,6 +22,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self.asked = False
+        self._impatient = False
 
     def __enter__(self) -> Interruption:
         self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
@@ -32,14 +35,28 @@ class Interruption:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT:
+        if number == signal.SIGINT and self._impatient:
             raise KeyboardInterrupt
+        self._impatient |= number == signal.SIGINT
         if not self.asked:
-            print(f"{signal.Signals(number).name}: stopping after this batch", file=sys.stderr, flush=True)
-        self.asked = True
+            self.asked = True
+            # not by sys.stderr, which what was interrupted may be writing to
+            with suppress(OSError):
+                os.write(2, f"{signal.Signals(number).name}: stopping after this batch\n".encode())
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Signals come after this: a process that is started here has them until it calls `ignore`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def ignore(worker: int = 0) -> None:
     """For a loader's worker: a signal to all processes of a job must not end it under the training's feet."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

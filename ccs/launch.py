@@ -7,7 +7,7 @@ CUDA_VISIBLE_DEVICES, as a scheduler or a person sets it, else from all that nvi
 all are in use, it waits. With `--gpus 0` the stage sees no GPU.
 
 A GPU is claimed by a lock on a file of its own. The stage takes this process's place and inherits the lock: signals
-reach the stage itself, and the kernel frees the GPU when it ends, however it ends. For several GPUs
+reach the stage itself, and the kernel frees the GPU when it and its processes have ended, however. For several GPUs
 `torch.distributed.run` takes the place and starts a process for each; where SLURM gave the job several nodes, `srun`
 starts a launcher on each of them.
 

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ccs import parallel
+from ccs.interruption import held
 from ccs.losses import LossSettings, ccs_loss
 from ccs.models.network import Output
 from ccs.stage import CcsError
@@ -133,22 +134,29 @@ def _forward_backward(
 
 @torch.no_grad()
 def validate(
-    model: nn.Module, loader: DataLoader, accelerator: Accelerator, between: Callable[[], None] = lambda: None
-) -> dict[str, float]:
+    model: nn.Module, loader: DataLoader, accelerator: Accelerator, stop: Callable[[], bool] = lambda: False
+) -> dict[str, float] | None:
     """Accuracy in percent of both streams and of the sum of their logits, on segment centres.
 
-    Each process has its own videos in `loader`. `between` is called after each batch.
+    Each process has its own videos in `loader`, or none; `model` is not DDP's, which would wait for the others at every
+    batch. Returns None where `stop`, asked after each batch, said so in any process.
     """
     model.eval()
     logits: dict[str, list[Tensor]] = {"rgb": [], "flow": []}
     labels = []
-    for rgb, flow, label in loader:
+    stopped = False
+    with held():  # the workers are started here
+        batches = iter(loader)
+    for rgb, flow, label in batches:
         with accelerator.autocast():  # the one crop of each video
             output = model(rgb[:, 0].to(accelerator.device), flow[:, 0].to(accelerator.device))
         logits["rgb"].append(output.rgb.float().cpu())
         logits["flow"].append(output.flow.float().cpu())
         labels.append(label)
-        between()
+        if stopped := stop():
+            break
+    if any(parallel.any_rank((stopped,), accelerator.device)):
+        return None
     parts = parallel.gather_objects((logits, labels))
     rgb, flow = (torch.cat([x for part, _ in parts for x in part[stream]]) for stream in ("rgb", "flow"))
     label = torch.cat([x for _, part in parts for x in part])

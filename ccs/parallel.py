@@ -110,6 +110,7 @@ class _SyncBatchNorm(_BatchNorm):
             return batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
             )
+        dtype, x = x.dtype, x.to(self.running_mean.dtype)  # sums in bf16 would be worth little
         others = [dim for dim in range(x.dim()) if dim != 1]
         count = x.numel() // x.shape[1] * num_processes()  # ranks have parts of one size
         mean = _Sum.apply(x.sum(others)) / count
@@ -121,7 +122,7 @@ class _SyncBatchNorm(_BatchNorm):
             self.running_mean.lerp_(mean, momentum)
             self.running_var.lerp_(var * count / (count - 1), momentum)
         scale = (var + self.eps).rsqrt() * self.weight
-        return centred * _per_channel(scale, x) + _per_channel(self.bias, x)
+        return (centred * _per_channel(scale, x) + _per_channel(self.bias, x)).to(dtype)
 
 
 def _per_channel(values: Tensor, x: Tensor) -> Tensor:

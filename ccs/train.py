@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import glob
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from ccs import checkpoint, datasets, history, parallel
 from ccs.clips import TestClips, TrainClips, usable_videos
-from ccs.interruption import Interruption, ignore
+from ccs.interruption import Interruption, held, ignore
 from ccs.loop import Clips
 from ccs.sampling import BalancedBatches, Course
 from ccs.shard_reader import ShardReader
@@ -92,7 +93,7 @@ def train(
         with atomic(path.with_suffix(".try")) as part:
             part.touch()
         path.with_suffix(".try").unlink(missing_ok=True)
-        for left in path.parent.glob(f".{path.stem}*.part{path.suffix}"):  # by a training that was killed
+        for left in path.parent.glob(f".{glob.escape(path.stem)}.*.part{path.suffix}"):  # by a training that was killed
             left.unlink(missing_ok=True)
     videos = {part: usable_videos(manifest, part, reader, quarantine) for part in ("train", "val")}
     _check(videos, manifest, settings, quarantine)
@@ -122,7 +123,8 @@ def train(
         )
         clips = _train_clips(reader, videos["train"], batches, training, seed=seed, workers=workers)
         val_loader = _val_loader(reader, videos["val"], training, workers=workers)
-        training.run(clips, val_loader, history_path.with_name("tensorboard"))
+        name = "tensorboard" if history_path.stem == "history" else f"{history_path.stem}.tensorboard"
+        training.run(clips, val_loader, history_path.with_name(name))
         state = training.result()
         if training.is_main:
             history.write(history_path, training.progress.history)
@@ -161,7 +163,8 @@ def _train_clips(
         num_ranks=parallel.num_processes(),
     )
     clips = TrainClips(reader, videos, settings.clips, snippet=settings.network.snippet, seed=seed)
-    return iter(DataLoader(clips, batch_sampler=course, **_loading(workers)))
+    with held():
+        return iter(DataLoader(clips, batch_sampler=course, **_loading(workers)))
 
 
 def _val_loader(

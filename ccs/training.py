@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -149,7 +149,14 @@ class Training:
         self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
         self.steps = Steps(num_batches, settings.train.accumulate, settings.train.clip_gradient, settings.losses)
         self.progress = Progress()
-        if state := checkpoint.resume(resume_path, self._fingerprint):
+        state = checkpoint.resume(resume_path, self._fingerprint)
+        found = parallel.gather_objects(state and (state["epoch"], state["step"]))
+        if len(set(found)) > 1:
+            raise CcsError(
+                f"{resume_path}: expected the same file for all processes, found (epochs, steps) {found}: put the "
+                "run's folder where all nodes see it"
+            )
+        if state:
             self._load(state)
         self._saved, self._cost = time.monotonic(), 0.0
 
@@ -179,9 +186,11 @@ class Training:
             row |= train_one_epoch(
                 self.model, clips, self.optimizer, self.accelerator, self.steps, progress, bar, self.pause
             )
-            if val_loader:
-                random = parallel.gather_objects(checkpoint.random_state(self.accelerator))
-                row |= validate(self.model, val_loader, self.accelerator, lambda random=random: self.pause(random))
+            if val_loader is not None:
+                scores = validate(self.network, val_loader, self.accelerator, lambda: self.interruption.asked)
+                if scores is None:
+                    self._stop()
+                row |= scores
             row |= history.memory()
             with warnings.catch_warnings():  # of no step before it, where an epoch is resumed after its last one
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
@@ -197,34 +206,33 @@ class Training:
         if board:
             board.close()
 
-    def pause(self, random: list[dict[str, Any]] | None = None) -> None:
-        """After each step: write the resume file if it is time to, and stop if that was asked for.
-
-        In validation, with the `random` states from before it, processes may be at different batches: the first one
-        decides for itself.
-        """
+    def pause(self) -> None:
+        """After each step: write the resume file if it is time to, and stop if that was asked for."""
         asked = self.interruption.asked
         due = time.monotonic() - self._saved >= max(SAVE_SECONDS, self._cost / SAVE_SHARE)
         if parallel.num_processes() > 1:
-            if random:
-                asked, due = asked and self.is_main, due and self.is_main
-            elif self.progress.step % AGREE_EVERY and self.progress.step < len(self.steps):
+            if self.progress.step % AGREE_EVERY and self.progress.step < len(self.steps):
                 return
-            else:
-                asked, due = parallel.any_rank((asked, due), self.accelerator.device)
-        if asked or due:
-            start = time.monotonic()
-            check_finite(self.progress)
-            state = self._state(random)
-            if self.is_main:
-                checkpoint.write(self.resume_path, {**state, "fingerprint": self._fingerprint, **vars(self.progress)})
-            self._saved = time.monotonic()
-            self._cost = self._saved - start
+            asked, due = parallel.any_rank((asked, due), self.accelerator.device)
         if asked:
-            if not random:
-                parallel.wait_for_all()
-            self.say(f"stopped, to go on from {self.resume_path} when started again")
-            sys.exit(EXIT_STATUS)
+            self._stop()
+        if due:
+            self._save()
+
+    def _stop(self) -> NoReturn:
+        self._save()
+        parallel.wait_for_all()
+        self.say(f"stopped, to go on from {self.resume_path} when started again")
+        sys.exit(EXIT_STATUS)
+
+    def _save(self) -> None:
+        start = time.monotonic()
+        check_finite(self.progress)
+        state = self._state()
+        if self.is_main:
+            checkpoint.write(self.resume_path, {**state, "fingerprint": self._fingerprint, **vars(self.progress)})
+        self._saved = time.monotonic()
+        self._cost = self._saved - start
 
     def result(self) -> dict[str, Any]:
         """What the checkpoint holds: the last epoch, or the best one where training stops early."""
@@ -233,14 +241,14 @@ class Training:
             state |= {"model": self.progress.best["model"], "epoch": self.progress.best["epoch"] + 1}
         return state
 
-    def _state(self, random: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    def _state(self) -> dict[str, Any]:
         return {
             **self.identity,
             "model": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "epoch": self.progress.epoch,
-            "random": random or parallel.gather_objects(checkpoint.random_state(self.accelerator)),
+            "random": parallel.gather_objects(checkpoint.random_state(self.accelerator)),
         }
 
     def _load(self, state: dict[str, Any]) -> None:
@@ -251,8 +259,7 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.say(f"resuming after {self.progress.epoch} epochs and {self.progress.step} steps from {self.resume_path}")
-        if self.rank < len(state["random"]):
-            checkpoint.set_random_state(state["random"][self.rank], self.accelerator)
+        checkpoint.set_random_state(state["random"], self.accelerator)
         if len(state["random"]) != parallel.num_processes():
             self.say(
                 f"it was of {len(state['random'])} processes, now there are {parallel.num_processes()}: the result "

@@ -169,7 +169,7 @@ def test_resume_file_of_other_settings_code_or_rubbish_is_not_used(tmp_path, mon
             (folder / "checkpoint.resume.pt").write_bytes(b"cut short")
         else:
             with monkeypatch.context() as patch:
-                patch.setattr(training, "validate", lambda *args: os.kill(os.getpid(), signal.SIGTERM) or args[-1]())
+                patch.setattr(training, "validate", lambda *args: os.kill(os.getpid(), signal.SIGTERM))
                 with pytest.raises(SystemExit):
                     run_train(folder, changed(lr=0.01), provenance="old")
             assert (folder / "checkpoint.resume.pt").exists()
@@ -177,9 +177,12 @@ def test_resume_file_of_other_settings_code_or_rubbish_is_not_used(tmp_path, mon
     assert capfd.readouterr().err.count("not resuming") == 2
 
 
-def test_handlers_are_given_back_and_a_second_ctrl_c_is_obeyed():
+def test_handlers_are_given_back_and_a_second_ctrl_c_is_obeyed(monkeypatch):
+    """The first one is not, though SIGTERM came before; nor may it fail where standard error is being written."""
     before = [signal.getsignal(number) for number in interruption.SIGNALS]
+    monkeypatch.setattr(sys, "stderr", None)
     with interruption.Interruption() as asked:
+        os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
         assert asked.asked
         with pytest.raises(KeyboardInterrupt):
@@ -187,15 +190,30 @@ def test_handlers_are_given_back_and_a_second_ctrl_c_is_obeyed():
     assert [signal.getsignal(number) for number in interruption.SIGNALS] == before
 
 
-def test_the_gradient_scaler_resumes_as_it_was():
-    """Under fp16, on a GPU, a scaler goes along; its state must survive the file before it has scaled anything."""
+def test_a_signal_at_a_worker_s_start_is_not_obeyed():
+    """Between the fork and `ignore` a worker would die of it."""
+    with interruption.held():
+        pid = os.fork()
+        if not pid:
+            os.kill(os.getpid(), signal.SIGTERM)
+            interruption.ignore()
+            os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(interruption.SIGNALS)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_gradient_scaler_resumes_as_it_was(rank):
+    """Under fp16, on GPUs, a scaler goes along, the same in all processes, also in one that was not there before."""
     used, fresh = (
-        SimpleNamespace(device=torch.device("cpu"), scaler=torch.amp.GradScaler("cpu", init_scale=2.0**10))
+        SimpleNamespace(
+            device=torch.device("cpu"), scaler=torch.amp.GradScaler("cpu", init_scale=2.0**10), process_index=rank
+        )
         for _ in range(2)
     )
     used.scaler.scale(torch.ones(1))
     used.scaler.update(512.0)
-    checkpoint.set_random_state(checkpoint.random_state(used), fresh)
+    checkpoint.set_random_state([checkpoint.random_state(used)], fresh)
     assert fresh.scaler.state_dict() == used.scaler.state_dict()
     assert fresh.scaler.get_scale() == 512
 
@@ -205,13 +223,23 @@ def no_dropout(**train) -> training.Settings:
     return dataclasses.replace(changed(**train), network=dataclasses.replace(SETTINGS.network, dropout=(0.0, 0.0)))
 
 
-def in_process(rank: int, num_processes: int, port: int, folder: Path, settings: training.Settings) -> None:
-    """What `torchrun` gives a process, and the training in it.
+def in_process(
+    rank: int, num_processes: int, port: int, folder: Path, settings: training.Settings, stop_in: str
+) -> None:
+    """What `torchrun` gives a process, and the training in it; the second rank may get a signal on the way.
 
     The network computes in float64: batch norm over few positions makes 1e-4 of float32's rounding.
     """
     torch.set_num_threads(1)
     training.CCS = lambda *args, **kwargs: CCS(*args, **kwargs).double()
+    videos = manifest()
+    if stop_in is not None:
+        few = [video for video in videos.videos if video.split != "val" or video.video == "val00"]
+        videos = dataclasses.replace(videos, videos=tuple(few))
+    if stop_in and rank == 1:
+        owner, name = {"step": (loop, "ccs_loss"), "validation": (training, "validate")}[stop_in]
+        real = getattr(owner, name)
+        setattr(owner, name, lambda *args: os.kill(os.getpid(), signal.SIGTERM) or real(*args))
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK=str(rank),
@@ -220,27 +248,31 @@ def in_process(rank: int, num_processes: int, port: int, folder: Path, settings:
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
     )
-    start_train(folder, settings)
+    start_train(folder, settings, videos)
 
 
-def train_in(num_processes: int, folder: Path, settings: training.Settings) -> dict:
-    folder.mkdir()
+def train_in(num_processes: int, folder: Path, settings: training.Settings, stop_in: str | None = None) -> dict:
+    """The checkpoint. `stop_in`: step, validation or "", of a training with one validation video."""
+    folder.mkdir(exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(in_process, (num_processes, port, folder, settings), nprocs=num_processes)
+    multiprocessing.spawn(in_process, (num_processes, port, folder, settings, stop_in), nprocs=num_processes)
     return checkpoint.read(folder / "checkpoint.pt")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "losses",
-    [LossSettings(), LossSettings(triplet="all", reduction="sum")],
-    ids=["hardest", "all, sum"],
+    ("losses", "train"),
+    [
+        (LossSettings(), {"batch_videos": 8}),
+        (LossSettings(triplet="all", reduction="sum"), {"batch_videos": 4, "accumulate": 2}),
+    ],
+    ids=["hardest", "all, sum, accumulated"],
 )
-def test_two_processes_compute_what_one_does(tmp_path, losses):
+def test_two_processes_compute_what_one_does(tmp_path, losses, train):
     """One step: momentum then holds the gradient, batch norm statistics of the whole batch, the history its losses."""
-    settings = no_dropout(epochs=1, batch_videos=8, weight_decay=0.0, clip_gradient=1e9)
+    settings = no_dropout(epochs=1, weight_decay=0.0, clip_gradient=1e9, **train)
     settings = dataclasses.replace(settings, losses=losses)
     one, two = (train_in(n, tmp_path / str(n), settings) for n in (1, 2))
     gradients = [[each["momentum_buffer"] for each in state["optimizer"]["state"].values()] for state in (one, two)]
@@ -253,6 +285,30 @@ def test_two_processes_compute_what_one_does(tmp_path, losses):
     assert float(a["loss_triplet"]) > 0
     for name, value in a.items():
         assert math.isclose(float(value), float(b[name]), rel_tol=1e-5, abs_tol=2e-6), name
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_and_go_on(tmp_path):
+    """With dropout of their own, fewer validation videos than processes, and a signal to only one of them."""
+    settings = changed(epochs=2, batch_videos=2, accumulate=3, patience=5)  # 4 batches an epoch: steps of 3 and of 1
+    expected = train_in(2, tmp_path / "whole", settings, "")
+    for stop_in in ("step", "validation"):
+        with pytest.raises(multiprocessing.ProcessExitedException) as ended:
+            train_in(2, tmp_path / "torn", settings, stop_in)
+        assert ended.value.exit_code == interruption.EXIT_STATUS
+        assert not (tmp_path / "torn" / "checkpoint.pt").exists()
+    found = train_in(2, tmp_path / "torn", settings, "")
+    assert same_weights(found, expected)
+    torch.testing.assert_close(found["optimizer"], expected["optimizer"], rtol=0, atol=0)
+    assert history_rows(tmp_path / "torn") == history_rows(tmp_path / "whole")
+    assert history_rows(tmp_path / "torn")[1]["val_fused"]
+
+
+def test_processes_that_see_different_resume_files_do_not_go_on(tmp_path, monkeypatch):
+    real = parallel.gather_objects
+    monkeypatch.setattr(parallel, "gather_objects", lambda value: [value, (3, 1)] if value is None else real(value))
+    with pytest.raises(CcsError, match=r"resume\.pt.*all nodes"):
+        run_train(tmp_path)
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (6, 5, 7), (6, 5, 4, 3)])
@@ -351,9 +407,7 @@ def test_rates_are_of_clips_and_of_waiting(monkeypatch):
 def test_tensorboard_shows_the_history_once_whatever_was_interrupted(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         calls = []
-        patch.setattr(
-            training, "validate", lambda *args: calls.append(os.kill(os.getpid(), signal.SIGUSR1)) or args[-1]()
-        )
+        patch.setattr(training, "validate", lambda *args: calls.append(os.kill(os.getpid(), signal.SIGUSR1)))
         with pytest.raises(SystemExit):
             run_train(tmp_path)
     run_train(tmp_path)
