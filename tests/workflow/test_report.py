@@ -24,7 +24,7 @@ BROWSER = [shutil.which("chromium") or shutil.which("google-chrome"), shutil.whi
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def everything(tmp_path_factory) -> Path:
     """The folder of a whole quick run."""
     folder = tmp_path_factory.mktemp("quick")
@@ -37,7 +37,7 @@ def everything(tmp_path_factory) -> Path:
     return folder
 
 
-def test_every_table_and_figure_is_there(everything):
+def check_every_table_and_figure(everything: Path) -> None:
     for table in CONFIG["tables"]:
         measured = pd.read_csv(everything / f"results/{table}.csv")
         assert {"measured", "published"} <= set(measured["source"])
@@ -69,7 +69,7 @@ def driver(tmp_path):
     browser.quit()
 
 
-def test_report_opens_in_a_browser(everything, driver):
+def check_in_a_browser(everything: Path, driver: webdriver.Chrome) -> None:
     """Every entry of each category is opened: figures are pictures that were drawn, pages have their text."""
     wait = WebDriverWait(driver, 30)
 
@@ -105,7 +105,14 @@ def test_report_opens_in_a_browser(everything, driver):
     assert not [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
 
 
-def test_report_needs_nothing_from_elsewhere(everything):
+def check_it_needs_nothing_from_elsewhere(everything: Path) -> None:
     """No script, style, picture or font by address; links to follow are no part of the page."""
     page = (everything / "results/report.html").read_text()
     assert not re.findall(r"""<(?:script|img|iframe|link)[^>]+(?:src|href)=["']https?:""", page)
+
+
+def test_a_quick_run_and_its_report(everything, request):
+    """One test: run on several cores, several would make the run again for each."""
+    check_every_table_and_figure(everything)
+    check_it_needs_nothing_from_elsewhere(everything)
+    check_in_a_browser(everything, request.getfixturevalue("driver"))
