@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from ccs import config as configuration
 from ccs import datasets, frames, shards, stage
+from ccs import training as trainings
 from ccs.datasets import demo
 from ccs.flow import __main__ as flow
 from ccs.interruption import Interruption
@@ -78,7 +79,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of torch on a CPU (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each side in a round (default: %(default)s)")
+    parser.add_argument("--give-back", action="store_true", help="without `ccs.training.keep_memory`")
     args = parser.parse_args()
+    if args.give_back:
+        trainings.keep_memory = lambda: None
     torch.set_num_threads(args.threads)
     case = prepare_demo(args) if args.case == "demo" else prepare_real(args, gpu)
     network, train = case.settings.network, case.settings.train
