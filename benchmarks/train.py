@@ -115,7 +115,7 @@ def measure(case: Case, workers: int, rounds: int, seconds: float) -> Rates:
     )
     identity = {"seed": 0, "classes": list(case.classes)}
     never = Interruption()  # not entered, so that signals end the benchmark as they end any program
-    training = Training(case.settings, identity, "", Path("no.resume.pt"), len(batches), never)
+    training = Training(case.settings, identity, {}, Path("no.resume.pt"), len(batches), never)
     clips = _train_clips(case.reader, case.videos, batches, training, seed=0, workers=workers)
     device = training.accelerator.device
     ready = itertools.cycle([tuple(x.to(device) for x in next(clips)) for _ in range(2)])

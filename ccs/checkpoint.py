@@ -84,6 +84,8 @@ def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def resume(path: Path, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:
     """The state to go on from, or None (and why, on standard error) where `path` is of other settings, data or code."""
+    if path.is_dir():
+        raise CcsError(f"{path}: expected a file to write in when interrupted, found a folder; remove it")
     if not path.exists():
         return None
     try:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import csv
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from ccs.datasets import Manifest, Video
 from ccs.sampling import Snippet, frame_indices, pair_indices, segment_starts
 from ccs.shard_reader import ShardReader
 from ccs.stage import CcsError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,22 @@ class ClipSettings:
             raise CcsError(
                 f"train.segments, train.input_size: expected at least 1, 32; found {self.segments}, {self.input_size}"
             )
+
+
+def loaded(batches: Iterator[T]) -> Iterator[T]:
+    """What a DataLoader's iterator gives; a `CcsError` comes as it was raised, without a worker's traceback around."""
+    try:
+        yield from batches
+    except CcsError as error:
+        raise CcsError(str(error).rpartition(f"{CcsError.__module__}.{CcsError.__qualname__}: ")[2].strip()) from None
+
+
+def videos_digest(videos: Mapping[str, Sequence[Video]], reader: ShardReader) -> str:
+    """Of the videos in use by part: their ids, labels and numbers of frames."""
+    used = [
+        (part, video.video, video.label, reader.num_frames[video.video]) for part in videos for video in videos[part]
+    ]
+    return hashlib.sha256(repr(used).encode()).hexdigest()[:16]
 
 
 def usable_videos(manifest: Manifest, part: str, reader: ShardReader, quarantine: str | Path) -> list[Video]:

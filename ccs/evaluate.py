@@ -20,8 +20,8 @@ import torch
 from torch.utils.data import DataLoader
 
 import ccs
-from ccs import checkpoint, datasets, scores
-from ccs.clips import TestClips, usable_videos
+from ccs import checkpoint, datasets, parallel, scores
+from ccs.clips import TestClips, loaded, usable_videos
 from ccs.models.network import CCS
 from ccs.shard_reader import ShardReader
 from ccs.stage import CcsError, add_settings, progress, run, settings_from
@@ -117,7 +117,7 @@ def evaluate(
 ) -> scores.Scores:
     """Logits of both streams for every video of a part of the manifest; NaN for quarantined ones."""
     trained = checkpoint.network(state)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = parallel.device()
     model = trained.model.to(device)
     test = [video for video in manifest.videos if video.split == part]
     usable = usable_videos(manifest, part, reader, quarantine)
@@ -142,10 +142,13 @@ def evaluate(
         prefetch_factor=1 if workers else None,
         pin_memory=device.type == "cuda",
     )
+    batches = loaded(iter(loader))
     row_of = {video.video: row for row, video in enumerate(test)}
     logits = {stream: np.full((len(test), len(manifest.classes)), np.nan, np.float32) for stream in ("rgb", "flow")}
     with torch.inference_mode():
-        for video, (rgb, flow, _) in zip(usable, progress(loader, desc="evaluate", unit="video"), strict=True):
+        for video, (rgb, flow, _) in zip(
+            usable, progress(batches, total=len(usable), desc="evaluate", unit="video"), strict=True
+        ):
             row = row_of[video.video]
             logits["rgb"][row], logits["flow"][row] = video_logits(model, rgb[0], flow[0], device)
     good = {video.video for video in usable}

@@ -11,7 +11,7 @@ import psutil
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from ccs.stage import atomic
+from ccs.stage import CcsError, atomic
 
 # Losses, accuracies in percent and the share of active triplets are means over the epoch's videos; `waiting` is the
 # share of its training time that was spent waiting for clips; memory in MiB: of the process with what its loader's
@@ -50,12 +50,21 @@ class TensorBoard:
     Args:
         folder: made if missing; earlier files of TensorBoard in it are removed.
         rows: of the epochs before this start.
+
+    Raises:
+        CcsError: it cannot be made or written.
     """
 
     def __init__(self, folder: Path, rows: Iterable[Mapping[str, float]]) -> None:
-        for old in folder.glob("events.out.tfevents.*"):
-            old.unlink()
-        self._writer = SummaryWriter(str(folder))
+        try:
+            for old in folder.glob("events.out.tfevents.*"):
+                old.unlink()
+            self._writer = SummaryWriter(str(folder))
+        except OSError as error:
+            raise CcsError(
+                f"{folder}: expected a folder for TensorBoard's files, or none yet; found one that cannot be written "
+                f"({error.strerror}): remove it, or choose another place for the history"
+            ) from error
         for row in rows:
             self.add(row)
 

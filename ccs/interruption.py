@@ -4,8 +4,12 @@ priority, SIGUSR1 where a job asked to be told earlier, SIGINT from a keyboard.
 
 from __future__ import annotations
 
+import atexit
+import math
+import multiprocessing.util  # whose own end of all workers is registered by this, and comes after ours
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
@@ -13,16 +17,18 @@ from types import FrameType, TracebackType
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 # EX_TEMPFAIL of sysexits.h: a failure that another attempt mends. Schedulers that look at the code can requeue by it.
 EXIT_STATUS = 75
+PATIENCE = 2.0  # seconds
 
 
 class Interruption:
     """Within `with Interruption() as interruption:` such a signal only sets `interruption.asked`, so that the work can
-    be put away first. A second SIGINT is obeyed at once, for the impatient.
+    be put away first. A second SIGINT is obeyed at once, for the impatient; not within `PATIENCE`, as a keyboard's
+    reaches a process directly and once more by its parent.
     """
 
     def __init__(self) -> None:
         self.asked = False
-        self._impatient = False
+        self._impatient = math.inf  # from when on
 
     def __enter__(self) -> Interruption:
         self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
@@ -35,14 +41,15 @@ class Interruption:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self._impatient:
-            raise KeyboardInterrupt
-        self._impatient |= number == signal.SIGINT
+        if number == signal.SIGINT:
+            if time.monotonic() > self._impatient:
+                raise KeyboardInterrupt
+            self._impatient = min(self._impatient, time.monotonic() + PATIENCE)
         if not self.asked:
             self.asked = True
             # not by sys.stderr, which what was interrupted may be writing to
             with suppress(OSError):
-                os.write(2, f"{signal.Signals(number).name}: stopping after this batch\n".encode())
+                os.write(2, f"{signal.Signals(number).name}: stopping within a few batches\n".encode())
 
 
 @contextmanager
@@ -60,3 +67,11 @@ def ignore(worker: int = 0) -> None:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Python ends those that are left, after an error, by the SIGTERM that they ignore, and waits for them for ever."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's tells of workers that were killed
+    for worker in multiprocessing.active_children():
+        worker.kill()

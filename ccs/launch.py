@@ -18,45 +18,25 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import fcntl
 import os
-import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from itertools import takewhile
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
-from ccs.stage import CcsError, run
+from ccs.gpus import visible_gpus, wait_for
+from ccs.interruption import EXIT_STATUS
+from ccs.stage import CLAIMED_GPUS, CcsError, run
 
 PARALLEL = ("ccs.train",)  # the stages that can use several GPUs
-LOCKS = "CCS_GPU_LOCKS"  # an environment variable: another folder for the locks
-FOLDER = "/tmp/ccs-gpus"  # and not TMPDIR, which may differ between two shells that share GPUs
-# the number of a job, and its node or place in an array of jobs: SLURM, PBS, LSF, Grid Engine
-JOB = ("SLURM_JOB_ID", "SLURMD_NODENAME", "PBS_JOBID", "LSB_JOBID", "LSB_JOBINDEX", "JOB_ID", "SGE_TASK_ID")
-LATER = 4102444800  # the year 2100: what is dated so, no cleaner of /tmp takes for old
-POLL_SECONDS = 1.0
 SHUTDOWN_SECONDS = 300  # for a training's processes to end their batch and write a checkpoint
-INTERRUPTED = 75  # how a training ends that is to go on later
+# an environment variable, for trying out a cluster: GPUs that only have names, so that the stage computes without
+PRETENDED = "CCS_PRETENDED_GPUS"
+SUPERVISOR = "CCS_SUPERVISOR"  # an environment variable for the processes of a training: the id of their parent
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1)  # handed on to them
-
-
-class Gpu(NamedTuple):
-    """A device.
-
-    entry: what CUDA_VISIBLE_DEVICES calls it, a number or a UUID.
-    identity: its UUID if nvidia-smi tells it, else the entry.
-    """
-
-    entry: str
-    identity: str
 
 
 class Nodes(NamedTuple):
@@ -91,7 +71,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if claimed:
         print(f"{command[0]}: GPU {','.join(gpu.entry for gpu in claimed)}", file=sys.stderr, flush=True)
     # a stage's numbers are nvidia-smi's too: CUDA's own order begins with the fastest
-    devices = {"CUDA_VISIBLE_DEVICES": ",".join(gpu.entry for gpu in claimed), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    entries = ",".join(gpu.entry for gpu in claimed)
+    devices = {"CUDA_VISIBLE_DEVICES": entries, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    devices[CLAIMED_GPUS] = "" if os.environ.get(PRETENDED) else entries
     if args.gpus > 1 or nodes:
         devices |= _fewer_threads(os.environ, args.gpus)
         _become(several_processes(args.gpus, nodes, command), devices)
@@ -123,154 +105,6 @@ def _become(arguments: Sequence[str], environment: Mapping[str, str] | None = No
     os.execve(sys.executable, [sys.executable, *arguments], {**os.environ, **(environment or {})})
 
 
-# -- which GPUs there are ----------------------------------------------------------------------------------------------
-def visible_gpus() -> list[Gpu]:
-    """Those that may be used: the entries of CUDA_VISIBLE_DEVICES if that is set, else all of the machine."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is None:
-        return _listed_gpus()
-    # CUDA too stops at the first entry that names no device, such as -1
-    names = (entry.strip() for entry in given.split(","))
-    entries = list(dict.fromkeys(takewhile(re.compile(r"\d+|(GPU|MIG)-.+").fullmatch, names)))
-    listed = _listed_gpus() if entries else []
-    return [Gpu(entry, _identity(entry, listed)) for entry in entries]
-
-
-def _listed_gpus() -> list[Gpu]:
-    """What nvidia-smi lists; of a GPU that is divided into instances (MIG) those."""
-    if not shutil.which("nvidia-smi"):
-        return []
-    # GPU 0: NVIDIA H200 (UUID: GPU-...), and below it: MIG 1g.18gb Device 0: (UUID: MIG-...)
-    printed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
-    gpus: list[Gpu] = []
-    for line in printed.splitlines():
-        uuid = re.search(r"UUID: ([^)\s]+)", line)
-        if whole := re.match(r"GPU (\d+):", line):
-            gpus.append(Gpu(whole[1], uuid[1] if uuid else whole[1]))
-        elif uuid:
-            if gpus and gpus[-1].entry.isdigit():
-                gpus.pop()
-            gpus.append(Gpu(uuid[1], uuid[1]))
-    return gpus
-
-
-def _identity(entry: str, listed: Sequence[Gpu]) -> str:
-    """The UUID of an entry, which may itself be the beginning of one."""
-    if entry.isdigit():
-        return next((gpu.identity for gpu in listed if gpu.entry == entry), entry)
-    return next((gpu.identity for gpu in listed if gpu.identity.startswith(entry)), entry)
-
-
-# -- claiming them -----------------------------------------------------------------------------------------------------
-def wait_for(number: int, gpus: Sequence[Gpu]) -> list[Gpu]:
-    """Claim `number` of the GPUs for this process and what takes its place, as soon as so many are free.
-
-    Raises `CcsError` where there are fewer, or where the locks cannot be written.
-    """
-    if number == 0:
-        return []
-    if len(gpus) < number:
-        source = "CUDA_VISIBLE_DEVICES has" if "CUDA_VISIBLE_DEVICES" in os.environ else "nvidia-smi lists"
-        found = f"{len(gpus)} ({', '.join(gpu.entry for gpu in gpus)})" if gpus else "none"
-        raise CcsError(
-            f"asked for {number} GPU{'s' * (number > 1)}, {source} {found}: make more visible, or ask for fewer "
-            f"(0: none) by gpu under set-resources in a cluster's profile, or --set-resources RULE:gpu={len(gpus)}"
-        )
-    folder = _lock_folder()
-    for attempt in range(sys.maxsize):
-        if claimed := _claim(number, gpus, folder):
-            return claimed
-        if attempt == 0:
-            names = ", ".join(gpu.entry for gpu in gpus)
-            print(
-                f"waiting for {number} of the GPUs {names}: others use them (`fuser -v {folder}/*` shows who)",
-                file=sys.stderr,
-                flush=True,
-            )
-        # at random, so that two that hindered each other do not do so again
-        time.sleep(POLL_SECONDS * random.uniform(0.5, 1.5))
-    raise AssertionError
-
-
-def _claim(number: int, gpus: Sequence[Gpu], folder: Path) -> list[Gpu]:
-    """Lock so many GPUs, or none: who kept a few while waiting for more would keep others from them for nothing."""
-    # a scheduler's jobs may all know their GPU as 0, or share one on purpose
-    job = [os.environ[name] for name in JOB if name in os.environ]
-    claimed: dict[Gpu, int] = {}
-    for gpu in gpus:
-        name = re.sub(r"[^\w.-]", "_", "-".join([*job, gpu.identity]))
-        if (descriptor := _lock(folder / f"{name}.lock", lasting=not job)) is not None:
-            claimed[gpu] = descriptor
-        if len(claimed) == number:
-            break
-    if len(claimed) < number:
-        for descriptor in claimed.values():
-            os.close(descriptor)
-        return []
-    for descriptor in claimed.values():
-        os.set_inheritable(descriptor, True)
-    return list(claimed)
-
-
-def _lock(path: Path, *, lasting: bool) -> int | None:
-    """A descriptor that holds the lock of `path`, or None where another process has it."""
-    try:
-        while True:
-            descriptor = _open(path, lasting=lasting)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-                return None
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                    return descriptor
-            os.close(descriptor)  # removed meanwhile: others would lock a new file
-    except OSError as error:
-        raise CcsError(
-            f"{path}: expected a file to lock, for who uses a GPU; {error.strerror}. Remove it, or name another folder "
-            f"on a local disk in {LOCKS}"
-        ) from error
-
-
-def _open(path: Path, *, lasting: bool) -> int:
-    """Open a lock file that every user may lock, and none can make a link to something else."""
-    while True:
-        # never O_CREAT on a file that is there: in folders like /tmp the kernel refuses that to other users
-        with suppress(FileNotFoundError):
-            return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-        with suppress(FileExistsError), _no_umask():
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-            if lasting:
-                os.utime(descriptor, (LATER, LATER))
-            return descriptor
-
-
-def _lock_folder() -> Path:
-    """The folder of the locks: one for all users of the machine, or this user's where that cannot be written."""
-    if given := os.environ.get(LOCKS):
-        Path(given).mkdir(parents=True, exist_ok=True)
-        return Path(given)
-    own = Path(f"{FOLDER}-{os.getuid()}")
-    for folder, mode in ((Path(FOLDER), 0o1777), (own, 0o700)):
-        with suppress(FileExistsError), _no_umask():
-            folder.mkdir(mode)
-        if folder.is_dir() and not folder.is_symlink() and os.access(folder, os.W_OK | os.X_OK):
-            return folder
-    raise CcsError(
-        f"{own}: expected a folder of yours for the locks of GPUs: remove what is there, or name another in {LOCKS}"
-    )
-
-
-@contextmanager
-def _no_umask() -> Iterator[None]:
-    before = os.umask(0)
-    try:
-        yield
-    finally:
-        os.umask(before)
-
-
 # -- several processes -------------------------------------------------------------------------------------------------
 def several_processes(number: int, nodes: Nodes | None, command: Sequence[str]) -> list[str]:
     """Python's arguments for the stage in `number` processes on this node, and as many on each other one."""
@@ -300,13 +134,14 @@ def _supervise(arguments: Sequence[str]) -> None:
 
     for each in SIGNALS:
         signal.signal(each, hand_on)
+    os.environ[SUPERVISOR] = str(os.getpid())
     try:
         distributed.run(distributed.parse_args(arguments))
     except ChildFailedError as error:
         status = error.get_first_failure()[1].exitcode
         sys.exit(status if status > 0 else 128 - status)  # below 0: of a signal
     except SignalException:
-        sys.exit(INTERRUPTED)  # the processes have been told, and given their time
+        sys.exit(EXIT_STATUS)  # the processes have been told, and given their time
 
 
 def _fewer_threads(environment: Mapping[str, str], number: int) -> dict[str, str]:
@@ -319,6 +154,8 @@ def _die_with_parent() -> None:
     """Have the kernel kill this process with torch.distributed.run, which holds the locks of its GPUs."""
     set_parent_death_signal = 1  # PR_SET_PDEATHSIG; it outlives exec
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != int(os.environ[SUPERVISOR]):  # it died before that
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 # -- several nodes -----------------------------------------------------------------------------------------------------

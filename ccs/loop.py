@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ccs import parallel
+from ccs.clips import loaded
 from ccs.interruption import held
 from ccs.losses import LossSettings, ccs_loss
 from ccs.models.network import Output
@@ -146,7 +147,7 @@ def validate(
     labels = []
     stopped = False
     with held():  # the workers are started here
-        batches = iter(loader)
+        batches = loaded(iter(loader))
     for rgb, flow, label in batches:
         with accelerator.autocast():  # the one crop of each video
             output = model(rgb[:, 0].to(accelerator.device), flow[:, 0].to(accelerator.device))

@@ -12,19 +12,22 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import glob
+import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import psutil
 import torch
 from torch.utils.data import DataLoader
 
 from ccs import checkpoint, datasets, history, parallel
-from ccs.clips import TestClips, TrainClips, usable_videos
+from ccs.clips import TestClips, TrainClips, loaded, usable_videos, videos_digest
 from ccs.interruption import Interruption, held, ignore
 from ccs.loop import Clips
+from ccs.models.network import NetworkSettings
 from ccs.sampling import BalancedBatches, Course
 from ccs.shard_reader import ShardReader
 from ccs.stage import CcsError, add_settings, atomic, run, settings_from
@@ -93,8 +96,7 @@ def train(
         with atomic(path.with_suffix(".try")) as part:
             part.touch()
         path.with_suffix(".try").unlink(missing_ok=True)
-        for left in path.parent.glob(f".{glob.escape(path.stem)}.*.part{path.suffix}"):  # by a training that was killed
-            left.unlink(missing_ok=True)
+        _remove_left_parts(path)
     videos = {part: usable_videos(manifest, part, reader, quarantine) for part in ("train", "val")}
     _check(videos, manifest, settings, quarantine)
     batches = BalancedBatches(
@@ -114,9 +116,10 @@ def train(
         "preparation": reader.preparation,
         "settings": json.dumps(dataclasses.asdict(settings), sort_keys=True),
     }
+    sources = {"given": provenance, "used": videos_digest(videos, reader), **_weights_digests(settings.network)}
     resume_path = checkpoint_path.with_name(f"{checkpoint_path.stem}.resume.pt")
     with Interruption() as interruption:
-        training = Training(settings, identity, provenance, resume_path, len(batches), interruption)
+        training = Training(settings, identity, sources, resume_path, len(batches), interruption)
         training.say(
             f"{run_name}: {len(videos['train'])} training and {len(videos['val'])} validation videos of "
             f"{manifest.dataset}, {len(manifest.classes)} classes, on {training.where}, seed {seed}"
@@ -126,12 +129,34 @@ def train(
         name = "tensorboard" if history_path.stem == "history" else f"{history_path.stem}.tensorboard"
         training.run(clips, val_loader, history_path.with_name(name))
         state = training.result()
+        training.stop_if_asked()
         if training.is_main:
             history.write(history_path, training.progress.history)
             checkpoint.write(checkpoint_path, state)
+        training.stop_if_asked()
+        if training.is_main:
             resume_path.unlink(missing_ok=True)
         parallel.wait_for_all()
     training.accelerator.end_training()
+
+
+def _remove_left_parts(path: Path) -> None:
+    """What a training that was killed while it wrote `path`, or its resume file, has left."""
+    name = re.compile(rf"\.{re.escape(path.stem)}(\.resume)?\.(\d+)\.part{re.escape(path.suffix)}")
+    for left in path.parent.iterdir():
+        found = name.fullmatch(left.name)
+        if found and not psutil.pid_exists(int(found[2])):
+            left.unlink(missing_ok=True)
+
+
+def _weights_digests(settings: NetworkSettings) -> dict[str, str]:
+    digests = {}
+    for key in ("weights", "weights_flow"):
+        path = Path(getattr(settings, key))
+        if path.is_file():  # a missing one is for the network to tell
+            with open(path, "rb") as file:
+                digests[key] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return digests
 
 
 def _check(videos: dict[str, list], manifest: datasets.Manifest, settings: Settings, quarantine: str) -> None:
@@ -164,7 +189,7 @@ def _train_clips(
     )
     clips = TrainClips(reader, videos, settings.clips, snippet=settings.network.snippet, seed=seed)
     with held():
-        return iter(DataLoader(clips, batch_sampler=course, **_loading(workers)))
+        return loaded(iter(DataLoader(clips, batch_sampler=course, **_loading(workers))))
 
 
 def _val_loader(

@@ -8,7 +8,7 @@ import dataclasses
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,7 +31,7 @@ from ccs.stage import progress as progress_bar
 
 SAVE_SECONDS = 20.0  # between resume files, at least
 SAVE_SHARE = 0.02  # of the time goes into writing them, at most
-AGREE_EVERY = 8  # steps after which several processes ask each other whether to stop
+AGREE_EVERY = 8  # batches, about, after which several processes ask each other whether to stop
 
 
 @dataclass(frozen=True)
@@ -95,17 +95,13 @@ class Settings:
             )
 
 
-HISTORY = ("epoch", "lr", "loss", "loss_triplet", "loss_embedding", "loss_cross_entropy", "active_triplets")
-HISTORY += ("train_rgb", "train_flow", "val_rgb", "val_flow", "val_fused")
-
-
 class Training:
     """A network, its optimizer and how far they have come; made anew, or from the resume file if that fits.
 
     Args:
         settings: of the run.
         identity: what the checkpoint says of itself, settings included.
-        provenance: a resume file of another is not used.
+        provenance: what else it came from, such as digests of its input; a resume file of another is not used.
         resume_path: where it is.
         num_batches: of an epoch.
         interruption: tells when to stop.
@@ -115,7 +111,7 @@ class Training:
         self,
         settings: Settings,
         identity: dict[str, Any],
-        provenance: str,
+        provenance: Mapping[str, str],
         resume_path: Path,
         num_batches: int,
         interruption: Interruption,
@@ -126,9 +122,9 @@ class Training:
             resume_path,
             interruption,
         )
-        self._fingerprint = {**identity, "provenance": provenance}
+        self._fingerprint = {**identity, "provenance": dict(provenance)}
         self.accelerator = Accelerator(
-            mixed_precision=_precision(settings.train.precision), cpu=not torch.cuda.is_available()
+            mixed_precision=_precision(settings.train.precision), cpu=parallel.device().type == "cpu"
         )
         self.rank, self.is_main = self.accelerator.process_index, self.accelerator.is_main_process
         if self.accelerator.device.type == "cpu":
@@ -181,6 +177,19 @@ class Training:
         board = history.TensorBoard(folder, progress.history) if self.is_main else None
         total = train.epochs * self.steps.num_batches
         bar = progress_bar(total=total, desc="train", unit="batch") if self.is_main else tqdm(disable=True)
+        with bar:
+            self._epochs(clips, val_loader, board, bar)
+        if board:
+            board.close()
+
+    def _epochs(
+        self,
+        clips: Iterator[Clips],
+        val_loader: DataLoader | None,
+        board: history.TensorBoard | None,
+        bar: tqdm,
+    ) -> None:
+        train, progress = self.settings.train, self.progress
         bar.update(progress.epoch * self.steps.num_batches + self.steps.batches_before(progress.step))
         while progress.epoch < train.epochs:
             if train.patience and progress.epoch - 1 - progress.best["epoch"] >= train.patience:
@@ -206,22 +215,25 @@ class Training:
             progress.next_epoch(row)
             if board:
                 board.add(row)
-        bar.close()
-        if board:
-            board.close()
 
     def pause(self) -> None:
         """After each step: write the resume file if it is time to, and stop if that was asked for."""
         asked = self.interruption.asked
         due = time.monotonic() - self._saved >= max(SAVE_SECONDS, self._cost / SAVE_SHARE)
         if parallel.num_processes() > 1:
-            if self.progress.step % AGREE_EVERY and self.progress.step < len(self.steps):
+            every = max(AGREE_EVERY // self.steps.accumulate, 1)
+            if self.progress.step % every and self.progress.step < len(self.steps):
                 return
             asked, due = parallel.any_rank((asked, due), self.accelerator.device)
         if asked:
             self._stop()
         if due:
             self._save()
+
+    def stop_if_asked(self) -> None:
+        """After the last epoch: who asked may take the whole job for failed, and remove what it wrote."""
+        if any(parallel.any_rank((self.interruption.asked,), self.accelerator.device)):
+            self._stop()
 
     def _stop(self) -> NoReturn:
         self._save()
@@ -253,7 +265,16 @@ class Training:
             "schedule": self.schedule.state_dict(),
             "epoch": self.progress.epoch,
             "random": parallel.gather_objects(checkpoint.random_state(self.accelerator)),
+            "computed": self._computed,
         }
+
+    @property
+    def _computed(self) -> str:
+        """How: what another way would give other bits than."""
+        device, precision = self.accelerator.device.type.upper(), self.accelerator.mixed_precision
+        precision = "float32" if precision == "no" else precision
+        number = parallel.num_processes()
+        return f"on the {device} in {precision} by {number} process{'es' * (number > 1)}"
 
     def _load(self, state: dict[str, Any]) -> None:
         self.progress = Progress(**{field.name: state[field.name] for field in dataclasses.fields(Progress)})
@@ -264,10 +285,10 @@ class Training:
         self.schedule.load_state_dict(state["schedule"])
         self.say(f"resuming after {self.progress.epoch} epochs and {self.progress.step} steps from {self.resume_path}")
         checkpoint.set_random_state(state["random"], self.accelerator)
-        if len(state["random"]) != parallel.num_processes():
+        if state["computed"] != self._computed:
             self.say(
-                f"it was of {len(state['random'])} processes, now there are {parallel.num_processes()}: the result "
-                "will not be that of an uninterrupted run to the bit"
+                f"it was computed {state['computed']}, from here on it is {self._computed}: the result will not be "
+                "that of an uninterrupted run to the bit"
             )
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ccs import launch
-from ccs.stage import CcsError
+from ccs import gpus, launch
+from ccs.stage import CLAIMED_GPUS, CcsError
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 60  # seconds; only a broken launcher needs them
@@ -73,10 +73,10 @@ class Machine:
         for name, code in {"stage": STAGE, "pool": POOL, "ranks": RANK}.items():
             (folder / f"{name}.py").write_text(code)
         self.environment = {
-            **{name: value for name, value in os.environ.items() if name not in launch.JOB},
+            **{name: value for name, value in os.environ.items() if name not in gpus.JOB},
             "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]),
             "CUDA_VISIBLE_DEVICES": "0,1",
-            launch.LOCKS: str(folder / "locks"),
+            gpus.LOCKS: str(folder / "locks"),
         }
 
     def start(self, name: str, *arguments: str, **environment: str) -> subprocess.Popen:
@@ -168,9 +168,9 @@ def test_which_gpus_there_are(tmp_path, monkeypatch, visible, entries, identitie
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    gpus = launch.visible_gpus()
-    assert " ".join(gpu.entry for gpu in gpus) == entries
-    assert " ".join(gpu.identity for gpu in gpus) == identities
+    found = gpus.visible_gpus()
+    assert " ".join(gpu.entry for gpu in found) == entries
+    assert " ".join(gpu.identity for gpu in found) == identities
 
 
 def test_two_take_different_gpus_and_a_third_waits_for_one_that_is_killed(machine):
@@ -196,8 +196,8 @@ def test_who_waits_for_two_keeps_none_from_others(machine):
     # what N > 1 becomes imports torch, which is not the point here
     code = (
         "import os\n"
-        "from ccs import launch\n"
-        "claimed = launch.wait_for(2, launch.visible_gpus())\n"
+        "from ccs import gpus, launch\n"
+        "claimed = gpus.wait_for(2, gpus.visible_gpus())\n"
         "os.environ['CUDA_VISIBLE_DEVICES'] = ','.join(gpu.entry for gpu in claimed)\n"
         "launch._become(['-m', 'stage', 'both'])\n"
     )
@@ -247,7 +247,7 @@ def test_without_a_gpu_the_stage_sees_none(machine):
 
 
 @pytest.mark.parametrize(
-    ("visible", "gpus", "module", "message"),
+    ("visible", "number", "module", "message"),
     [
         ("0,1", 3, "stage", r"asked for 3 GPUs, CUDA_VISIBLE_DEVICES has 2 \(0, 1\).*--set-resources RULE:gpu=2"),
         ("", 1, "stage", r"asked for 1 GPU, CUDA_VISIBLE_DEVICES has none.*--set-resources RULE:gpu=0"),
@@ -255,11 +255,11 @@ def test_without_a_gpu_the_stage_sees_none(machine):
         ("0,1", -1, "stage", "--gpus: expected 0 or more, found -1"),
     ],
 )
-def test_what_cannot_be_is_an_error(machine, monkeypatch, visible, gpus, module, message):
+def test_what_cannot_be_is_an_error(machine, monkeypatch, visible, number, module, message):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    monkeypatch.setenv(launch.LOCKS, str(machine.folder / "locks"))
+    monkeypatch.setenv(gpus.LOCKS, str(machine.folder / "locks"))
     with pytest.raises(CcsError, match=message):
-        launch.main(["--gpus", str(gpus), "--", module, "name"])
+        launch.main(["--gpus", str(number), "--", module, "name"])
 
 
 def test_a_link_in_place_of_a_lock_is_refused(machine, monkeypatch):
@@ -267,21 +267,48 @@ def test_a_link_in_place_of_a_lock_is_refused(machine, monkeypatch):
     precious = machine.folder / "precious"
     (machine.folder / "locks").mkdir()
     (machine.folder / "locks/0.lock").symlink_to(precious)
-    monkeypatch.setenv(launch.LOCKS, str(machine.folder / "locks"))
-    for name in launch.JOB:
+    monkeypatch.setenv(gpus.LOCKS, str(machine.folder / "locks"))
+    for name in gpus.JOB:
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(CcsError, match=r"0\.lock: expected a file to lock"):
-        launch.wait_for(1, [launch.Gpu("0", "0")])
+        gpus.wait_for(1, [gpus.Gpu("0", "0")])
     assert not precious.exists()
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_a_folder_of_locks_that_cannot_be_is_an_error(machine, monkeypatch, given):
+    (machine.folder / "file").touch()
+    folder = str(machine.folder / "file" / "locks")
+    monkeypatch.setattr(gpus, "FOLDER", folder)
+    monkeypatch.setenv(gpus.LOCKS, folder if given else "")
+    with pytest.raises(CcsError, match=rf"{folder}\S*: expected a folder .* name another in {gpus.LOCKS}"):
+        gpus.wait_for(1, [gpus.Gpu("0", "0")])
+
+
+@pytest.mark.parametrize("pretended", ["", "1"])
+def test_the_stage_is_told_which_gpus_it_must_be_able_to_use(machine, pretended):
+    (machine.folder / "told.py").write_text(f"import os\nprint(repr(os.environ[{CLAIMED_GPUS!r}]))\n")
+    command = [sys.executable, "-m", "ccs.launch", "--gpus", "1", "--", "told"]
+    environment = {**machine.environment, launch.PRETENDED: pretended}
+    done = subprocess.run(command, cwd=machine.folder, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == ("''\n" if pretended else "'0'\n")
+
+
+def test_a_process_whose_parent_is_gone_before_it_can_see_to_it_ends(machine):
+    """The locks of its GPUs are gone with the parent."""
+    command = [sys.executable, "-m", "ccs.launch", "--rank", "--", "stage", "orphan"]
+    environment = {**machine.environment, launch.SUPERVISOR: "1"}
+    assert subprocess.run(command, cwd=machine.folder, env=environment, check=False).returncode == -signal.SIGKILL
+    assert not (machine.folder / "orphan.up").exists()
+
+
 def test_every_user_may_lock_in_the_shared_folder_and_a_bad_one_is_passed_by(tmp_path, monkeypatch):
-    monkeypatch.delenv(launch.LOCKS, raising=False)
-    monkeypatch.setattr(launch, "FOLDER", str(tmp_path / "ccs-gpus"))
+    monkeypatch.delenv(gpus.LOCKS, raising=False)
+    monkeypatch.setattr(gpus, "FOLDER", str(tmp_path / "ccs-gpus"))
     before = os.umask(0o077)
     try:
-        folder = launch._lock_folder()
-        os.close(launch._lock(folder / "0.lock", lasting=True))
+        folder = gpus._lock_folder()
+        os.close(gpus._lock(folder / "0.lock", lasting=True))
     finally:
         os.umask(before)
     assert folder == tmp_path / "ccs-gpus"
@@ -289,7 +316,7 @@ def test_every_user_may_lock_in_the_shared_folder_and_a_bad_one_is_passed_by(tmp
     assert oct((folder / "0.lock").stat().st_mode)[-3:] == "666"
     folder.rename(tmp_path / "elsewhere")
     folder.symlink_to(tmp_path / "elsewhere")
-    assert launch._lock_folder() == tmp_path / f"ccs-gpus-{os.getuid()}"
+    assert gpus._lock_folder() == tmp_path / f"ccs-gpus-{os.getuid()}"
 
 
 def test_several_nodes_start_a_launcher_on_each(tmp_path, monkeypatch):

@@ -62,13 +62,24 @@ def manifest(classes: int = 2) -> Manifest:
     return Manifest(dataset="made_up", classes=names, videos=tuple(videos))
 
 
+def changed(**train) -> Settings:
+    return dataclasses.replace(SETTINGS, train=dataclasses.replace(SETTINGS.train, **train))
+
+
 def run_train(folder: Path, settings: Settings = SETTINGS, **changes) -> dict:
     start_train(folder, settings, **changes)
     return checkpoint.read(folder / "checkpoint.pt")
 
 
-def start_train(folder: Path, settings: Settings, videos: Manifest | None = None, **changes) -> None:
-    (folder / "quarantine.csv").write_text("video,path,stage,reason\n")
+def start_train(
+    folder: Path,
+    settings: Settings,
+    videos: Manifest | None = None,
+    reader: MadeUp | None = None,
+    quarantine: str = "video,path,stage,reason\n",
+    **changes,
+) -> None:
+    (folder / "quarantine.csv").write_text(quarantine)
     arguments = {
         "split": 1,
         "quarantine": str(folder / "quarantine.csv"),
@@ -80,7 +91,7 @@ def start_train(folder: Path, settings: Settings, videos: Manifest | None = None
         "history_path": folder / "history.csv",
     } | changes
     videos = videos or manifest()
-    train.train(videos, MadeUp(videos.videos), settings, **arguments)
+    train.train(videos, reader or MadeUp(videos.videos), settings, **arguments)
 
 
 def same_weights(a: dict, b: dict) -> bool:

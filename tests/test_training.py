@@ -1,4 +1,4 @@
-"""Interrupted, in several processes, for many epochs: training stays what it would have been."""
+"""In several processes, in larger steps, for many epochs: training stays what it would have been."""
 
 from __future__ import annotations
 
@@ -7,215 +7,25 @@ import dataclasses
 import itertools
 import math
 import os
-import random
 import signal
 import socket
 import statistics
-import subprocess
-import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_train import SETTINGS, MadeUp, history_rows, manifest, run_train, same_weights, start_train
+from test_train import SETTINGS, MadeUp, changed, history_rows, manifest, run_train, same_weights, start_train
 from torch import multiprocessing, nn
 from torch.utils.data import default_collate
 
-from ccs import checkpoint, evaluate, interruption, loop, parallel, training
+from ccs import checkpoint, interruption, loop, parallel, training
 from ccs.clips import TrainClips
 from ccs.losses import LossSettings, ccs_loss
 from ccs.models.network import CCS, Output
 from ccs.sampling import BalancedBatches, Course
 from ccs.stage import CcsError
-
-
-def changed(**train) -> training.Settings:
-    return dataclasses.replace(SETTINGS, train=dataclasses.replace(SETTINGS.train, **train))
-
-
-# -- interruptions -----------------------------------------------------------------------------------------------------
-LONG = changed(epochs=8, batch_videos=2, lr_steps=(5,))  # 4 batches an epoch
-
-
-def run_interrupted(folder: Path) -> None:
-    """In a process that has imported all and computed nothing, so that it can fork: a training, torn into 20 pieces.
-
-    Prints the moment, the signal and the status of each attempt.
-    """
-    training.SAVE_SECONDS, training.SAVE_SHARE = 0, 1
-    choose = random.Random(0)
-
-    def attempt(number: int, delay: float, how: signal.Signals | None) -> int:
-        pid = os.fork()
-        if not pid:
-            os.setsid()  # a scheduler's signal goes to all processes of a job, the loader's too
-            place = folder / str(number)
-            place.mkdir(exist_ok=True)
-            status = 1
-            try:
-                run_train(place, LONG, workers=(0, 2)[number % 2])
-                status = 0
-            except SystemExit as error:
-                status = error.code
-            finally:
-                sys.stderr.flush()
-                os._exit(status)
-        if how:
-            time.sleep(delay)
-            os.killpg(pid, how)
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-    start = time.monotonic()
-    attempt(0, 0, None)
-    whole = time.monotonic() - start
-    run, interrupted = 1, 0
-    while interrupted < 20:
-        how = choose.choice([signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
-        delay = choose.uniform(0, 0.6) * whole
-        status = attempt(run, delay, how)
-        print(f"{delay / whole:.2f} of the whole, {how.name}: {status}", flush=True)
-        interrupted += status != 0
-        run += status == 0
-    print(attempt(run, 0, None), run, flush=True)
-
-
-@pytest.mark.slow
-def test_interrupted_at_twenty_random_moments_training_ends_with_the_same_bits(tmp_path):
-    script = "import sys, pathlib, test_training; test_training.run_interrupted(pathlib.Path(sys.argv[1]))"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    *attempts, (status, last) = [line.rsplit(": ", 1)[-1].split() for line in done.stdout.splitlines()]
-    assert status == "0"
-    counts = {code: sum(each == [str(code)] for each in attempts) for code in (0, 75, -signal.SIGKILL)}
-    assert counts[75] >= 3, done.stdout
-    assert counts[-signal.SIGKILL] >= 3, done.stdout
-    assert "resuming after" in done.stderr
-
-    uninterrupted = checkpoint.read(tmp_path / "0" / "checkpoint.pt")
-    videos = manifest()
-
-    def scores(state: dict) -> torch.Tensor:
-        quarantine = str(tmp_path / "0" / "quarantine.csv")
-        settings = evaluate.EvaluateSettings(segments=3)
-        found = evaluate.evaluate(state, videos, MadeUp(videos.videos), settings, quarantine=quarantine)
-        return torch.from_numpy(found.rgb), torch.from_numpy(found.flow)
-
-    for number in range(1, int(last) + 1):
-        folder = tmp_path / str(number)
-        state = checkpoint.read(folder / "checkpoint.pt")
-        assert same_weights(state, uninterrupted)
-        torch.testing.assert_close(state["optimizer"], uninterrupted["optimizer"], rtol=0, atol=0)
-        torch.testing.assert_close(scores(state), scores(uninterrupted), rtol=0, atol=0)
-        assert history_rows(folder) == history_rows(tmp_path / "0")
-        assert sorted(path.name for path in folder.iterdir()) == [
-            "checkpoint.pt",
-            "history.csv",
-            "quarantine.csv",
-            "tensorboard",
-        ]
-
-
-@pytest.mark.parametrize("where", ["step", "validation", "last epoch"])
-def test_a_signal_is_obeyed_after_the_batch_and_nothing_is_done_twice(tmp_path, monkeypatch, capfd, where):
-    """Asked to stop in the first epoch's second step, in its validation, or when all is done but the writing."""
-    whole = tmp_path / "whole"
-    whole.mkdir()
-    expected = run_train(whole)
-    seen = []
-    owner, name, at = {  # 2 batches an epoch and 1 in validation
-        "step": (loop, "_forward_backward", 2),
-        "validation": (CCS, "forward", 3),
-        "last epoch": (training.history, "memory", 3),
-    }[where]
-    real = getattr(owner, name)
-
-    def watched(*args, **kwargs):
-        seen.append(None)
-        if len(seen) == at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(*args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, name, watched)
-        if where == "last epoch":
-            state = run_train(tmp_path)
-        else:
-            with pytest.raises(SystemExit) as stopped:
-                run_train(tmp_path)
-            assert stopped.value.code == interruption.EXIT_STATUS == 75
-            assert len(seen) == at
-            assert not (tmp_path / "checkpoint.pt").exists()
-            assert "stopped, to go on from" in capfd.readouterr().err
-            state = None
-    if state is None:
-        state = run_train(tmp_path)
-        assert "resuming after 0 epochs and 2 steps" in capfd.readouterr().err
-    assert same_weights(state, expected)
-    assert history_rows(tmp_path) == history_rows(whole)
-
-
-def test_resume_file_of_other_settings_code_or_rubbish_is_not_used(tmp_path, monkeypatch, capfd):
-    expected = run_train(tmp_path)
-    for i, rubbish in enumerate((False, True)):
-        folder = tmp_path / str(i)
-        folder.mkdir()
-        if rubbish:
-            (folder / "checkpoint.resume.pt").write_bytes(b"cut short")
-        else:
-            with monkeypatch.context() as patch:
-                patch.setattr(training, "validate", lambda *args: os.kill(os.getpid(), signal.SIGTERM))
-                with pytest.raises(SystemExit):
-                    run_train(folder, changed(lr=0.01), provenance="old")
-            assert (folder / "checkpoint.resume.pt").exists()
-        assert same_weights(expected, run_train(folder))
-    assert capfd.readouterr().err.count("not resuming") == 2
-
-
-def test_handlers_are_given_back_and_a_second_ctrl_c_is_obeyed(monkeypatch):
-    """The first one is not, though SIGTERM came before; nor may it fail where standard error is being written."""
-    before = [signal.getsignal(number) for number in interruption.SIGNALS]
-    monkeypatch.setattr(sys, "stderr", None)
-    with interruption.Interruption() as asked:
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGINT)
-        assert asked.asked
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert [signal.getsignal(number) for number in interruption.SIGNALS] == before
-
-
-def test_a_signal_at_a_worker_s_start_is_not_obeyed():
-    """Between the fork and `ignore` a worker would die of it."""
-    with interruption.held():
-        pid = os.fork()
-        if not pid:
-            os.kill(os.getpid(), signal.SIGTERM)
-            interruption.ignore()
-            os._exit(7)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
-    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(interruption.SIGNALS)
-
-
-@pytest.mark.parametrize("rank", [0, 1])
-def test_the_gradient_scaler_resumes_as_it_was(rank):
-    """Under fp16, on GPUs, a scaler goes along, the same in all processes, also in one that was not there before."""
-    used, fresh = (
-        SimpleNamespace(
-            device=torch.device("cpu"), scaler=torch.amp.GradScaler("cpu", init_scale=2.0**10), process_index=rank
-        )
-        for _ in range(2)
-    )
-    used.scaler.scale(torch.ones(1))
-    used.scaler.update(512.0)
-    checkpoint.set_random_state([checkpoint.random_state(used)], fresh)
-    assert fresh.scaler.state_dict() == used.scaler.state_dict()
-    assert fresh.scaler.get_scale() == 512
 
 
 # -- several processes -------------------------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ccs import launch
+
 DAEMONS = ("munged", "slurmctld", "slurmd")
 COMMANDS = ("sbatch", "scancel", "scontrol", "sinfo", "squeue", "srun")
 
@@ -157,7 +159,7 @@ def _configure(folder: Path) -> dict[str, str]:
     srun.chmod(0o755)
     path = os.pathsep.join([str(folder / "bin"), os.environ.get("PATH", os.defpath), "/usr/sbin"])
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_", "SRUN_"))}
-    return {**kept, "PATH": path, "SLURM_CONF": str(configuration)}
+    return {**kept, "PATH": path, "SLURM_CONF": str(configuration), launch.PRETENDED: "1"}
 
 
 def _host() -> str:

@@ -24,7 +24,8 @@ os.environ.update(
 )
 
 from ccs import config as configuration
-from ccs import datasets, launch
+from ccs import datasets
+from ccs.gpus import visible_gpus
 from ccs.provenance import stage_digest
 from ccs.stage import CcsError
 
@@ -219,7 +220,7 @@ def provenance(wildcards, output):
 
 
 # -- the machine -------------------------------------------------------------------------------------------------------
-GPUS = 0 if workflow.remote_exec or workflow.non_local_exec else len(launch.visible_gpus())
+GPUS = 0 if workflow.remote_exec or workflow.non_local_exec else len(visible_gpus())
 # so many at once, if nothing else is said: jobs that wait for one would keep others from the cores
 if GPUS and workflow.global_resources.get("gpu").value is None:
     workflow.register_resource("gpu", GPUS)
