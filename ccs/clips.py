@@ -11,19 +11,17 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ccs import transforms
 from ccs.datasets import Manifest, Video
 from ccs.sampling import Snippet, frame_indices, pair_indices, segment_starts
 from ccs.shard_reader import ShardReader
 from ccs.stage import CcsError
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -52,14 +50,6 @@ class ClipSettings:
             raise CcsError(
                 f"train.segments, train.input_size: expected at least 1, 32; found {self.segments}, {self.input_size}"
             )
-
-
-def loaded(batches: Iterator[T]) -> Iterator[T]:
-    """What a DataLoader's iterator gives; a `CcsError` comes as it was raised, without a worker's traceback around."""
-    try:
-        yield from batches
-    except CcsError as error:
-        raise CcsError(str(error).rpartition(f"{CcsError.__module__}.{CcsError.__qualname__}: ")[2].strip()) from None
 
 
 def videos_digest(videos: Mapping[str, Sequence[Video]], reader: ShardReader) -> str:
@@ -95,7 +85,36 @@ def usable_videos(manifest: Manifest, part: str, reader: ShardReader, quarantine
     return [video for video in wanted if video.video in reader]
 
 
-class TrainClips(Dataset):
+class _Clips(Dataset):
+    """What a DataLoader asks for by `__getitems__`: an error comes through it as a value, see `loader`."""
+
+    def __getitems__(self, keys: Sequence[Any]) -> list[Any]:
+        try:
+            return [self[key] for key in keys]
+        except CcsError as error:
+            return [error]
+
+
+def loader(clips: _Clips, *, workers: int, **options: Any) -> DataLoader:
+    """A DataLoader whose batches are for `loaded`."""
+    # it draws from a generator of its own, so as not to disturb the random state of the network
+    generator, pin = torch.Generator(), torch.cuda.is_available()
+    return DataLoader(clips, num_workers=workers, collate_fn=_collate, generator=generator, pin_memory=pin, **options)
+
+
+def _collate(items: list[Any]) -> Any:
+    return items[0] if isinstance(items[0], CcsError) else default_collate(items)
+
+
+def loaded(batches: Iterator[Any]) -> Iterator[Any]:
+    """The batches of a `loader`; what was wrong is raised here as it is, without a worker's traceback around it."""
+    for batch in batches:
+        if isinstance(batch, CcsError):
+            raise batch
+        yield batch
+
+
+class TrainClips(_Clips):
     """Random clips, indexed by the (video index, epoch, draw) of `BalancedBatches`.
 
     An item is (rgb (K, F, 3, S, S), flow (K, L, 2, S, S), label): uint8 tensors and an int.
@@ -125,7 +144,7 @@ class TrainClips(Dataset):
         return torch.from_numpy(rgb), torch.from_numpy(flow), video.label
 
 
-class TestClips(Dataset):
+class TestClips(_Clips):
     """The clips of every video at `segments` segment centres, with 1 or 10 crops.
 
     An item is (rgb (crops, segments, F, 3, S, S), flow (crops, segments, L, 2, S, S), label): uint8 tensors, an int.

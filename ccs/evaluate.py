@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 import ccs
 from ccs import checkpoint, datasets, parallel, scores
-from ccs.clips import TestClips, loaded, usable_videos
+from ccs.clips import TestClips, loaded, loader, usable_videos
 from ccs.models.network import CCS
 from ccs.shard_reader import ShardReader
 from ccs.stage import CcsError, add_settings, progress, run, settings_from
@@ -135,14 +134,7 @@ def evaluate(
     )
     # a video's ten crops may be 600 MB (I3D), and the network takes ten times as long for them
     workers = min(workers, 2) if settings.crops > 1 else workers
-    loader = DataLoader(
-        clips,
-        batch_size=1,
-        num_workers=workers,
-        prefetch_factor=1 if workers else None,
-        pin_memory=device.type == "cuda",
-    )
-    batches = loaded(iter(loader))
+    batches = loaded(iter(loader(clips, workers=workers, batch_size=1, prefetch_factor=1 if workers else None)))
     row_of = {video.video: row for row, video in enumerate(test)}
     logits = {stream: np.full((len(test), len(manifest.classes)), np.nan, np.float32) for stream in ("rgb", "flow")}
     with torch.inference_mode():

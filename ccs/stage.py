@@ -37,14 +37,16 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         main(argv)
+        return
     except CcsError as error:
         print(f"ccs: error: {error}", file=sys.stderr)
-        sys.exit(1)
+        status = 1
     except KeyboardInterrupt:
-        sys.exit(130)
+        status = 130
     except BrokenPipeError:  # `... | head`: what reads the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        status = 141
+    sys.exit(status)  # out here the error no longer holds what it came through, such as a loader and its processes
 
 
 @contextmanager

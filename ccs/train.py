@@ -17,14 +17,13 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 import psutil
-import torch
 from torch.utils.data import DataLoader
 
 from ccs import checkpoint, datasets, history, parallel
-from ccs.clips import TestClips, TrainClips, loaded, usable_videos, videos_digest
+from ccs.clips import TestClips, TrainClips, loaded, loader, usable_videos, videos_digest
 from ccs.interruption import Interruption, held, ignore
 from ccs.loop import Clips
 from ccs.models.network import NetworkSettings
@@ -189,7 +188,8 @@ def _train_clips(
     )
     clips = TrainClips(reader, videos, settings.clips, snippet=settings.network.snippet, seed=seed)
     with held():
-        return loaded(iter(DataLoader(clips, batch_sampler=course, **_loading(workers))))
+        batches = iter(loader(clips, workers=workers, worker_init_fn=ignore, batch_sampler=course))
+    return loaded(batches)
 
 
 def _val_loader(
@@ -208,17 +208,7 @@ def _val_loader(
         crops=1,
     )
     batch = settings.train.batch_classes * settings.train.batch_videos
-    return DataLoader(clips, batch_size=batch, persistent_workers=workers > 0, **_loading(workers))
-
-
-def _loading(workers: int) -> dict[str, Any]:
-    # the loader draws from a generator of its own, so as not to disturb the random state of the network
-    return {
-        "num_workers": workers,
-        "worker_init_fn": ignore,
-        "pin_memory": torch.cuda.is_available(),
-        "generator": torch.Generator(),
-    }
+    return loader(clips, workers=workers, worker_init_fn=ignore, batch_size=batch, persistent_workers=workers > 0)
 
 
 if __name__ == "__main__":
