@@ -305,7 +305,7 @@ def _summary(row: dict, epochs: int) -> str:
 
 
 def keep_memory() -> None:
-    """Let glibc keep freed memory: every step frees hundreds of MiB and asks for them again, page by page.
+    """Let glibc keep freed memory: what a step frees the next one asks for again, and would get page by page.
 
     Measured by `benchmarks/train.py` with and without `--give-back`. Elsewhere than on glibc it does nothing.
     """
