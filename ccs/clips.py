@@ -106,12 +106,15 @@ def _collate(items: list[Any]) -> Any:
     return items[0] if isinstance(items[0], CcsError) else default_collate(items)
 
 
-def loaded(batches: Iterator[Any]) -> Iterator[Any]:
-    """The batches of a `loader`; what was wrong is raised here as it is, without a worker's traceback around it."""
-    for batch in batches:
-        if isinstance(batch, CcsError):
-            raise batch
-        yield batch
+def loaded(batches: DataLoader) -> Iterator[Any]:
+    """Start a `loader`; what was wrong is raised here as it is, without a worker's traceback around it."""
+    return map(_checked, batches)
+
+
+def _checked(batch: Any) -> Any:
+    if isinstance(batch, CcsError):
+        raise batch
+    return batch
 
 
 class TrainClips(_Clips):

@@ -134,7 +134,7 @@ def evaluate(
     )
     # a video's ten crops may be 600 MB (I3D), and the network takes ten times as long for them
     workers = min(workers, 2) if settings.crops > 1 else workers
-    batches = loaded(iter(loader(clips, workers=workers, batch_size=1, prefetch_factor=1 if workers else None)))
+    batches = loaded(loader(clips, workers=workers, batch_size=1, prefetch_factor=1 if workers else None))
     row_of = {video.video: row for row, video in enumerate(test)}
     logits = {stream: np.full((len(test), len(manifest.classes)), np.nan, np.float32) for stream in ("rgb", "flow")}
     with torch.inference_mode():

@@ -147,7 +147,7 @@ def validate(
     labels = []
     stopped = False
     with held():  # the workers are started here
-        batches = loaded(iter(loader))
+        batches = loaded(loader)
     for rgb, flow, label in batches:
         with accelerator.autocast():  # the one crop of each video
             output = model(rgb[:, 0].to(accelerator.device), flow[:, 0].to(accelerator.device))

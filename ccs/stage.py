@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import io
 import os
+import re
 import signal
 import sys
 import types
@@ -80,6 +81,19 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.close(directory)
     finally:
         part.unlink(missing_ok=True)
+
+
+def remove_left_parts(path: Path) -> None:
+    """Remove what `atomic(path)` left in a process that was killed, not what one that is alive is writing."""
+    name = re.compile(rf"\.{re.escape(path.stem)}\.(\d+)\.part{re.escape(path.suffix)}")
+    for left in path.parent.iterdir():
+        if found := name.fullmatch(left.name):
+            try:
+                os.kill(int(found[1]), 0)
+            except ProcessLookupError:
+                left.unlink(missing_ok=True)
+            except PermissionError:  # it is alive, and another user's
+                pass
 
 
 class _LineBar(tqdm):

@@ -14,12 +14,10 @@ import argparse
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_type_hints
 
-import psutil
 from torch.utils.data import DataLoader
 
 from ccs import checkpoint, datasets, history, parallel
@@ -29,7 +27,7 @@ from ccs.loop import Clips
 from ccs.models.network import NetworkSettings
 from ccs.sampling import BalancedBatches, Course
 from ccs.shard_reader import ShardReader
-from ccs.stage import CcsError, add_settings, atomic, run, settings_from
+from ccs.stage import CcsError, add_settings, atomic, remove_left_parts, run, settings_from
 from ccs.training import Settings, Training
 
 
@@ -91,11 +89,13 @@ def train(
             a batch that the processes cannot share out, a loss that is not finite.
         SystemExit: a signal asked to stop, and the resume file is written.
     """
+    resume_path = checkpoint_path.with_name(f"{checkpoint_path.stem}.resume.pt")
     for path in (checkpoint_path, history_path):  # before hours of training, not after
         with atomic(path.with_suffix(".try")) as part:
             part.touch()
         path.with_suffix(".try").unlink(missing_ok=True)
-        _remove_left_parts(path)
+    for path in (checkpoint_path, history_path, resume_path):  # by a training that was killed
+        remove_left_parts(path)
     videos = {part: usable_videos(manifest, part, reader, quarantine) for part in ("train", "val")}
     _check(videos, manifest, settings, quarantine)
     batches = BalancedBatches(
@@ -116,7 +116,6 @@ def train(
         "settings": json.dumps(dataclasses.asdict(settings), sort_keys=True),
     }
     sources = {"given": provenance, "used": videos_digest(videos, reader), **_weights_digests(settings.network)}
-    resume_path = checkpoint_path.with_name(f"{checkpoint_path.stem}.resume.pt")
     with Interruption() as interruption:
         training = Training(settings, identity, sources, resume_path, len(batches), interruption)
         training.say(
@@ -137,15 +136,6 @@ def train(
             resume_path.unlink(missing_ok=True)
         parallel.wait_for_all()
     training.accelerator.end_training()
-
-
-def _remove_left_parts(path: Path) -> None:
-    """What a training that was killed while it wrote `path`, or its resume file, has left."""
-    name = re.compile(rf"\.{re.escape(path.stem)}(\.resume)?\.(\d+)\.part{re.escape(path.suffix)}")
-    for left in path.parent.iterdir():
-        found = name.fullmatch(left.name)
-        if found and not psutil.pid_exists(int(found[2])):
-            left.unlink(missing_ok=True)
 
 
 def _weights_digests(settings: NetworkSettings) -> dict[str, str]:
@@ -188,8 +178,7 @@ def _train_clips(
     )
     clips = TrainClips(reader, videos, settings.clips, snippet=settings.network.snippet, seed=seed)
     with held():
-        batches = iter(loader(clips, workers=workers, worker_init_fn=ignore, batch_sampler=course))
-    return loaded(batches)
+        return loaded(loader(clips, workers=workers, worker_init_fn=ignore, batch_sampler=course))
 
 
 def _val_loader(

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from test_train import SETTINGS, MadeUp, changed, history_rows, manifest, run_train, same_weights
+from test_train import SETTINGS, MadeUp, changed, history_rows, in_own_process, manifest, run_train, same_weights
 
 from ccs import checkpoint, evaluate, history, interruption, loop, parallel, training
 from ccs.models import backbones
@@ -70,10 +70,7 @@ def run_interrupted(folder: Path) -> None:
 @pytest.mark.slow
 def test_interrupted_at_twenty_random_moments_training_ends_with_the_same_bits(tmp_path):
     script = "import sys, pathlib, test_interruptions; test_interruptions.run_interrupted(pathlib.Path(sys.argv[1]))"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], env=environment, capture_output=True, text=True
-    )
+    done = in_own_process(script, tmp_path, capture_output=True)
     assert done.returncode == 0, done.stderr
     *attempts, (status, last) = [line.rsplit(": ", 1)[-1].split() for line in done.stdout.splitlines()]
     assert status == "0"
@@ -148,6 +145,14 @@ def test_a_signal_is_obeyed_after_the_batch_and_nothing_is_done_twice(
     assert history_rows(tmp_path) == history_rows(whole)
 
 
+def stop_in_validation(monkeypatch, folder: Path, settings: training.Settings = SETTINGS, **changes) -> None:
+    """A training that is told to end after its first epoch's steps."""
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "validate", lambda *args: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit):
+            run_train(folder, settings, **changes)
+
+
 def test_resume_file_of_other_settings_code_or_rubbish_is_not_used(tmp_path, monkeypatch, capfd):
     expected = run_train(tmp_path)
     for i, rubbish in enumerate((False, True)):
@@ -156,10 +161,7 @@ def test_resume_file_of_other_settings_code_or_rubbish_is_not_used(tmp_path, mon
         if rubbish:
             (folder / "checkpoint.resume.pt").write_bytes(b"cut short")
         else:
-            with monkeypatch.context() as patch:
-                patch.setattr(training, "validate", lambda *args: os.kill(os.getpid(), signal.SIGTERM))
-                with pytest.raises(SystemExit):
-                    run_train(folder, changed(lr=0.01), provenance="old")
+            stop_in_validation(monkeypatch, folder, changed(lr=0.01), provenance="old")
             assert (folder / "checkpoint.resume.pt").exists()
         assert same_weights(expected, run_train(folder))
     assert capfd.readouterr().err.count("not resuming") == 2
@@ -175,10 +177,7 @@ def test_resume_file_of_other_videos_or_weights_is_not_used(tmp_path, monkeypatc
         folder = tmp_path / change
         folder.mkdir()
         settings = dataclasses.replace(SETTINGS, network=network)
-        with monkeypatch.context() as patch:
-            patch.setattr(training, "validate", lambda *args: os.kill(os.getpid(), signal.SIGTERM))
-            with pytest.raises(SystemExit):
-                run_train(folder, settings)
+        stop_in_validation(monkeypatch, folder, settings)
         changes = {}
         if change == "weights":
             torch.save(made[1], weights)
@@ -194,10 +193,8 @@ def test_resume_file_of_other_videos_or_weights_is_not_used(tmp_path, monkeypatc
 def test_a_change_of_how_it_is_computed_is_told(tmp_path, monkeypatch, capfd):
     AcceleratorState._reset_state()  # it is one for a process, whatever else has been trained in it
     with monkeypatch.context() as patch:
-        patch.setattr(training, "validate", lambda *args: os.kill(os.getpid(), signal.SIGTERM))
         patch.setattr(training, "_precision", lambda wanted: "bf16")
-        with pytest.raises(SystemExit):
-            run_train(tmp_path)
+        stop_in_validation(monkeypatch, tmp_path)
     AcceleratorState._reset_state()
     run_train(tmp_path)
     told = "computed on the CPU in bf16 by 1 process, from here on it is on the CPU in float32 by 1 process"
@@ -248,9 +245,7 @@ run_train(Path(sys.argv[1]), workers=2)
 @pytest.mark.slow
 def test_it_ends_on_an_error_though_its_workers_ignore_signals(tmp_path):
     """Python would wait for them for ever."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", OUT_OF_MEMORY, str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    done = in_own_process(OUT_OF_MEMORY, tmp_path, capture_output=True, timeout=120)
     assert done.returncode == 1
     assert "\nRuntimeError: out of memory\n" in done.stderr
 

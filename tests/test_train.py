@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -92,6 +95,12 @@ def start_train(
     } | changes
     videos = videos or manifest()
     train.train(videos, reader or MadeUp(videos.videos), settings, **arguments)
+
+
+def in_own_process(code: str, folder: Path, **options) -> subprocess.CompletedProcess:
+    """Python code that may import what is in this folder, with `folder` as its argument."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    return subprocess.run([sys.executable, "-c", code, str(folder)], env=environment, text=True, check=False, **options)
 
 
 def same_weights(a: dict, b: dict) -> bool:

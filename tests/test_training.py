@@ -10,15 +10,23 @@ import os
 import signal
 import socket
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_train import SETTINGS, MadeUp, changed, history_rows, manifest, run_train, same_weights, start_train
+from test_train import (
+    SETTINGS,
+    MadeUp,
+    changed,
+    history_rows,
+    in_own_process,
+    manifest,
+    run_train,
+    same_weights,
+    start_train,
+)
 from torch import multiprocessing, nn
 from torch.utils.data import default_collate
 
@@ -254,8 +262,7 @@ def test_memory_stays_flat_over_200_epochs(tmp_path):
 
     In a process of its own, as workers take over by and by what another test has left.
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", LONG, str(tmp_path)], env=environment, check=True)
+    in_own_process(LONG, tmp_path).check_returncode()
     with open(tmp_path / "history.csv", newline="") as file:
         memory = [float(row["memory_mb"]) for row in csv.DictReader(file)]
     print([statistics.median(memory[i : i + 20]) for i in range(0, 200, 20)])
