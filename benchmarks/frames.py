@@ -24,7 +24,7 @@ from pathlib import Path
 
 import h5py
 
-from ccs.decode import FramesSettings, check_ffmpeg, command, find_ffmpeg
+from ccs.frames.decode import FramesSettings, check_ffmpeg, command, find_ffmpeg
 
 SUFFIXES = {".avi", ".mp4", ".mkv", ".webm", ".mov"}
 

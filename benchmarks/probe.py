@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ccs import checkpoint, datasets
-from ccs.clips import TestClips
-from ccs.shard_reader import ShardReader
+from ccs import datasets
+from ccs.clips.dataset import TestClips
+from ccs.shards.reader import ShardReader
+from ccs.train import checkpoint
 
 SEGMENTS = 8
 PENALTY = 0.001  # on squared weights of standardised features

@@ -3,7 +3,7 @@
     python benchmarks/train.py --case demo [--workers 0 1] [--threads 1]
     python benchmarks/train.py --case real --backbone bninception [--set compile=true] [--batch 128] [--data DIR]
 
-Both sides are the training step of `ccs.loop`; the one gets its clips from real shards through the loader of
+Both sides are the training step of `ccs.train.loop`; the one gets its clips from real shards through the loader of
 `ccs.train`, the other the same batches again and again, on the device already: the limit. They take turns (and loading
 alone is a third) after as many steps to warm up as the workers load ahead; medians over the rounds are printed.
 
@@ -29,16 +29,18 @@ import yaml
 from tqdm import tqdm
 
 from ccs import config as configuration
-from ccs import datasets, frames, shards, stage
-from ccs import training as trainings
+from ccs import datasets, stage
+from ccs.clips.sampling import BalancedBatches
 from ccs.datasets import demo
 from ccs.flow import __main__ as flow
-from ccs.interruption import Interruption
-from ccs.loop import Clips, Progress, Steps, train_one_epoch
-from ccs.sampling import BalancedBatches
-from ccs.shard_reader import ShardReader
-from ccs.train import _train_clips
-from ccs.training import Settings, Training
+from ccs.frames import __main__ as frames
+from ccs.shards import __main__ as shards
+from ccs.shards.reader import ShardReader
+from ccs.train import training as trainings
+from ccs.train.__main__ import _train_clips
+from ccs.train.interruption import Interruption
+from ccs.train.loop import Clips, Progress, Steps, train_one_epoch
+from ccs.train.training import Settings, Training
 
 ROOT = Path(__file__).resolve().parent.parent
 LISTED = 10_000  # entries of the list of videos
@@ -79,7 +81,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of torch on a CPU (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each side in a round (default: %(default)s)")
-    parser.add_argument("--give-back", action="store_true", help="without `ccs.training.keep_memory`")
+    parser.add_argument("--give-back", action="store_true", help="without `ccs.train.training.keep_memory`")
     args = parser.parse_args()
     if args.give_back:
         trainings.keep_memory = lambda: None

@@ -19,11 +19,12 @@ import numpy as np
 import torch
 
 import ccs
-from ccs import checkpoint, datasets, parallel, scores
-from ccs.clips import TestClips, loaded, loader, usable_videos
+from ccs import datasets, scores
+from ccs.clips.dataset import TestClips, loaded, loader, usable_videos
 from ccs.models.network import CCS
-from ccs.shard_reader import ShardReader
+from ccs.shards.reader import ShardReader
 from ccs.stage import CcsError, add_settings, progress, run, settings_from
+from ccs.train import checkpoint, parallel
 
 
 @dataclass(frozen=True)

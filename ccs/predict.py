@@ -25,14 +25,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ccs import cam, checkpoint, datasets, decode, transforms
-from ccs.clips import TestClips
+from ccs import datasets
+from ccs.clips import transforms
+from ccs.clips.dataset import TestClips
+from ccs.clips.sampling import segment_starts
 from ccs.evaluate import EvaluateSettings, video_logits
+from ccs.figures import cam
 from ccs.flow import BACKENDS, GPU_MEMORY, Parameters, choose, shard
+from ccs.frames import decode
 from ccs.models import aggregation, backbones
-from ccs.sampling import segment_starts
-from ccs.shard_reader import decode_jpeg, runs_of
+from ccs.shards.reader import decode_jpeg, runs_of
 from ccs.stage import CcsError, atomic, progress, run
+from ccs.train import checkpoint
 
 STREAMS = ("RGB", "Flow", "RGB+Flow")
 COLUMNS = ("video", "stream", "rank", "class", "probability", "logit")
@@ -132,7 +136,7 @@ class Classifier:
     """A checkpoint's network, ready to score videos.
 
     Args:
-        state: as `ccs.checkpoint.read` gives it.
+        state: as `ccs.train.checkpoint.read` gives it.
         segments, fusion: None takes the defaults of this kind of network.
         crops: 1 or 10.
     """

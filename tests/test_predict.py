@@ -15,16 +15,19 @@ import numpy as np
 import pytest
 import torch
 
-from ccs import checkpoint, datasets, decode, evaluate, frames, predict, scores, training
-from ccs.clips import ClipSettings, TestClips
+from ccs import datasets, evaluate, predict, scores
+from ccs.clips.dataset import ClipSettings, TestClips
 from ccs.datasets import __main__ as make_manifest
 from ccs.datasets.demo import encode
 from ccs.flow import Parameters
 from ccs.flow import __main__ as make_flow
-from ccs.losses import LossSettings
+from ccs.frames import __main__ as frames
+from ccs.frames import decode
+from ccs.models.losses import LossSettings
 from ccs.models.network import CCS, NetworkSettings
-from ccs.shards import ShardReader, pack
+from ccs.shards.__main__ import ShardReader, pack
 from ccs.stage import CcsError
+from ccs.train import checkpoint, training
 
 FFMPEG = decode.find_ffmpeg()
 FPS = 10

@@ -1,6 +1,8 @@
 """benchmarks/train.py on the carried shard.
 
-train_bench.py --backbone bninception --workers 0 8 15 ...`, its own flags.
+train_bench.py --backbone bninception --workers 0 8 15 ...
+
+Flags are its own.
 """
 
 import runpy

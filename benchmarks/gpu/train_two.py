@@ -12,7 +12,8 @@ import time
 import common
 
 backbone, rest = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("resnet18", [])
-from ccs import datasets, train
+from ccs import datasets
+from ccs.train import __main__ as train
 
 manifest = datasets.load(
     "real", {"adapter": "folder", "root": str(common.HERE / "data" / "videos"), "test_fraction": 0.5}

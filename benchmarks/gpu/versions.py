@@ -5,25 +5,12 @@ from importlib import metadata
 
 import common
 
-for name in [
-    "torch",
-    "torchvision",
-    "numpy",
-    "numba",
-    "numba-cuda",
-    "cuda-bindings",
-    "cuda-core",
-    "cupy-cuda13x",
-    "nvidia-nvjitlink",
-    "nvidia-cuda-nvrtc",
-    "nvidia-nvvm",
-    "opencv-python-headless",
-    "opencv-contrib-python-headless",
-    "h5py",
-    "hdf5plugin",
-    "accelerate",
-    "pandas",
-]:
+PACKAGES = (
+    "torch torchvision numpy numba numba-cuda cuda-bindings cuda-core cupy-cuda13x nvidia-nvjitlink "
+    "nvidia-cuda-nvrtc nvidia-nvvm opencv-python-headless opencv-contrib-python-headless h5py hdf5plugin "
+    "accelerate pandas"
+)
+for name in PACKAGES.split():
     try:
         print(f"{name}=={metadata.version(name)}")
     except metadata.PackageNotFoundError:

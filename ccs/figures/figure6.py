@@ -3,7 +3,7 @@
 A row is a class, and in it one test video, chosen by a rule and not by hand: of those that RGB+Flow classifies
 correctly the one with the highest probability of its class; where there is none, the highest all the same, and it is
 said to be wrong. Its frames at the segments' centres stand above the same frames with the map of the true class in the
-RGB stream (`ccs.cam`).
+RGB stream (`ccs.figures.cam`).
 
     python -m ccs.figures.figure6 --checkpoints results/runs/demo/split1/ccs/seed0/checkpoint.pt \
         --scores results/runs/demo/split1/ccs/seed0/scores.h5 --manifests data/demo/manifest.csv \
@@ -24,15 +24,16 @@ import pandas as pd
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
-from ccs import cam, checkpoint, datasets, evaluate, scores
-from ccs.clips import TestClips, usable_videos
-from ccs.figures import inputs, style
-from ccs.sampling import frame_indices, segment_starts
+from ccs import datasets, evaluate, scores
+from ccs.clips.dataset import TestClips, usable_videos
+from ccs.clips.sampling import frame_indices, segment_starts
+from ccs.clips.transforms import Crop, test_crops
+from ccs.figures import cam, inputs, style
 from ccs.scores import Scores
-from ccs.shard_reader import ShardReader
+from ccs.shards.reader import ShardReader
 from ccs.stage import CcsError, run
 from ccs.tables import data_name
-from ccs.transforms import Crop, test_crops
+from ccs.train import checkpoint
 
 NUM_CLASSES = 3  # of a data set, where none are named
 NUM_FRAMES = 5  # of a video

@@ -22,12 +22,12 @@ import numpy as np
 from tqdm import tqdm
 
 import ccs
-from ccs.decode import BadVideo, Ffmpeg
 from ccs.flow import BACKENDS, GPU_MEMORY, Parameters, estimate_videos
 from ccs.flow.formats import FORMATS, Encoding, Output, is_complete, is_visualized, read_record, written
 from ccs.flow.pool import ordered_map
 from ccs.flow.sources import Source
 from ccs.flow.streams import Chunk, End, Film, PairCount, chunks, colours, read_ahead
+from ccs.frames.decode import BadVideo, Ffmpeg
 from ccs.stage import CcsError, atomic, progress
 
 TASK_BYTES = 64 << 20  # of float flow that a worker makes at a time, at most

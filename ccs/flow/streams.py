@@ -1,7 +1,7 @@
 """Videos in and out for `ccs flow videos/ ...`: grey frames a chunk at a time, counts for the progress bar, pictures.
 
-Decoding, and what makes a video bad, are those of the frames stage (`ccs.decode`). A grey frame is the luma that this
-stage would put into its JPEG: 0.299 R + 0.587 G + 0.114 B from 0 to 255, which is OpenCV's grey of the frame.
+Decoding, and what makes a video bad, are those of the frames stage (`ccs.frames.decode`). A grey frame is the luma
+that this stage would put into its JPEG: 0.299 R + 0.587 G + 0.114 B from 0 to 255, which is OpenCV's grey of the frame.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from ccs.decode import (
+from ccs.flow import MIN_SIDE
+from ccs.frames.decode import (
     _FRAME,
     _PIPE_BYTES,
     BadVideo,
@@ -35,7 +36,6 @@ from ccs.decode import (
     _parse_header,
     command,
 )
-from ccs.flow import MIN_SIDE
 from ccs.stage import CcsError
 
 Key = TypeVar("Key")

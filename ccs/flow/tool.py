@@ -15,12 +15,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ccs.decode import check_ffmpeg, find_ffmpeg
 from ccs.flow import BACKENDS, GPU_MEMORY, Parameters, choose
 from ccs.flow.formats import FORMATS, is_visualized, obstacle, read_record, remove_leftovers
 from ccs.flow.jobs import Job, Settings, Work
 from ccs.flow.quantise import check_bound
 from ccs.flow.sources import Source, find
+from ccs.frames.decode import check_ffmpeg, find_ffmpeg
 from ccs.stage import CcsError, add_settings, run, settings_from
 
 USAGE = """ccs flow VIDEO|DIR|LIST.txt|- ... --output DIR [flags]

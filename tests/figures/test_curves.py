@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-from ccs import history
 from ccs.figures import curves, style
 from ccs.figures.histories import group, read
 from ccs.stage import CcsError
+from ccs.train import history
 
 LOSSES = ["loss", "loss_triplet", "loss_embedding", "loss_cross_entropy", "active_triplets"]
 VALIDATION = ["val_rgb", "val_flow", "val_fused"]

@@ -14,16 +14,17 @@ import pandas as pd
 import pytest
 import torch
 
-from ccs import cam, checkpoint, datasets, scores, training
-from ccs.clips import ClipSettings
-from ccs.decode import Clip
-from ccs.figures import figure6, style
-from ccs.frames import write_shard
-from ccs.losses import LossSettings
+from ccs import datasets, scores
+from ccs.clips.dataset import ClipSettings
+from ccs.figures import cam, figure6, style
+from ccs.frames.__main__ import write_shard
+from ccs.frames.decode import Clip
+from ccs.models.losses import LossSettings
 from ccs.models.network import CCS, NetworkSettings
 from ccs.scores import Scores
-from ccs.shards import pack
+from ccs.shards.__main__ import pack
 from ccs.stage import CcsError
+from ccs.train import checkpoint, training
 
 LONG = "Pretending to put something on a surface"
 CLASSES = ("eat", LONG, "wave", "never shown")

@@ -21,14 +21,16 @@ import numpy as np
 import pytest
 
 import ccs
-from ccs import cli, frames, shards
-from ccs.decode import check_ffmpeg, find_ffmpeg
+from ccs import cli
 from ccs.flow import estimate, jobs
 from ccs.flow.quantise import dequantise
 from ccs.flow.sources import find
 from ccs.flow.streams import PairCount, chunks, read_ahead
 from ccs.flow.tool import _select_gpus, main
+from ccs.frames import __main__ as frames
+from ccs.frames.decode import check_ffmpeg, find_ffmpeg
 from ccs.provenance import modules
+from ccs.shards import __main__ as shards
 from ccs.stage import CcsError
 
 FFMPEG = find_ffmpeg()

@@ -229,7 +229,7 @@ def test_defaults_are_those_of_the_stages():
     from ccs.datasets import demo
     from ccs.evaluate import EvaluateSettings
     from ccs.flow import Parameters
-    from ccs.train import Settings
+    from ccs.train.__main__ import Settings
 
     train = {}
     for kind in typing.get_type_hints(Settings).values():

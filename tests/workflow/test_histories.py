@@ -31,7 +31,10 @@ def test_histories_and_their_own_code_draw_curves_again_and_nothing_else_does(dr
     scores = drawn.path / history("ccs").replace("history.csv", "scores.h5")
     scores.touch()
     drawn.configure({"evaluate.crops": 10, "tables.table1.rows": {"ccs": "ours", "two_stream": "theirs"}})
-    with open(drawn.path / "ccs/figures/bars.py", "a") as other, open(drawn.path / "ccs/losses.py", "a") as losses:
+    with (
+        open(drawn.path / "ccs/figures/bars.py", "a") as other,
+        open(drawn.path / "ccs/models/losses.py", "a") as losses,
+    ):
         print("EXTRA = 1", file=other)
         print("# a comment", file=losses)
     assert drawn.plan(*CURVES.values()) == {}

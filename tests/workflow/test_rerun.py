@@ -148,11 +148,11 @@ def test_what_changes_no_result_reruns_nothing(project):
 def test_code_reruns_the_stages_that_contain_it(project):
     for module in sorted((project.path / "ccs").rglob("*.py")):
         module.write_text(f"# a comment\n{module.read_text()}\n\n# another\n")
-    project.edit("ccs/losses.py", '"""The losses of CCS', '"""Losses, the ones of CCS')
+    project.edit("ccs/models/losses.py", '"""The losses of CCS', '"""Losses, the ones of CCS')
     project.edit("ccs/__init__.py", '__version__ = "', '__version__ = "9.')
     assert project.plan() == {}
 
-    with open(project.path / "ccs/losses.py", "a") as losses:
+    with open(project.path / "ccs/models/losses.py", "a") as losses:
         losses.write("\nEXTRA = 1\n")
     assert project.plan() == TRAINING
 

@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from ccs.datasets import read
-from ccs.decode import find_ffmpeg
-from ccs.shards import ShardReader
+from ccs.frames.decode import find_ffmpeg
+from ccs.shards.__main__ import ShardReader
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIG = {

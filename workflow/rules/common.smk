@@ -25,7 +25,7 @@ os.environ.update(
 
 from ccs import config as configuration
 from ccs import datasets
-from ccs.gpus import visible_gpus
+from ccs.launch.gpus import visible_gpus
 from ccs.provenance import stage_digest
 from ccs.stage import CcsError
 

@@ -19,7 +19,7 @@ import hdf5plugin
 import numpy as np
 import pytest
 
-from ccs.shards import ShardReader, main, pack
+from ccs.shards.__main__ import ShardReader, main, pack
 from ccs.stage import CcsError
 
 BLOSC = hdf5plugin.Blosc(cname="zstd", clevel=1, shuffle=hdf5plugin.Blosc.NOSHUFFLE)

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from ccs import transforms
+from ccs.clips import transforms
+from ccs.clips.sampling import Snippet, frame_indices, pair_indices, segment_starts
 from ccs.datasets import Manifest, Video
-from ccs.sampling import Snippet, frame_indices, pair_indices, segment_starts
-from ccs.shard_reader import ShardReader
+from ccs.shards.reader import ShardReader
 from ccs.stage import CcsError
 
 

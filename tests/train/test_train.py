@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-from ccs import checkpoint, evaluate, history, scores, train, training
-from ccs.clips import ClipSettings
+from ccs import evaluate, scores
+from ccs.clips.dataset import ClipSettings
 from ccs.datasets import Manifest, Video
-from ccs.losses import LossSettings
+from ccs.models.losses import LossSettings
 from ccs.models.network import CCS, NetworkSettings
 from ccs.stage import CcsError
-from ccs.training import Settings, TrainSettings
+from ccs.train import __main__ as train
+from ccs.train import checkpoint, history, training
+from ccs.train.training import Settings, TrainSettings
 
 SETTINGS = Settings(
     NetworkSettings(backbone="shufflenet_v2_x0_5", weights="none", embedding=16, flow_length=2, dropout=(0.2, 0.2)),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 
-from ccs.clips import ClipSettings
+from ccs.clips.dataset import ClipSettings
 from ccs.models.network import CCS, NetworkSettings
 from ccs.stage import CcsError, atomic
 

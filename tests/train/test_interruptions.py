@@ -17,10 +17,11 @@ import torch
 from accelerate.state import AcceleratorState
 from test_train import SETTINGS, MadeUp, changed, history_rows, in_own_process, manifest, run_train, same_weights
 
-from ccs import checkpoint, evaluate, history, interruption, loop, parallel, training
+from ccs import evaluate
 from ccs.models import backbones
 from ccs.models.network import CCS
 from ccs.stage import CLAIMED_GPUS, CcsError
+from ccs.train import checkpoint, history, interruption, loop, parallel, training
 
 LONG = changed(epochs=8, batch_videos=2, lr_steps=(5,))  # 4 batches an epoch
 
@@ -232,7 +233,7 @@ OUT_OF_MEMORY = """
 import sys
 from pathlib import Path
 from test_train import run_train
-from ccs import loop
+from ccs.train import loop
 
 def out_of_memory(*args, **kwargs):
     raise RuntimeError("out of memory")

@@ -20,15 +20,16 @@ from typing import get_type_hints
 
 from torch.utils.data import DataLoader
 
-from ccs import checkpoint, datasets, history, parallel
-from ccs.clips import TestClips, TrainClips, loaded, loader, usable_videos, videos_digest
-from ccs.interruption import Interruption, held, ignore
-from ccs.loop import Clips
+from ccs import datasets
+from ccs.clips.dataset import TestClips, TrainClips, loaded, loader, usable_videos, videos_digest
+from ccs.clips.sampling import BalancedBatches, Course
 from ccs.models.network import NetworkSettings
-from ccs.sampling import BalancedBatches, Course
-from ccs.shard_reader import ShardReader
+from ccs.shards.reader import ShardReader
 from ccs.stage import CcsError, add_settings, atomic, remove_left_parts, run, settings_from
-from ccs.training import Settings, Training
+from ccs.train import checkpoint, history, parallel
+from ccs.train.interruption import Interruption, held, ignore
+from ccs.train.loop import Clips
+from ccs.train.training import Settings, Training
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -20,14 +20,14 @@ from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ccs import checkpoint, history, parallel
-from ccs.clips import ClipSettings
-from ccs.interruption import EXIT_STATUS, Interruption
-from ccs.loop import Clips, Progress, Steps, check_finite, train_one_epoch, validate
-from ccs.losses import LossSettings
+from ccs.clips.dataset import ClipSettings
+from ccs.models.losses import LossSettings
 from ccs.models.network import CCS, NetworkSettings
 from ccs.stage import CcsError
 from ccs.stage import progress as progress_bar
+from ccs.train import checkpoint, history, parallel
+from ccs.train.interruption import EXIT_STATUS, Interruption
+from ccs.train.loop import Clips, Progress, Steps, check_finite, train_one_epoch, validate
 
 SAVE_SECONDS = 20.0  # between resume files, at least
 SAVE_SHARE = 0.02  # of the time goes into writing them, at most

@@ -30,12 +30,12 @@ from test_train import (
 from torch import multiprocessing, nn
 from torch.utils.data import default_collate
 
-from ccs import checkpoint, interruption, loop, parallel, training
-from ccs.clips import TrainClips
-from ccs.losses import LossSettings, ccs_loss
+from ccs.clips.dataset import TrainClips
+from ccs.clips.sampling import BalancedBatches, Course
+from ccs.models.losses import LossSettings, ccs_loss
 from ccs.models.network import CCS, Output
-from ccs.sampling import BalancedBatches, Course
 from ccs.stage import CcsError
+from ccs.train import checkpoint, interruption, loop, parallel, training
 
 
 # -- several processes -------------------------------------------------------------------------------------------------

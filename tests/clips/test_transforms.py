@@ -7,8 +7,8 @@ import pytest
 import torch
 from torchvision.transforms import functional, v2
 
-from ccs import transforms
-from ccs.transforms import Crop, apply_flow, apply_rgb, random_crop
+from ccs.clips import transforms
+from ccs.clips.transforms import Crop, apply_flow, apply_rgb, random_crop
 
 
 def test_ten_crops_are_those_of_torchvision():

@@ -16,8 +16,8 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from ccs import config
-from ccs.losses import LossSettings, ccs_loss
 from ccs.models import aggregation, connection
+from ccs.models.losses import LossSettings, ccs_loss
 from ccs.models.network import CCS, NetworkSettings
 from ccs.stage import CcsError
 
@@ -274,7 +274,7 @@ def test_each_stream_has_its_weights_and_partial_bn_where_it_has_any(tmp_path, w
 @pytest.mark.slow
 def test_25_segments_in_10_crops_fit_into_a_gigabyte():
     """In a process of its own, whose memory nothing else has touched; benchmarks/README.md has the figures."""
-    script = Path(__file__).resolve().parent.parent / "benchmarks" / "models.py"
+    script = Path(__file__).resolve().parent.parent.parent / "benchmarks" / "models.py"
     done = subprocess.run(
         [sys.executable, script, "--backbone", "bninception"], capture_output=True, text=True, check=False
     )

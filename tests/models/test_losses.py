@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from ccs.losses import LossSettings, ccs_loss, cross_modality_triplet, discriminative_embedding
+from ccs.models.losses import LossSettings, ccs_loss, cross_modality_triplet, discriminative_embedding
 from ccs.stage import CcsError
 
 LABELS = torch.tensor([0, 0, 0, 2, 2, 5, 5, 5, 1])

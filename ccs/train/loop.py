@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ccs import parallel
-from ccs.clips import loaded
-from ccs.interruption import held
-from ccs.losses import LossSettings, ccs_loss
+from ccs.clips.dataset import loaded
+from ccs.models.losses import LossSettings, ccs_loss
 from ccs.models.network import Output
 from ccs.stage import CcsError
+from ccs.train import parallel
+from ccs.train.interruption import held
 
 Clips = tuple[Tensor, Tensor, Tensor]  # of a batch: RGB (B, K, F, 3, S, S), flow (B, K, L, 2, S, S), labels (B)
 

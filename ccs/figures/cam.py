@@ -18,13 +18,13 @@ from captum.attr import LayerGradientXActivation
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import Tensor
 
-from ccs.decode import Ffmpeg
+from ccs.clips.sampling import Snippet, frame_indices
+from ccs.clips.transforms import Crop
 from ccs.figures import style
 from ccs.flow.streams import Film
+from ccs.frames.decode import Ffmpeg
 from ccs.models.network import CCS
-from ccs.sampling import Snippet, frame_indices
 from ccs.stage import atomic
-from ccs.transforms import Crop
 
 COLOURS = matplotlib.colormaps["inferno"]  # perceptually uniform: equal steps of a map look equal
 _TABLE = (255 * COLOURS(np.arange(256))[:, :3]).astype(np.float32)

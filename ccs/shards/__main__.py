@@ -27,7 +27,7 @@ import hdf5plugin
 import numpy as np
 
 import ccs
-from ccs.shard_reader import FORMAT, ShardReader, open_shard, reading
+from ccs.shards.reader import FORMAT, ShardReader, open_shard, reading
 from ccs.stage import CcsError, atomic, progress, run
 
 __all__ = ["ShardReader", "main", "pack"]

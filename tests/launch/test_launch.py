@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from ccs import gpus, launch
+from ccs.launch import __main__ as launch
+from ccs.launch import gpus
 from ccs.stage import CLAIMED_GPUS, CcsError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE = 60  # seconds; only a broken launcher needs them
 
 # tells its process and what it sees, and runs until it may end
@@ -196,7 +197,7 @@ def test_who_waits_for_two_keeps_none_from_others(machine):
     # what N > 1 becomes imports torch, which is not the point here
     code = (
         "import os\n"
-        "from ccs import gpus, launch\n"
+        "from ccs.launch import __main__ as launch\nfrom ccs.launch import gpus\n"
         "claimed = gpus.wait_for(2, gpus.visible_gpus())\n"
         "os.environ['CUDA_VISIBLE_DEVICES'] = ','.join(gpu.entry for gpu in claimed)\n"
         "launch._become(['-m', 'stage', 'both'])\n"

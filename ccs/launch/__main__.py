@@ -27,9 +27,9 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
-from ccs.gpus import visible_gpus, wait_for
-from ccs.interruption import EXIT_STATUS
+from ccs.launch.gpus import visible_gpus, wait_for
 from ccs.stage import CLAIMED_GPUS, CcsError, run
+from ccs.train.interruption import EXIT_STATUS
 
 PARALLEL = ("ccs.train",)  # the stages that can use several GPUs
 SHUTDOWN_SECONDS = 300  # for a training's processes to end their batch and write a checkpoint

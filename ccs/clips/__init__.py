@@ -1,0 +1,1 @@
+"""Clips: what the network sees of a video. `sampling` chooses, `transforms` crops, `dataset` reads."""
