@@ -24,7 +24,8 @@ from pathlib import Path
 
 import h5py
 
-from ccs.frames.decode import FramesSettings, check_ffmpeg, command, find_ffmpeg
+from ccs.frames.decode import FramesSettings, scaled_size
+from ccs.frames.film import check_ffmpeg, command, find_ffmpeg
 
 SUFFIXES = {".avi", ".mp4", ".mkv", ".webm", ".mov"}
 
@@ -34,7 +35,7 @@ def to_nothing(paths: list[Path], workers: int) -> None:
     tool = check_ffmpeg(find_ffmpeg())
 
     def decode(path: Path) -> None:
-        line = command(str(path), FramesSettings(), tool)
+        line = command(str(path), scaled_size(FramesSettings()), tool)
         line = ["null" if part == "yuv4mpegpipe" else "-" if part == "pipe:" else part for part in line]
         subprocess.run(line, check=True, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 

@@ -37,7 +37,7 @@ from ccs.frames import __main__ as frames
 from ccs.shards import __main__ as shards
 from ccs.shards.reader import ShardReader
 from ccs.train import training as trainings
-from ccs.train.__main__ import _train_clips
+from ccs.train.__main__ import train_clips
 from ccs.train.interruption import Interruption
 from ccs.train.loop import Clips, Progress, Steps, train_one_epoch
 from ccs.train.training import Settings, Training
@@ -118,7 +118,7 @@ def measure(case: Case, workers: int, rounds: int, seconds: float) -> Rates:
     identity = {"seed": 0, "classes": list(case.classes)}
     never = Interruption()  # not entered, so that signals end the benchmark as they end any program
     training = Training(case.settings, identity, {}, Path("no.resume.pt"), len(batches), never)
-    clips = _train_clips(case.reader, case.videos, batches, training, seed=0, workers=workers)
+    clips = train_clips(case.reader, case.videos, batches, training, seed=0, workers=workers)
     device = training.accelerator.device
     ready = itertools.cycle([tuple(x.to(device) for x in next(clips)) for _ in range(2)])
     ahead = 2 * workers  # batches that the loader holds ready when the clock starts

@@ -33,6 +33,7 @@ from ccs.evaluate import EvaluateSettings, video_logits
 from ccs.figures import cam
 from ccs.flow import BACKENDS, GPU_MEMORY, Parameters, choose, shard
 from ccs.frames import decode
+from ccs.frames.film import BadVideo, Ffmpeg, check_ffmpeg, find_ffmpeg
 from ccs.models import aggregation, backbones
 from ccs.shards.reader import decode_jpeg, runs_of
 from ccs.stage import CcsError, atomic, progress, run
@@ -206,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     state = checkpoint.read(args.checkpoint)
     preparation = preparation_of(state, args)
     classifier = Classifier(state, segments=args.segments, crops=args.crops, fusion=args.fusion)
-    tool = decode.check_ffmpeg(decode.find_ffmpeg(args.ffmpeg))
+    tool = check_ffmpeg(find_ffmpeg(args.ffmpeg))
     rows: list[list[object]] = []
     num_bad = 0
     with (
@@ -214,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         progress(total=len(args.videos), desc="predict", unit="video") as bar,
     ):
         for (path, _), clip in decoded:
-            if isinstance(clip, decode.BadVideo):
+            if isinstance(clip, BadVideo):
                 num_bad += 1
                 bar.write(f"ccs: predict: {path}: {' '.join(str(clip).split())}", file=sys.stderr)
             else:
@@ -270,7 +271,7 @@ def report(reader: VideoReader, table: list[list[object]], fusion: tuple[float, 
 
 
 def write_film(
-    path: Path, reader: VideoReader, classifier: Classifier, logits: Logits, *, stream: str, tool: decode.Ffmpeg
+    path: Path, reader: VideoReader, classifier: Classifier, logits: Logits, *, stream: str, tool: Ffmpeg
 ) -> None:
     """Write the whole video as MP4 with the maps of its most probable class (by both streams) over it."""
     label = int(logits.fused.argmax())

@@ -23,13 +23,14 @@ from ccs.flow import Parameters
 from ccs.flow import __main__ as make_flow
 from ccs.frames import __main__ as frames
 from ccs.frames import decode
+from ccs.frames.film import check_ffmpeg, find_ffmpeg
 from ccs.models.losses import LossSettings
 from ccs.models.network import CCS, NetworkSettings
 from ccs.shards.__main__ import ShardReader, pack
 from ccs.stage import CcsError
 from ccs.train import checkpoint, training
 
-FFMPEG = decode.find_ffmpeg()
+FFMPEG = find_ffmpeg()
 FPS = 10
 # test videos: of other sizes and shapes, with names that are not ASCII, shorter than a snippet, and one of 12 s
 TESTS = {
@@ -176,7 +177,7 @@ def test_flow_is_computed_for_the_pairs_that_are_looked_at_alone(made, monkeypat
     found = made.reader.preparation["flow"]
     parameters = Parameters.from_names({name: found[name] for name in found if name not in ("backend", "bound")})
     preparation = predict.Preparation(decode.FramesSettings(40, None, 90), parameters, 7.0, "native", 2)
-    tool = decode.check_ffmpeg(FFMPEG)
+    tool = check_ffmpeg(FFMPEG)
     ((_, clip),) = decode.extract([decode.Video(path, path)], preparation.frames, tool)
     reader = predict.VideoReader(path, clip, preparation)
     assert reader.num_frames == {path: made.reader.num_frames[video]} == {path: 120}
@@ -234,7 +235,7 @@ def test_maps_along_a_long_video(made):
     path = str(made.root / "test/walk/long.mp4")
     args = predict.parser().parse_args([path, "--checkpoint", "c.pt"])
     preparation = predict.preparation_of(checkpoint.read(made.checkpoint("maps")), args)
-    ((_, clip),) = decode.extract([decode.Video(path, path)], preparation.frames, decode.check_ffmpeg(FFMPEG))
+    ((_, clip),) = decode.extract([decode.Video(path, path)], preparation.frames, check_ffmpeg(FFMPEG))
     reader = predict.VideoReader(path, clip, preparation)
     maps, times = classifier.maps(reader, stream="rgb", label=1)
     assert len(maps) == len(times) == 12  # a second each

@@ -21,8 +21,8 @@ from torch import Tensor
 from ccs.clips.sampling import Snippet, frame_indices
 from ccs.clips.transforms import Crop
 from ccs.figures import style
-from ccs.flow.streams import Film
-from ccs.frames.decode import Ffmpeg
+from ccs.frames.film import Ffmpeg
+from ccs.frames.film_writer import FilmWriter
 from ccs.models.network import CCS
 from ccs.stage import atomic
 
@@ -172,7 +172,7 @@ def write_film(
                     scale = math.ceil(FILM_WIDTH / frame.shape[1])
                     height, width = (scale * side for side in frame.shape[:2])
                     foot = caption(lines, width)
-                    film = Film(part, height + len(foot), width, fps, tool)
+                    film = FilmWriter(part, height + len(foot), width, fps, tool)
                 large = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
                 enlarged = Crop(*(scale * pixels for pixels in crop[:4]), flip=crop.flip)
                 (picture,) = overlay(large[None], interpolate(maps, times, np.array([t])), crop=enlarged)

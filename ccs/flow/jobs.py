@@ -26,8 +26,9 @@ from ccs.flow import BACKENDS, GPU_MEMORY, Parameters, estimate_videos
 from ccs.flow.formats import FORMATS, Encoding, Output, is_complete, is_visualized, read_record, written
 from ccs.flow.pool import ordered_map
 from ccs.flow.sources import Source
-from ccs.flow.streams import Chunk, End, Film, PairCount, chunks, colours, read_ahead
-from ccs.frames.decode import BadVideo, Ffmpeg
+from ccs.flow.streams import Chunk, End, PairCount, chunks, colours, read_ahead
+from ccs.frames.film import BadVideo, Children, Ffmpeg
+from ccs.frames.film_writer import FilmWriter
 from ccs.stage import CcsError, atomic, progress
 
 TASK_BYTES = 64 << 20  # of float flow that a worker makes at a time, at most
@@ -94,7 +95,7 @@ class Job:
         self._stack = ExitStack()
         self._film_stack = ExitStack()
         self._output: Output | None = None
-        self._film: Film | None = None
+        self._film: FilmWriter | None = None
         try:
             found = os.stat(source.path)
             self.file = {"name": os.path.basename(source.path), "size": found.st_size, "mtime_ns": found.st_mtime_ns}
@@ -136,7 +137,7 @@ class Job:
             self._stack.callback(self._close)
             if settings.visualize:
                 part = self._film_stack.enter_context(atomic(self.film_path))
-                self._film = Film(part, height, width, result.fps, self.work.tool)
+                self._film = FilmWriter(part, height, width, result.fps, self.work.tool)
                 self._film_stack.callback(self._film.close)
         self._output.write(result.first, result.encoded)
         if self._film:
@@ -255,7 +256,7 @@ class Work:
             bar.total = self.num_pairs
             self.seconds = bar.format_dict["elapsed"]
 
-    def _decode(self, jobs: Sequence[Job], index: int, children: object) -> Iterator[Chunk]:
+    def _decode(self, jobs: Sequence[Job], index: int, children: Children) -> Iterator[Chunk]:
         path = jobs[index].source.path
         return chunks(path, self.settings.short_side, self.settings.step, self._max_pairs, self.tool, children)
 

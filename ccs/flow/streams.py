@@ -1,56 +1,31 @@
 """Videos in and out for `ccs flow videos/ ...`: grey frames a chunk at a time, counts for the progress bar, pictures.
 
-Decoding, and what makes a video bad, are those of the frames stage (`ccs.frames.decode`). A grey frame is the luma
+Decoding, and what makes a video bad, are those of the frames stage (`ccs.frames.film`). A grey frame is the luma
 that this stage would put into its JPEG: 0.299 R + 0.587 G + 0.114 B from 0 to 255, which is OpenCV's grey of the frame.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import subprocess
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
 from queue import Full, Queue
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from ccs.flow import MIN_SIDE
-from ccs.frames.decode import (
-    _FRAME,
-    _PIPE_BYTES,
-    BadVideo,
-    Ffmpeg,
-    FramesSettings,
-    _check,
-    _Children,
-    _Log,
-    _note,
-    _parse_header,
-    command,
-)
+from ccs.frames.film import BadVideo, Children, Ffmpeg, opened, shorter_side
 from ccs.stage import CcsError
 
 Key = TypeVar("Key")
 
 CHUNKS_AHEAD = 2  # of a video, decoded before they are asked for
-
-
-@dataclass(frozen=True)
-class _AsShown(FramesSettings):
-    """The size of the video itself, by ffmpeg's names for it, with square pixels."""
-
-    size: str = "round(iw*if(between(sar,1/4,4),sar,1))xih"
-
-    def __post_init__(self):
-        """Not a size in digits."""
+AS_SHOWN = "round(iw*if(between(sar,1/4,4),sar,1))", "ih"  # the size of the video itself, with square pixels
 
 
 class End(NamedTuple):
@@ -75,7 +50,7 @@ def chunks(
     step: int,
     max_pairs: Callable[[int, int], int],
     tool: Ffmpeg,
-    children: _Children,
+    children: Children,
 ) -> Iterator[Chunk]:
     """Decode the video `path` and yield its frames; `max_pairs` tells from height and width how many pairs at a time.
 
@@ -83,40 +58,25 @@ def chunks(
     ffmpeg was stopped or the disk fails.
     """
     _check_file(path)
-    settings = _AsShown() if short_side is None else FramesSettings(short_side=short_side)
+    size = AS_SHOWN if short_side is None else shorter_side(short_side)
     waiting: list[np.ndarray] = []
-    first = num_frames = limit = 0
-    whole = True
-    with tempfile.TemporaryFile() as errors:
-        with children.run(command(path, settings, tool), errors) as process:
-            with suppress(OSError, AttributeError):  # a lower limit on pipes; systems without this call
-                fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-            header = process.stdout.readline()
-            height, width, fps = _parse_header(header, path)
-            if header:
-                if min(height, width) < MIN_SIDE:
-                    raise BadVideo(f"its frames are {width}x{height}: flow needs sides of {MIN_SIDE} px or more")
-                limit = max_pairs(height, width)
-            luma = height * width
-            frame = np.empty(len(_FRAME) + luma + 2 * ((height + 1) // 2) * ((width + 1) // 2), np.uint8)
-            while header and (size := process.stdout.readinto(memoryview(frame))):
-                whole = size == len(frame)
-                if not whole:
-                    break
-                if frame[: len(_FRAME)].tobytes() != _FRAME:
-                    raise CcsError("ffmpeg's frames are not of the size it stated: try another ffmpeg")
-                if len(waiting) == limit + step:  # another frame is here, so that this chunk is not the last
-                    yield Chunk(np.stack(waiting), first, fps, None)
-                    first += limit
-                    del waiting[:limit]
-                waiting.append(frame[len(_FRAME) : len(_FRAME) + luma].reshape(height, width).copy())
-                num_frames += 1
-            status = process.wait()
-        log = _Log(errors)
-    _check(path, status, log, num_frames, whole)
-    if num_frames <= step:
-        raise BadVideo(f"{num_frames} frames decoded, at least {step + 1} are needed for flow over {step} frames")
-    yield Chunk(np.stack(waiting), first, fps, End(num_frames, _note(log, num_frames)))
+    first = limit = 0
+    with opened(path, size, tool, children) as film:
+        height, width = film.height, film.width
+        if height:
+            if min(height, width) < MIN_SIDE:
+                raise BadVideo(f"its frames are {width}x{height}: flow needs sides of {MIN_SIDE} px or more")
+            limit = max_pairs(height, width)
+        for luma, _, _ in film.frames():
+            if len(waiting) == limit + step:  # another frame is here, so that this chunk is not the last
+                yield Chunk(np.stack(waiting), first, film.fps, None)
+                first += limit
+                del waiting[:limit]
+            waiting.append(luma.copy())
+        end = End(film.num_frames, film.finish())
+    if end.num_frames <= step:
+        raise BadVideo(f"{end.num_frames} frames decoded, at least {step + 1} are needed for flow over {step} frames")
+    yield Chunk(np.stack(waiting), first, film.fps, end)
 
 
 def _check_file(path: str) -> None:
@@ -135,13 +95,13 @@ def _check_file(path: str) -> None:
 
 @contextmanager
 def read_ahead(
-    videos: Iterable[Key], decode: Callable[[Key, _Children], Iterator[Chunk]], num_decoders: int
+    videos: Iterable[Key], decode: Callable[[Key, Children], Iterator[Chunk]], num_decoders: int
 ) -> Iterator[Iterator[tuple[Key, Chunk | BadVideo]]]:
     """Yield an iterator over the chunks of all videos, in order, with `num_decoders` of them being decoded at a time.
 
     A video ends with the chunk that has `end`, or with what is wrong with it. On leaving, every ffmpeg is ended.
     """
-    children, stopped = _Children(), threading.Event()
+    children, stopped = Children(), threading.Event()
     threads: list[threading.Thread] = []
 
     def fill(video: Key, queue: Queue) -> None:
@@ -252,50 +212,3 @@ def colours(flow: np.ndarray, bound: float) -> np.ndarray:
     fastest = torch.zeros_like(scaled[:, :, :1])
     fastest[:, 0] = 1
     return flow_to_image(torch.cat([scaled, fastest], dim=2))[:, :, :-1].permute(0, 2, 3, 1).contiguous().numpy()
-
-
-class Film:
-    """An MP4 that pictures are written to, in the codec that this ffmpeg gives to MP4 (H.264 in most)."""
-
-    def __init__(self, part: Path, height: int, width: int, fps: float, tool: Ffmpeg):
-        self.part = part
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
-        rate = f"{fps:.6f}" if 1 <= fps <= 240 else "25"
-        # even sides, as the codec wants them; white is no motion
-        even = "pad=2*ceil(iw/2):2*ceil(ih/2):color=white"
-        raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", rate, "-i", "pipe:"]
-        line = [tool.path, "-v", "error", "-y", *raw, "-vf", even, "-pix_fmt", "yuv420p", "-threads", "1"]
-        line += ["-movflags", "+faststart", f"file:{part}"]
-        self._process = subprocess.Popen(
-            line, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._errors, bufsize=0
-        )
-
-    def write(self, pictures: np.ndarray) -> None:
-        """Append uint8 RGB (pairs, H, W, 3)."""
-        try:
-            data = memoryview(pictures).cast("B")
-            while data:
-                data = data[self._process.stdin.write(data) :]
-        except BrokenPipeError:
-            self._fail()
-
-    def finish(self) -> None:
-        """Wait until the file is whole."""
-        self._process.stdin.close()
-        if self._process.wait():
-            self._fail()
-
-    def close(self) -> None:
-        """End ffmpeg if it still runs."""
-        self._process.kill()
-        self._process.stdin.close()
-        self._process.wait()
-        self._errors.close()
-
-    def _fail(self) -> None:
-        self._process.wait()
-        self._errors.seek(0)
-        said = self._errors.read().decode(errors="replace").strip()[-500:]
-        raise CcsError(
-            f"{self.part}: ffmpeg cannot write this video, it says:\n{said}\nTry another ffmpeg, or do without the film"
-        )

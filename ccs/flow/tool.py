@@ -20,7 +20,7 @@ from ccs.flow.formats import FORMATS, is_visualized, obstacle, read_record, remo
 from ccs.flow.jobs import Job, Settings, Work
 from ccs.flow.quantise import check_bound
 from ccs.flow.sources import Source, find
-from ccs.frames.decode import check_ffmpeg, find_ffmpeg
+from ccs.frames.film import check_ffmpeg, find_ffmpeg
 from ccs.stage import CcsError, add_settings, run, settings_from
 
 USAGE = """ccs flow VIDEO|DIR|LIST.txt|- ... --output DIR [flags]
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise CcsError(f"{flag}: expected 1 or more, found {value}")
     tool = check_ffmpeg(find_ffmpeg(args.ffmpeg))
     sources = find(args.inputs, args.root, args.output)
-    asked_gpus = _select_gpus(args.gpus) if args.gpus else 0
+    asked_gpus = select_gpus(args.gpus) if args.gpus else 0
     work = Work(choose(args.backend, parameters.gamma), args.workers, settings, parameters, tool, args.gpu_memory)
     if asked_gpus:
         work.check_gpus(asked_gpus)
@@ -201,7 +201,7 @@ def _check_outputs(sources: Sequence[Source], waiting: Sequence[Source], output:
         raise CcsError(f"these outputs cannot be written, choose another --output:\n{listed}{more}")
 
 
-def _select_gpus(text: str) -> int:
+def select_gpus(text: str) -> int:
     """Make these GPUs the visible ones, of those that are; how many."""
     try:
         asked = [int(part) for part in text.split(",") if part] if "," in text else list(range(int(text)))

@@ -3,7 +3,7 @@
     python -m ccs.frames --manifest data/D/manifest.csv --shard 0003 --output data/D/frames/0003.h5 \
         --quarantine data/D/frames/0003.quarantine.csv --workers 4 --short-side 256 --quality 95
 
-What is decoded and how, and when a video is bad, is told in `ccs.frames.decode`. The frames are stored as `video` (the
+What is decoded and how, and when a video is bad, is told in `ccs.frames.film`. The frames are stored as `video` (the
 ids of the good videos, sorted) and `frames/{index:06d}` with `jpeg` (uint8, all JPEG files of the video end to end),
 `offset` (int64, T+1) and the attributes video, height, width and fps (nominal). The same videos, settings and ffmpeg
 give the same bytes, whatever the number of workers.
@@ -22,7 +22,8 @@ from dataclasses import asdict
 import h5py
 
 import ccs
-from ccs.frames.decode import BadVideo, Clip, Ffmpeg, FramesSettings, Video, check_ffmpeg, extract, find_ffmpeg
+from ccs.frames.decode import Clip, FramesSettings, Video, extract
+from ccs.frames.film import BadVideo, Ffmpeg, check_ffmpeg, find_ffmpeg
 from ccs.stage import CcsError, add_settings, atomic, progress, run, settings_from
 
 

@@ -123,7 +123,7 @@ def train(
             f"{run_name}: {len(videos['train'])} training and {len(videos['val'])} validation videos of "
             f"{manifest.dataset}, {len(manifest.classes)} classes, on {training.where}, seed {seed}"
         )
-        clips = _train_clips(reader, videos["train"], batches, training, seed=seed, workers=workers)
+        clips = train_clips(reader, videos["train"], batches, training, seed=seed, workers=workers)
         val_loader = _val_loader(reader, videos["val"], training, workers=workers)
         name = "tensorboard" if history_path.stem == "history" else f"{history_path.stem}.tensorboard"
         training.run(clips, val_loader, history_path.with_name(name))
@@ -159,7 +159,7 @@ def _check(videos: dict[str, list], manifest: datasets.Manifest, settings: Setti
         )
 
 
-def _train_clips(
+def train_clips(
     reader: ShardReader,
     videos: list[datasets.Video],
     batches: BalancedBatches,

@@ -26,9 +26,9 @@ from ccs.flow import estimate, jobs
 from ccs.flow.quantise import dequantise
 from ccs.flow.sources import find
 from ccs.flow.streams import PairCount, chunks, read_ahead
-from ccs.flow.tool import _select_gpus, main
+from ccs.flow.tool import select_gpus, main
 from ccs.frames import __main__ as frames
-from ccs.frames.decode import check_ffmpeg, find_ffmpeg
+from ccs.frames.film import check_ffmpeg, find_ffmpeg
 from ccs.provenance import modules
 from ccs.shards import __main__ as shards
 from ccs.stage import CcsError
@@ -527,7 +527,7 @@ def test_which_gpus(monkeypatch, visible, asked, expected):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
     if visible is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert _select_gpus(asked) == expected.count(",") + 1
+    assert select_gpus(asked) == expected.count(",") + 1
     assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
 
 
@@ -535,7 +535,7 @@ def test_which_gpus(monkeypatch, visible, asked, expected):
 def test_gpus_that_are_not_visible(monkeypatch, visible, count):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     with pytest.raises(CcsError, match=f"expected at most {count} GPUs"):
-        _select_gpus("3")
+        select_gpus("3")
 
 
 def test_the_pipelines_stage_is_still_there_and_apart(capsys):

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 from ccs.frames import __main__ as frames
-from ccs.frames.decode import FramesSettings, check_ffmpeg, find_ffmpeg
+from ccs.frames.decode import FramesSettings
+from ccs.frames.film import check_ffmpeg, find_ffmpeg
 from ccs.stage import CcsError
 
 FFMPEG = find_ffmpeg()
@@ -355,7 +356,8 @@ def start_stage(folder: Path, videos: list[Path], before: str = "pass") -> subpr
         csv.writer(file).writerows([["video", "path", "shard"], *([path.name, path, "0000"] for path in videos)])
     arguments = ["--manifest", "manifest.csv", "--shard", "0000", "--output", "out/0000.h5"]
     arguments += ["--quarantine", "out/q.csv", "--workers", "2"]
-    code = f"import sys; from ccs import stage; from ccs.frames import __main__ as frames; {before}; stage.run(frames.main, sys.argv[1:])"
+    imports = "import sys; from ccs import stage; from ccs.frames import __main__ as frames"
+    code = f"{imports}; {before}; stage.run(frames.main, sys.argv[1:])"
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         cwd=folder,

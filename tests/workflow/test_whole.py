@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from ccs.datasets import read
-from ccs.frames.decode import find_ffmpeg
+from ccs.frames.film import find_ffmpeg
 from ccs.shards.__main__ import ShardReader
 
 ROOT = Path(__file__).resolve().parent.parent.parent
