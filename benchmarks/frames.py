@@ -47,8 +47,8 @@ def stage(paths: list[Path], workers: int, folder: Path) -> None:
     """Run the frames stage on a manifest of one shard."""
     with open(folder / "manifest.csv", "w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["video", "path", "shard"])
-        rows.writerows([f"{index:05d}", path, "0000"] for index, path in enumerate(paths))
+        rows.writerow(["video", "path", "shard", "dataset"])
+        rows.writerows([f"{index:05d}", path, "0000", "made"] for index, path in enumerate(paths))
     line = [sys.executable, "-m", "ccs.frames", "--manifest", folder / "manifest.csv", "--shard", "0000"]
     line += ["--output", folder / "0000.h5", "--quarantine", folder / "0000.quarantine.csv", "--workers", str(workers)]
     subprocess.run(line, check=True, stderr=subprocess.DEVNULL)

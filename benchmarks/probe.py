@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ccs import datasets
 from ccs.clips.dataset import TestClips
+from ccs.datasets import manifests
 from ccs.shards.reader import ShardReader
 from ccs.train import checkpoint
 
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where the demo has run")
     parser.add_argument("--runs", nargs="+", required=True, help="names of runs")
     args = parser.parse_args()
-    manifest = datasets.read(args.folder / "data/demo/manifest.csv")
+    manifest = manifests.read(args.folder / "data/demo/manifest.csv")
     reader = ShardReader(sorted((args.folder / "data/demo/shards").glob("*.h5")))
     print("| run | seeds | RGB | Flow | RGB+Flow | fresh RGB | fresh Flow | fresh RGB+Flow |\n" + "|---" * 8 + "|")
     for run in args.runs:
@@ -40,7 +40,7 @@ def main() -> None:
         print(f"| {run} | {len(rows)} | {' | '.join(f'{value:.1f}' for value in np.mean(rows, axis=0))} |", flush=True)
 
 
-def probe(trained: checkpoint.Trained, manifest: datasets.Manifest, reader: ShardReader) -> list[float]:
+def probe(trained: checkpoint.Trained, manifest: manifests.Manifest, reader: ShardReader) -> list[float]:
     """Top-1 in percent: own head's RGB, flow, sum; fresh classifiers' RGB, flow, sum."""
     train, test = (collect(trained, manifest, reader, parts) for parts in (("train", "val"), ("test",)))
     own = [test["rgb"], test["flow"]]
@@ -53,7 +53,7 @@ def probe(trained: checkpoint.Trained, manifest: datasets.Manifest, reader: Shar
 
 
 def collect(
-    trained: checkpoint.Trained, manifest: datasets.Manifest, reader: ShardReader, parts: tuple[str, ...]
+    trained: checkpoint.Trained, manifest: manifests.Manifest, reader: ShardReader, parts: tuple[str, ...]
 ) -> dict[str, torch.Tensor]:
     """Features (N, D) and logits (N, classes) of both streams, and labels (N)."""
     videos = [video for video in manifest.videos if video.split in parts]

@@ -29,9 +29,9 @@ import yaml
 from tqdm import tqdm
 
 from ccs import config as configuration
-from ccs import datasets, stage
+from ccs import stage
 from ccs.clips.sampling import BalancedBatches
-from ccs.datasets import demo
+from ccs.datasets import adapters, demo, manifests
 from ccs.flow import __main__ as flow
 from ccs.frames import __main__ as frames
 from ccs.shards import __main__ as shards
@@ -53,7 +53,7 @@ class Case(NamedTuple):
 
     settings: Settings
     reader: ShardReader
-    videos: list[datasets.Video]
+    videos: list[manifests.Video]
     classes: tuple[str, ...]
 
 
@@ -183,10 +183,10 @@ def prepare_real(args: argparse.Namespace, gpu: bool) -> Case:
 
 def prepared(name: str, block: Mapping[str, Any], size: int | str, settings: Settings) -> Case:
     """The case of all videos of a data set, through the stages up to its shards, in the working directory."""
-    manifest = datasets.load(name, block)
-    datasets.write("manifest.csv", {1: manifest}, num_shards=1)
+    manifest = adapters.load(name, block)
+    manifests.write("manifest.csv", {1: manifest}, num_shards=1)
     workers = ["--workers", str(os.cpu_count())]
-    for shard in datasets.shard_digests(manifest, num_shards=1):
+    for shard in manifests.shard_digests(manifest, num_shards=1):
         paths = [f"{folder}/{shard}.h5" for folder in ("frames", "flow", "shards")]
         if Path(paths[-1]).is_file():
             continue

@@ -17,7 +17,7 @@ import yaml
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
-from ccs.datasets import Manifest
+from ccs.datasets.manifests import Manifest
 from ccs.stage import CcsError
 
 SCHEMA = Path(__file__).resolve().parent.parent / "workflow" / "schemas" / "config.schema.yaml"

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 
 import ccs
-from ccs import datasets, scores
+from ccs import scores
 from ccs.clips.dataset import TestClips, loaded, loader, usable_videos
+from ccs.datasets import manifests
 from ccs.models.network import CCS
 from ccs.shards.reader import ShardReader
 from ccs.stage import CcsError, add_settings, progress, run, settings_from
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.workers < 0:
         raise CcsError(f"--workers: expected 0 or more, found {args.workers}")
-    manifest = datasets.read(args.manifest, args.split)
+    manifest = manifests.read(args.manifest, args.split)
     reader = ShardReader(args.shards)
     state = checkpoint.read(args.checkpoint)
     check_same_task(state, manifest, args.split, reader.bound, path=args.checkpoint)
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     scores.write(args.output, result)
 
 
-def check_same_task(state: dict, manifest: datasets.Manifest, split: int, bound: float, *, path: str) -> None:
+def check_same_task(state: dict, manifest: manifests.Manifest, split: int, bound: float, *, path: str) -> None:
     """Refuse a checkpoint of other videos, classes or flow: its scores would look right and mean nothing."""
     if (state["dataset"], state["split"]) != (manifest.dataset, split):
         raise CcsError(
@@ -94,7 +95,7 @@ def check_same_task(state: dict, manifest: datasets.Manifest, split: int, bound:
             f"{path}: trained with {len(state['classes'])} classes, the manifest of {manifest.dataset} has "
             f"{len(manifest.classes)} (in one only: {differing[:5] or 'none, but their order differs'}). Train again"
         )
-    if state["videos"] != datasets.split_digest(manifest):
+    if state["videos"] != manifests.split_digest(manifest):
         raise CcsError(
             f"{path}: trained on another list of videos or another division into training and test than the manifest "
             f"of {manifest.dataset} has now: its training videos may be among the test videos. Train again"
@@ -107,7 +108,7 @@ def check_same_task(state: dict, manifest: datasets.Manifest, split: int, bound:
 
 def evaluate(
     state: dict,
-    manifest: datasets.Manifest,
+    manifest: manifests.Manifest,
     reader: ShardReader,
     settings: EvaluateSettings,
     *,

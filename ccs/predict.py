@@ -25,10 +25,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ccs import datasets
 from ccs.clips import transforms
 from ccs.clips.dataset import TestClips
 from ccs.clips.sampling import segment_starts
+from ccs.datasets import manifests
 from ccs.evaluate import EvaluateSettings, video_logits
 from ccs.figures import cam
 from ccs.flow import BACKENDS, GPU_MEMORY, Parameters, choose, shard
@@ -164,7 +164,7 @@ class Classifier:
 
     def clip(self, reader: VideoReader, segments: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The clips that `evaluate` would show to the network, (crops, segments, ...) of both streams."""
-        video = datasets.Video(reader.path, reader.path, label=-1, class_name="", split="test")
+        video = manifests.Video(reader.path, reader.path, label=-1, class_name="", split="test")
         snippet, crops = self.trained.network.snippet, self.settings.crops
         clips = TestClips(reader, [video], self.trained.clips, snippet=snippet, segments=segments, crops=crops)
         rgb, flow, _ = clips[0]
@@ -211,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows: list[list[object]] = []
     num_bad = 0
     with (
-        closing(decode.extract([decode.Video(p, p) for p in args.videos], preparation.frames, tool)) as decoded,
+        closing(decode.extract([manifests.VideoFile(p, p) for p in args.videos], preparation.frames, tool)) as decoded,
         progress(total=len(args.videos), desc="predict", unit="video") as bar,
     ):
         for (path, _), clip in decoded:

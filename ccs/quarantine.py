@@ -10,36 +10,12 @@ video as an error, so a dataset that silently lost videos would silently change 
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from ccs.datasets import bad_videos, manifests
+from ccs.datasets.bad_videos import Bad
 from ccs.stage import CcsError, atomic, run
-
-COLUMNS = ("video", "path", "stage", "reason")
-
-
-class Bad(NamedTuple):
-    """A video that was set aside, by which stage and why."""
-
-    video: str
-    path: str
-    stage: str
-    reason: str
-
-
-def read_table(path: str, columns: Sequence[str], remedy: str) -> list[tuple[str, ...]]:
-    """These columns of every row of a CSV file; raises `CcsError` with `remedy` where it is missing or lacks one."""
-    csv.field_size_limit(2**31 - 1)  # a manifest's list of classes is one field
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file)
-            if absent := [name for name in columns if name not in (rows.fieldnames or ())]:
-                raise ValueError(f"no column {absent[0]}")
-            return [tuple(row[name] or "" for name in columns) for row in rows]
-    except (OSError, ValueError, csv.Error) as error:
-        raise CcsError(f"{path}: expected a table with the columns {', '.join(columns)}: {error}: {remedy}") from error
 
 
 def check(bad: Sequence[Bad], num_videos: int, max_bad_fraction: float, where: str) -> None:
@@ -65,11 +41,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if not 0 <= args.max_bad_fraction <= 1:
         raise CcsError(f"max_bad_fraction is {args.max_bad_fraction!r}: expected a share from 0 to 1")
-    known = {video for (video,) in read_table(args.manifest, ["video"], "write it with `python -m ccs.datasets`")}
+    known = manifests.read_ids(args.manifest)
     bad: dict[str, Bad] = {}
     for part in args.parts:
-        for row in read_table(part, COLUMNS, "run the shard's frames stage again"):
-            found = Bad(*row)
+        for found in bad_videos.read(part, remedy="run the shard's frames stage again"):
             if found.video not in known:
                 raise CcsError(
                     f"{part}: {found.video} is not in {args.manifest}: the manifest has changed since; run the shard's "
@@ -80,10 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for video in ordered:
         print(f"ccs: quarantine: {video.video} ({video.path}), {video.stage}: {video.reason}", file=sys.stderr)
     check(ordered, len(known), args.max_bad_fraction, args.output)
-    with atomic(args.output) as path, open(path, "w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(COLUMNS)
-        table.writerows(ordered)
+    with atomic(args.output) as path:
+        bad_videos.write(path, ordered)
     print(f"ccs: quarantine: {len(ordered)} of {len(known)} videos are bad", file=sys.stderr)
 
 

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from ccs import datasets, evaluate, predict, scores
+from ccs import evaluate, predict, scores
 from ccs.clips.dataset import ClipSettings, TestClips
 from ccs.datasets import __main__ as make_manifest
+from ccs.datasets import manifests
 from ccs.datasets.demo import encode
 from ccs.flow import Parameters
 from ccs.flow import __main__ as make_flow
@@ -76,7 +77,7 @@ class Made:
     def checkpoint(self, name: str, *, segments: int = 2, **network) -> str:
         """A network as at the start of training, but for a connection block that does something."""
         torch.manual_seed(0)
-        manifest = datasets.read(self.manifest, 1)
+        manifest = manifests.read(self.manifest, 1)
         settings = NetworkSettings(**({"backbone": "shufflenet_v2_x0_5", "weights": "none"} | network))
         clips = ClipSettings(segments=segments, input_size=64)
         model = CCS(len(manifest.classes), settings, segments=segments)
@@ -94,7 +95,7 @@ class Made:
             "model": model.state_dict(),
             **{key: {} for key in ("optimizer", "schedule", "random")},
             **{"epoch": 1, "dataset": "made", "split": 1, "run": "ccs", "seed": 0, "classes": list(manifest.classes)},
-            "videos": datasets.split_digest(manifest),
+            "videos": manifests.split_digest(manifest),
             "bound": self.reader.bound,
             "preparation": self.reader.preparation,
             "settings": json.dumps(dataclasses.asdict(every)),
@@ -114,8 +115,8 @@ class Made:
         """Video id in the manifest -> its file."""
         return {v.video: str(self.root / "test" / name) for name in TESTS for v in self._of(name)}
 
-    def _of(self, name: str) -> list[datasets.Video]:
-        return [v for v in datasets.read(self.manifest, 1).videos if v.path.endswith(f"test/{name}")]
+    def _of(self, name: str) -> list[manifests.Video]:
+        return [v for v in manifests.read(self.manifest, 1).videos if v.path.endswith(f"test/{name}")]
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +179,7 @@ def test_flow_is_computed_for_the_pairs_that_are_looked_at_alone(made, monkeypat
     parameters = Parameters.from_names({name: found[name] for name in found if name not in ("backend", "bound")})
     preparation = predict.Preparation(decode.FramesSettings(40, None, 90), parameters, 7.0, "native", 2)
     tool = check_ffmpeg(FFMPEG)
-    ((_, clip),) = decode.extract([decode.Video(path, path)], preparation.frames, tool)
+    ((_, clip),) = decode.extract([manifests.VideoFile(path, path)], preparation.frames, tool)
     reader = predict.VideoReader(path, clip, preparation)
     assert reader.num_frames == {path: made.reader.num_frames[video]} == {path: 120}
     wanted = [118, 3, 4, 3, 60, *range(20, 60)]
@@ -235,7 +236,7 @@ def test_maps_along_a_long_video(made):
     path = str(made.root / "test/walk/long.mp4")
     args = predict.parser().parse_args([path, "--checkpoint", "c.pt"])
     preparation = predict.preparation_of(checkpoint.read(made.checkpoint("maps")), args)
-    ((_, clip),) = decode.extract([decode.Video(path, path)], preparation.frames, check_ffmpeg(FFMPEG))
+    ((_, clip),) = decode.extract([manifests.VideoFile(path, path)], preparation.frames, check_ffmpeg(FFMPEG))
     reader = predict.VideoReader(path, clip, preparation)
     maps, times = classifier.maps(reader, stream="rgb", label=1)
     assert len(maps) == len(times) == 12  # a second each

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ccs import quarantine
-from ccs.datasets import Manifest, Video, write
+from ccs.datasets.manifests import Manifest, Video, write
 from ccs.stage import CcsError
 
 

@@ -12,10 +12,10 @@ import time
 import common
 
 backbone, rest = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("resnet18", [])
-from ccs import datasets
+from ccs.datasets import adapters, manifests
 from ccs.train import __main__ as train
 
-manifest = datasets.load(
+manifest = adapters.load(
     "real", {"adapter": "folder", "root": str(common.HERE / "data" / "videos"), "test_fraction": 0.5}
 )
 manifest = (
@@ -25,7 +25,7 @@ manifest = (
 )
 with tempfile.TemporaryDirectory() as folder:
     os.chdir(folder)
-    datasets.write("manifest.csv", {1: manifest}, num_shards=1)
+    manifests.write("manifest.csv", {1: manifest}, num_shards=1)
     rows = []
     for number in range(2):
         start = time.perf_counter()

@@ -5,7 +5,6 @@ Everything random is a function of (seed, epoch, video), so that the number of l
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ccs.clips import transforms
 from ccs.clips.sampling import Snippet, frame_indices, pair_indices, segment_starts
-from ccs.datasets import Manifest, Video
+from ccs.datasets import bad_videos
+from ccs.datasets.manifests import Manifest, Video
 from ccs.shards.reader import ShardReader
 from ccs.stage import CcsError
 
@@ -66,15 +66,7 @@ def usable_videos(manifest: Manifest, part: str, reader: ShardReader, quarantine
     Raises:
         CcsError: videos that are neither in a shard nor in the quarantine list have been lost on the way.
     """
-    if not Path(quarantine).is_file():
-        raise CcsError(f"{quarantine}: no such list of bad videos; `ccs quarantine` writes it")
-    with open(quarantine, newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        if "video" not in (rows.fieldnames or ()):
-            raise CcsError(
-                f"{quarantine}: expected a column video, found {rows.fieldnames}; `ccs quarantine` writes it"
-            )
-        bad = {row["video"] for row in rows}
+    bad = {each.video for each in bad_videos.read(quarantine, remedy="`ccs quarantine` writes it")}
     wanted = [video for video in manifest.videos if video.split == part]
     lost = [video.video for video in wanted if video.video not in reader and video.video not in bad]
     if lost:

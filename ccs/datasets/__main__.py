@@ -8,19 +8,18 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
-# Named here, not only loaded by name, so that this stage's code visibly includes every adapter.
-from ccs.datasets import SPLITS, demo, folder, hmdb51, load, something_v2, splits, ucf101, write
+from ccs.datasets import manifests
+from ccs.datasets.adapters import ADAPTERS, load, splits
 from ccs.stage import CcsError, run
-
-_ADAPTERS = (demo, folder, hmdb51, something_v2, ucf101)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Load every configured split of one dataset and write the manifest; raises `CcsError` for anything amiss."""
-    names = ", ".join(module.__name__.rpartition(".")[2] for module in _ADAPTERS)
     parser = argparse.ArgumentParser(prog="python -m ccs.datasets", description="Write the manifest of a dataset.")
     parser.add_argument("--dataset", required=True, help="its name in the configuration")
-    parser.add_argument("--settings", required=True, help=f"its block of the configuration, as JSON; adapters: {names}")
+    parser.add_argument(
+        "--settings", required=True, help=f"its block of the configuration, as JSON; adapters: {', '.join(ADAPTERS)}"
+    )
     parser.add_argument("--output", required=True, help="the CSV file to write")
     args = parser.parse_args(argv)
     try:
@@ -29,11 +28,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise CcsError(f"--settings is not JSON ({error}): {args.settings}") from None
     if not isinstance(settings, dict):
         raise CcsError(f"--settings: expected a JSON object, found {args.settings}")
-    manifests = {number: load(args.dataset, settings, number) for number in splits(settings)}
-    write(args.output, manifests, settings.get("shards", 1))
-    for number, manifest in manifests.items():
+    of_splits = {number: load(args.dataset, settings, number) for number in splits(settings)}
+    manifests.write(args.output, of_splits, settings.get("shards", 1))
+    for number, manifest in of_splits.items():
         counts = Counter(video.split for video in manifest.videos)
-        shares = ", ".join(f"{counts[part]} {part}" for part in SPLITS if part != "unlabelled" or counts[part])
+        shares = ", ".join(
+            f"{counts[part]} {part}" for part in manifests.SPLITS if part != "unlabelled" or counts[part]
+        )
         print(f"{args.dataset}: split {number}: {len(manifest.classes)} classes, {shares}", file=sys.stderr)
 
 

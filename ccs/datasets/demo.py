@@ -26,12 +26,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ccs.datasets.holdout import hold_out
+from ccs.datasets.manifests import Manifest, Video
 from ccs.stage import CcsError, add_settings, atomic, progress, run, settings_from
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from ccs.datasets import Manifest
 
 CLASSES = ("drink", "eat", "lower", "pull", "push", "raise", "sing", "sit", "smoke", "stand")
 SPLITS = ("train", "test")
@@ -101,9 +101,6 @@ def manifest(dataset: str, settings: Mapping, split: int = 1) -> Manifest:
     `settings`: those of `Settings`, and `val_fraction` (0..1), the share of the training figures kept for validation.
     The demo has one split, number 1.
     """
-    from ccs.datasets import Manifest, Video
-    from ccs.datasets.holdout import hold_out
-
     if split != 1:
         raise CcsError(f"{dataset}: the demo has split 1 only, not {split}; set splits: [1]")
     listed, paths = clips(Settings.of(settings)), video_paths(dataset, settings)

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ccs.datasets import Manifest, Video
 from ccs.datasets.holdout import hold_out
+from ccs.datasets.manifests import Manifest, Video
 from ccs.stage import CcsError
 
 EXTENSIONS = "3gp asf avi flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv"

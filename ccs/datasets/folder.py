@@ -11,16 +11,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from ccs.datasets import Manifest, Video
 from ccs.datasets.disk import EXTENSIONS, directory, finish, note, scan, stem
 from ccs.datasets.holdout import hold_out
+from ccs.datasets.manifests import Manifest, Video
 from ccs.stage import CcsError
 
 _SPLITS = ("train", "val", "test")
 
 
 def manifest(dataset: str, settings: Mapping, split: int) -> Manifest:
-    """The manifest of the only split, 1; raises `CcsError` as `ccs.datasets.load` says."""
+    """The manifest of the only split, 1; raises `CcsError` as `ccs.datasets.adapters.load` says."""
     if split != 1:
         raise CcsError(f"dataset {dataset}: split {split} of a folder does not exist: only 1 does")
     root = directory(dataset, settings, "root", "the videos, CLASS/*.mp4")

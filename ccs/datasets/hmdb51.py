@@ -11,8 +11,8 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 
-from ccs.datasets import Manifest
 from ccs.datasets.disk import Listed, assemble, class_folders, directory, lines, scan, stem
+from ccs.datasets.manifests import Manifest
 from ccs.stage import CcsError
 
 _LIST = re.compile(r"(.+)_test_split(\d)\.txt")
@@ -21,7 +21,7 @@ _SPLITS = {"0": "unused", "1": "train", "2": "test"}
 
 
 def manifest(dataset: str, settings: Mapping, split: int) -> Manifest:
-    """The manifest of split 1, 2 or 3; raises `CcsError` as `ccs.datasets.load` says."""
+    """The manifest of split 1, 2 or 3; raises `CcsError` as `ccs.datasets.adapters.load` says."""
     if split not in (1, 2, 3):
         raise CcsError(f"dataset {dataset}: split {split} of HMDB-51 does not exist: choose among 1, 2 and 3")
     root = directory(dataset, settings, "root", "the HMDB-51 videos, CLASS/*.avi")

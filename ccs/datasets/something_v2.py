@@ -18,15 +18,15 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 
-from ccs.datasets import Manifest
 from ccs.datasets.disk import Folder, Listed, assemble, directory, read_text, scan
+from ccs.datasets.manifests import Manifest
 from ccs.stage import CcsError
 
 _PREFIX = "something-something-v2-"
 
 
 def manifest(dataset: str, settings: Mapping, split: int) -> Manifest:
-    """The manifest of the only split, 1; raises `CcsError` as `ccs.datasets.load` says."""
+    """The manifest of the only split, 1; raises `CcsError` as `ccs.datasets.adapters.load` says."""
     if split != 1:
         raise CcsError(f"dataset {dataset}: split {split} of something-something-v2 does not exist: only 1 does")
     root = directory(dataset, settings, "root", "the something-something-v2 videos, ID.webm")

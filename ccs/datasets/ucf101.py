@@ -11,8 +11,8 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 
-from ccs.datasets import Manifest
 from ccs.datasets.disk import Listed, assemble, class_folders, directory, lines, stem
+from ccs.datasets.manifests import Manifest
 from ccs.stage import CcsError
 
 _CLASS = re.compile(r"(\d+)\s+(\S.*)")
@@ -21,7 +21,7 @@ _GROUP = re.compile(r"(.*_g\d+)_c\d+", re.IGNORECASE)
 
 
 def manifest(dataset: str, settings: Mapping, split: int) -> Manifest:
-    """The manifest of split 1, 2 or 3; raises `CcsError` as `ccs.datasets.load` says."""
+    """The manifest of split 1, 2 or 3; raises `CcsError` as `ccs.datasets.adapters.load` says."""
     if split not in (1, 2, 3):
         raise CcsError(f"dataset {dataset}: split {split} of UCF-101 does not exist: choose among 1, 2 and 3")
     root = directory(dataset, settings, "root", "the UCF-101 videos, CLASS/v_CLASS_g01_c01.avi")

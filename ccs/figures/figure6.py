@@ -24,10 +24,11 @@ import pandas as pd
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
-from ccs import datasets, evaluate, scores
+from ccs import evaluate, scores
 from ccs.clips.dataset import TestClips, usable_videos
 from ccs.clips.sampling import frame_indices, segment_starts
 from ccs.clips.transforms import Crop, test_crops
+from ccs.datasets import manifests
 from ccs.figures import cam, inputs, style
 from ccs.scores import Scores
 from ccs.shards.reader import ShardReader
@@ -127,7 +128,7 @@ def panel(paths: dict[str, str], shards: Sequence[str], classes: Sequence[str]) 
                 f"{paths['scores']}: expected the scores of {paths['checkpoints']} ({name} {state[name]!r}), found "
                 f"{name} {getattr(result, name)!r}; give the lists in one order"
             )
-    manifest = datasets.read(paths["manifests"], state["split"])
+    manifest = manifests.read(paths["manifests"], state["split"])
     reader = ShardReader(_shards_of(paths["manifests"], shards))
     evaluate.check_same_task(state, manifest, state["split"], reader.bound, path=paths["checkpoints"])
     usable = {video.video: video for video in usable_videos(manifest, "test", reader, paths["quarantines"])}

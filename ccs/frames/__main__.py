@@ -12,7 +12,6 @@ give the same bytes, whatever the number of workers.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,26 +21,12 @@ from dataclasses import asdict
 import h5py
 
 import ccs
-from ccs.frames.decode import Clip, FramesSettings, Video, extract
+from ccs.datasets import bad_videos, manifests
+from ccs.datasets.bad_videos import Bad
+from ccs.datasets.manifests import VideoFile
+from ccs.frames.decode import Clip, FramesSettings, extract
 from ccs.frames.film import BadVideo, Ffmpeg, check_ffmpeg, find_ffmpeg
 from ccs.stage import CcsError, add_settings, atomic, progress, run, settings_from
-
-
-def read_shard(manifest: str, shard: str) -> tuple[str, list[Video]]:
-    """The name of the manifest's dataset and the videos of one shard, sorted by id."""
-    csv.field_size_limit(2**31 - 1)  # the list of classes is one field
-    try:
-        with open(manifest, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        videos = [Video(row["video"], row["path"]) for row in rows if int(row["shard"]) == int(shard)]
-    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
-        raise CcsError(
-            f"{manifest}: expected a manifest with columns video, path and shard and a shard number {shard!r}, "
-            f"found {type(error).__name__}: {error}: write it with `python -m ccs.datasets`"
-        ) from error
-    if not videos:
-        raise CcsError(f"{manifest}: no video is in shard {shard!r}; there are {len(rows)} in others")
-    return rows[0].get("dataset") or "", sorted(videos)
 
 
 def write_shard(file: h5py.File, clips: Iterator[tuple[str, Clip]]) -> None:
@@ -76,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = settings_from(args, FramesSettings)
     if args.workers < 1:
         raise CcsError(f"workers is {args.workers}: expected at least 1")
-    dataset, videos = read_shard(args.manifest, args.shard)
+    dataset, videos = manifests.read_shard(args.manifest, args.shard)
     tool = check_ffmpeg(find_ffmpeg(args.ffmpeg))
     try:
         _run(args, settings, dataset, videos, tool)
@@ -87,8 +72,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         ) from error
 
 
-def _run(args: argparse.Namespace, settings: FramesSettings, dataset: str, videos: list[Video], tool: Ffmpeg) -> None:
-    bad: list[tuple[Video, str]] = []
+def _run(
+    args: argparse.Namespace, settings: FramesSettings, dataset: str, videos: list[VideoFile], tool: Ffmpeg
+) -> None:
+    bad: list[Bad] = []
     num_frames = 0
     with (
         atomic(args.quarantine) as quarantine,
@@ -102,8 +89,8 @@ def _run(args: argparse.Namespace, settings: FramesSettings, dataset: str, video
             nonlocal num_frames
             for video, clip in decoded:
                 if isinstance(clip, BadVideo):
-                    bad.append((video, " ".join(str(clip).split())))
-                    bar.write(f"ccs: frames: bad video {video.video} ({video.path}): {bad[-1][1]}", file=sys.stderr)
+                    bad.append(Bad(*video, "frames", " ".join(str(clip).split())))
+                    bar.write(f"ccs: frames: bad video {video.video} ({video.path}): {bad[-1].reason}", file=sys.stderr)
                     _check_allowance(bad, args.max_bad)
                 else:
                     if clip.note:
@@ -116,20 +103,17 @@ def _run(args: argparse.Namespace, settings: FramesSettings, dataset: str, video
         file.attrs.update(ccs=ccs.__version__, dataset=dataset, ffmpeg=tool.version)
         file.attrs["settings"] = json.dumps(asdict(settings), sort_keys=True)
         write_shard(file, good())
-        with open(quarantine, "w", encoding="utf-8", newline="") as part:
-            rows = csv.writer(part, lineterminator="\n")
-            rows.writerow(["video", "path", "stage", "reason"])
-            rows.writerows([*video, "frames", reason] for video, reason in bad)
+        bad_videos.write(quarantine, bad)
     print(
         f"ccs: frames: shard {args.shard}: {len(videos) - len(bad)} videos, {num_frames} frames, {len(bad)} bad",
         file=sys.stderr,
     )
 
 
-def _check_allowance(bad: list[tuple[Video, str]], max_bad: int | None) -> None:
+def _check_allowance(bad: list[Bad], max_bad: int | None) -> None:
     if max_bad is None or len(bad) <= max_bad:
         return
-    listed = "\n".join(f"  {video.path}: {reason}" for video, reason in bad[:5])
+    listed = "\n".join(f"  {video.path}: {video.reason}" for video in bad[:5])
     raise CcsError(
         f"more than {max_bad} bad videos in this shard, the first:\n{listed}\nRepair, replace or remove them "
         "(and their lines in the lists), or raise max_bad_fraction in the configuration"

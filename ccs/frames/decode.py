@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import simplejpeg
 
+from ccs.datasets.manifests import VideoFile
 from ccs.frames.film import BadVideo, Children, Ffmpeg, FilmReader, opened, shorter_side
 from ccs.stage import CcsError
 
@@ -40,13 +41,6 @@ class FramesSettings:
             )
         if not 1 <= self.quality <= 100:
             raise CcsError(f"quality is {self.quality!r}: expected 1 to 100")
-
-
-class Video(NamedTuple):
-    """A video of the shard: its id and its file."""
-
-    video: str
-    path: str
 
 
 class Clip(NamedTuple):
@@ -112,8 +106,8 @@ def _encode(film: FilmReader, quality: int) -> list[np.ndarray]:
 
 
 def extract(
-    videos: Sequence[Video], settings: FramesSettings, tool: Ffmpeg, workers: int = 1
-) -> Iterator[tuple[Video, Clip | BadVideo]]:
+    videos: Sequence[VideoFile], settings: FramesSettings, tool: Ffmpeg, workers: int = 1
+) -> Iterator[tuple[VideoFile, Clip | BadVideo]]:
     """Each video, in the order given, with its frames or with what is wrong with it.
 
     `workers` videos are decoded (one ffmpeg each) and encoded (one thread each) at a time, and at most twice as many
@@ -122,7 +116,7 @@ def extract(
     """
     children, turns = Children(), threading.Semaphore(workers)
 
-    def attempt(video: Video) -> Clip | BadVideo:
+    def attempt(video: VideoFile) -> Clip | BadVideo:
         try:
             return read_clip(video.path, settings, tool, children, turns)
         except BadVideo as bad:

@@ -20,9 +20,9 @@ from typing import get_type_hints
 
 from torch.utils.data import DataLoader
 
-from ccs import datasets
 from ccs.clips.dataset import TestClips, TrainClips, loaded, loader, usable_videos, videos_digest
 from ccs.clips.sampling import BalancedBatches, Course
+from ccs.datasets import manifests
 from ccs.models.network import NetworkSettings
 from ccs.shards.reader import ShardReader
 from ccs.stage import CcsError, add_settings, atomic, remove_left_parts, run, settings_from
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.workers < 0 or not 0 <= args.seed < 2**32:
         raise CcsError(f"--workers, --seed: expected 0 or more, and 0 to 2^32 - 1; found {args.workers}, {args.seed}")
     train(
-        datasets.read(args.manifest, args.split),
+        manifests.read(args.manifest, args.split),
         ShardReader(args.shards),
         settings,
         split=args.split,
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def train(
-    manifest: datasets.Manifest,
+    manifest: manifests.Manifest,
     reader: ShardReader,
     settings: Settings,
     *,
@@ -111,7 +111,7 @@ def train(
         "run": run_name,
         "seed": seed,
         "classes": list(manifest.classes),
-        "videos": datasets.split_digest(manifest),
+        "videos": manifests.split_digest(manifest),
         "bound": reader.bound,
         "preparation": reader.preparation,
         "settings": json.dumps(dataclasses.asdict(settings), sort_keys=True),
@@ -149,7 +149,7 @@ def _weights_digests(settings: NetworkSettings) -> dict[str, str]:
     return digests
 
 
-def _check(videos: dict[str, list], manifest: datasets.Manifest, settings: Settings, quarantine: str) -> None:
+def _check(videos: dict[str, list], manifest: manifests.Manifest, settings: Settings, quarantine: str) -> None:
     if not videos["train"]:
         raise CcsError(f"{manifest.dataset}: no usable training video in this split; look at {quarantine}")
     if settings.train.patience and not videos["val"]:
@@ -161,7 +161,7 @@ def _check(videos: dict[str, list], manifest: datasets.Manifest, settings: Setti
 
 def train_clips(
     reader: ShardReader,
-    videos: list[datasets.Video],
+    videos: list[manifests.Video],
     batches: BalancedBatches,
     training: Training,
     *,
@@ -183,7 +183,7 @@ def train_clips(
 
 
 def _val_loader(
-    reader: ShardReader, videos: list[datasets.Video], training: Training, *, workers: int
+    reader: ShardReader, videos: list[manifests.Video], training: Training, *, workers: int
 ) -> DataLoader | None:
     """This process's part of the validation videos; None where there are none."""
     if not videos:

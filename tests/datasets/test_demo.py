@@ -10,8 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ccs import datasets
-from ccs.datasets import demo, demo_scene
+from ccs.datasets import adapters, demo, demo_scene
 from ccs.datasets.demo_rooms import FAMILIES
 from ccs.stage import CcsError
 
@@ -46,7 +45,7 @@ def mean_motion(frames: np.ndarray) -> np.ndarray:
 
 def test_listing_needs_no_drawing():
     code = (
-        "import sys; from ccs.datasets import demo, load; m = load('demo', {'adapter': 'demo'}); "
+        "import sys; from ccs.datasets.adapters import load; m = load('demo', {'adapter': 'demo'}); "
         "print(len(m.videos), *{'cv2', 'torch', 'pandas', 'h5py', 'numpy'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "260\n"
@@ -54,7 +53,7 @@ def test_listing_needs_no_drawing():
 
 def test_manifest():
     settings = {"adapter": "demo", "train_per_class": 20, "test_per_class": 5, "val_fraction": 0.2, "seed": 3}
-    videos = datasets.load("clips", settings).videos
+    videos = adapters.load("clips", settings).videos
     assert len({video.video for video in videos}) == 10 * 25
     for label, name in enumerate(demo.CLASSES):
         splits = [video.split for video in videos if video.label == label and video.class_name == name]
@@ -65,7 +64,7 @@ def test_manifest():
         "data/clips/videos/drink/drink_train_003.mp4"
     }
     # more videos leave those that were there as they are
-    more = {video.video: video[:4] for video in datasets.load("clips", {**settings, "train_per_class": 21}).videos}
+    more = {video.video: video[:4] for video in adapters.load("clips", {**settings, "train_per_class": 21}).videos}
     assert all(more[video.video] == video[:4] for video in videos)
 
 
@@ -79,12 +78,12 @@ def test_manifest():
 )
 def test_bad_settings(settings: dict, message: str):
     with pytest.raises(CcsError, match=message):
-        datasets.load("demo", {"adapter": "demo", **settings})
+        adapters.load("demo", {"adapter": "demo", **settings})
 
 
 def test_other_split_is_refused():
     with pytest.raises(CcsError, match="split 1 only, not 2"):
-        datasets.load("demo", {"adapter": "demo"}, 2)
+        adapters.load("demo", {"adapter": "demo"}, 2)
 
 
 def test_rendered_files(tmp_path: Path):

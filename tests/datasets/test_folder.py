@@ -4,12 +4,12 @@ from collections import Counter
 
 import pytest
 
-from ccs import datasets
+from ccs.datasets import adapters
 from ccs.stage import CcsError
 
 
 def load(root, **settings):
-    return datasets.load("mine", {"adapter": "folder", "root": str(root), **settings})
+    return adapters.load("mine", {"adapter": "folder", "root": str(root), **settings})
 
 
 def parts(manifest) -> dict[str, str]:
@@ -100,7 +100,7 @@ def test_errors_name_the_file_and_what_to_do(tree, names, message):
 
 def test_there_is_one_split(tree):
     with pytest.raises(CcsError, match="split 2"):
-        datasets.load("mine", {"adapter": "folder", "root": str(tree(["a/1.mp4"]))}, 2)
+        adapters.load("mine", {"adapter": "folder", "root": str(tree(["a/1.mp4"]))}, 2)
 
 
 def test_real_clips(real_data, tmp_path):

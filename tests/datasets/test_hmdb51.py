@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from ccs import datasets
+from ccs.datasets import adapters
 from ccs.stage import CcsError
 
 CATCH = "Ball (Timo 3)_catch_f_cm_np1_le_goo_0.avi"
@@ -20,7 +20,7 @@ FILES = {
 
 
 def load(root, split=1, **settings):
-    return datasets.load(
+    return adapters.load(
         "hmdb", {"adapter": "hmdb51", "root": str(root / "videos"), "lists": str(root / "lists"), **settings}, split
     )
 
@@ -64,7 +64,7 @@ def test_real_clips(real_data):
         "lists": str(real_data / "splits" / "hmdb51"),
         "max_absent_fraction": 0.9995,
     }
-    manifest = datasets.load("hmdb", settings)
+    manifest = adapters.load("hmdb", settings)
     assert {video.video.split("/")[1].split("_")[0]: video.split for video in manifest.videos} == {
         "Turnk": "train",
         "Torwarttraining": "test",

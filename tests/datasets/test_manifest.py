@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ccs import datasets
-from ccs.datasets import Manifest, Video
+from ccs.datasets import adapters, manifests
+from ccs.datasets.manifests import Manifest, Video
 from ccs.stage import CcsError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,12 +36,12 @@ def videos(*rows: tuple[str, int, str]) -> tuple[Video, ...]:
 def test_shards_are_those_that_sha256sum_gives():
     # printf %s ID | sha256sum | cut -c1-16, and that number modulo 1000 by bc
     known = {"a/b": 61, "Torwarttraining_2_(_sterreich)": 843, "ü #1": 60}
-    assert {video: datasets.shard_of(video, 1000) for video in known} == known
-    assert datasets.shard_of("a/b", 1) == 0
+    assert {video: manifests.shard_of(video, 1000) for video in known} == known
+    assert manifests.shard_of("a/b", 1) == 0
 
 
 def test_shards_are_even():
-    counts = pd.Series([datasets.shard_of(str(i), 16) for i in range(16000)]).value_counts()
+    counts = pd.Series([manifests.shard_of(str(i), 16) for i in range(16000)]).value_counts()
     assert counts.between(850, 1150).all()  # 5 standard deviations
     assert len(counts) == 16
 
@@ -50,23 +50,23 @@ def test_manifest_survives_the_file_with_splits_labels_and_classes_without_video
     first = Manifest("d", ("a", "b, [é]", "c"), videos(("x/1", 0, "train"), ("x/2", 2, "test"), ("x/3", -1, "unused")))
     second = replace(first, videos=videos(("x/1", 0, "test"), ("x/2", 2, "val"), ("x/3", -1, "unused")))
     path = tmp_path / "manifest.csv"
-    datasets.write(path, {1: first, 3: second}, 40)
-    assert datasets.read(path) == first
-    assert datasets.read(path, 3) == second
-    assert datasets.split_digest(datasets.read(path, 3)) == datasets.split_digest(second)
+    manifests.write(path, {1: first, 3: second}, 40)
+    assert manifests.read(path) == first
+    assert manifests.read(path, 3) == second
+    assert manifests.split_digest(manifests.read(path, 3)) == manifests.split_digest(second)
     table = pd.read_csv(path, dtype={"shard": str})
     assert ",".join(table.columns) == "video,path,label,class_name,shard,split1,split3,dataset,classes"
-    assert list(table.shard) == [f"{datasets.shard_of(video, 40):04d}" for video in table.video]
+    assert list(table.shard) == [f"{manifests.shard_of(video, 40):04d}" for video in table.video]
     assert list(table.label) == [0, 2, -1]
     with pytest.raises(CcsError, match=r"split2.*split1, split3"):
-        datasets.read(path, 2)
+        manifests.read(path, 2)
 
 
 def test_a_video_that_one_split_lacks_is_unused_there(tmp_path):
     first = Manifest("d", ("a",), videos(("x", 0, "train"), ("y", 0, "test")))
-    datasets.write(tmp_path / "m.csv", {1: first, 2: replace(first, videos=videos(("x", 0, "test")))}, 1)
-    assert [video.split for video in datasets.read(tmp_path / "m.csv", 2).videos] == ["test", "unused"]
-    assert datasets.split_digest(datasets.read(tmp_path / "m.csv", 2)) == datasets.split_digest(
+    manifests.write(tmp_path / "m.csv", {1: first, 2: replace(first, videos=videos(("x", 0, "test")))}, 1)
+    assert [video.split for video in manifests.read(tmp_path / "m.csv", 2).videos] == ["test", "unused"]
+    assert manifests.split_digest(manifests.read(tmp_path / "m.csv", 2)) == manifests.split_digest(
         replace(first, videos=videos(("x", 0, "test")))
     )
 
@@ -75,10 +75,10 @@ def test_a_video_that_one_split_lacks_is_unused_there(tmp_path):
 def test_splits_that_contradict_each_other_are_refused(tmp_path, other):
     first = Manifest("d", ("a", "b"), videos(("x", 0, "train")))
     with pytest.raises(CcsError, match="split 2"):
-        datasets.write(tmp_path / "m.csv", {1: first, 2: replace(first, **other)}, 1)
+        manifests.write(tmp_path / "m.csv", {1: first, 2: replace(first, **other)}, 1)
     for num_shards in (0, 10000, "4", None):
         with pytest.raises(CcsError, match="shards is"):
-            datasets.write(tmp_path / "m.csv", {1: first}, num_shards)
+            manifests.write(tmp_path / "m.csv", {1: first}, num_shards)
     assert not list(tmp_path.iterdir())
 
 
@@ -88,14 +88,14 @@ def test_splits_that_contradict_each_other_are_refused(tmp_path, other):
 def test_a_file_that_is_no_manifest_is_named(tree, content):
     path = tree({"m.csv": content}) / "m.csv"
     with pytest.raises(CcsError, match=r"m\.csv.*ccs\.datasets"):
-        datasets.read(path)
+        manifests.read(path)
     with pytest.raises(CcsError, match=r"none\.csv.*no such manifest"):
-        datasets.read(path.with_name("none.csv"))
+        manifests.read(path.with_name("none.csv"))
 
 
 def test_split_digest_sees_all_that_training_depends_on_and_no_more():
     base = Manifest("d", ("a", "b"), videos(("x", 0, "train"), ("y", 1, "test"), ("z", 1, "unused")))
-    digest = datasets.split_digest(base)
+    digest = manifests.split_digest(base)
     changed = [
         replace(base, classes=("b", "a")),
         replace(base, videos=videos(("w", 0, "train"), ("y", 1, "test"))),
@@ -103,9 +103,9 @@ def test_split_digest_sees_all_that_training_depends_on_and_no_more():
         replace(base, videos=videos(("x", 0, "val"), ("y", 1, "test"))),
         replace(base, videos=videos(("x", 0, "train"), ("y", 1, "test"), ("z", 1, "train"))),
     ]
-    assert len({digest, *map(datasets.split_digest, changed)}) == 1 + len(changed)
+    assert len({digest, *map(manifests.split_digest, changed)}) == 1 + len(changed)
     moved = tuple(video._replace(path=f"elsewhere/{video.video}.mp4") for video in base.videos)
-    assert datasets.split_digest(replace(base, videos=moved[:2])) == digest
+    assert manifests.split_digest(replace(base, videos=moved[:2])) == digest
 
 
 def test_shard_digests_change_for_the_one_shard_of_a_changed_video(tree):
@@ -114,15 +114,15 @@ def test_shard_digests_change_for_the_one_shard_of_a_changed_video(tree):
     settings = {"adapter": "folder", "root": str(root)}
 
     def digests() -> dict[str, str]:
-        return datasets.shard_digests(datasets.load("d", settings), 8)
+        return manifests.shard_digests(adapters.load("d", settings), 8)
 
     before = digests()
-    assert set(before) == {f"{datasets.shard_of(name[:-4], 8):04d}" for name in names}
+    assert set(before) == {f"{manifests.shard_of(name[:-4], 8):04d}" for name in names}
     assert digests() == before
 
     def changed_by(name: str) -> set[tuple[str, str]]:
         assert {shard for shard, digest in digests().items() if before[shard] != digest} == {
-            f"{datasets.shard_of(name, 8):04d}"
+            f"{manifests.shard_of(name, 8):04d}"
         }
 
     status = (root / "a/3.avi").stat()
@@ -141,15 +141,15 @@ def test_shard_digests_change_for_the_one_shard_of_a_changed_video(tree):
 def test_digests_of_a_vanished_video_name_it_and_of_a_rendered_one_need_no_file():
     manifest = Manifest("d", ("a",), videos(("x", 0, "train")))
     with pytest.raises(CcsError, match=r"v/x\.avi"):
-        datasets.shard_digests(manifest, 3)
-    assert list(datasets.shard_digests(replace(manifest, rendered=True), 3)) == [f"{datasets.shard_of('x', 3):04d}"]
+        manifests.shard_digests(manifest, 3)
+    assert list(manifests.shard_digests(replace(manifest, rendered=True), 3)) == [f"{manifests.shard_of('x', 3):04d}"]
 
 
 def test_demo_is_loaded_before_it_is_rendered():
     settings = {"adapter": "demo", "train_per_class": 3, "test_per_class": 2}
-    manifest = datasets.load("demo", settings)
+    manifest = adapters.load("demo", settings)
     assert {video.split for video in manifest.videos} >= {"train", "test"}
-    assert datasets.shard_digests(manifest, 2)
+    assert manifests.shard_digests(manifest, 2)
 
 
 @pytest.mark.parametrize(
@@ -166,25 +166,25 @@ def test_demo_is_loaded_before_it_is_rendered():
 )
 def test_wrong_settings_are_explained(settings, message):
     with pytest.raises(CcsError, match=message):
-        datasets.load("d", settings)
+        adapters.load("d", settings)
 
 
 @pytest.mark.parametrize("name", [b"a/new\nline.mp4", b"a/latin\xe9.mp4", b"a/\ttab.mp4"])
 def test_names_that_tables_cannot_hold_are_refused(tmp_path, name):
     (tmp_path / "a").mkdir()
     with open(os.path.join(os.fsencode(tmp_path), name), "wb"), pytest.raises(CcsError, match="rename"):
-        datasets.load("d", {"adapter": "folder", "root": str(tmp_path)})
+        adapters.load("d", {"adapter": "folder", "root": str(tmp_path)})
 
 
 @pytest.mark.parametrize("numbers", [[], [0], [1, 1], ["1"], "1", 1])
 def test_split_numbers_are_checked(numbers):
     with pytest.raises(CcsError, match="splits is"):
-        datasets.splits({"splits": numbers})
+        adapters.splits({"splits": numbers})
 
 
 def test_split_numbers():
-    assert datasets.splits({}) == (1,)
-    assert datasets.splits({"splits": [1, 3]}) == (1, 3)
+    assert adapters.splits({}) == (1,)
+    assert adapters.splits({"splits": [1, 3]}) == (1, 3)
 
 
 def test_command_writes_the_same_bytes_whatever_the_process_and_any_name_survives(tree):
@@ -199,8 +199,8 @@ def test_command_writes_the_same_bytes_whatever_the_process_and_any_name_survive
         assert "3 classes, 3 train, 0 val, 2 test" in done.stderr
     content = (root / "one" / "manifest.csv").read_bytes()
     assert content == (root / "two" / "manifest.csv").read_bytes()
-    manifest = datasets.read(root / "one" / "manifest.csv")
-    assert manifest == datasets.load("mine", json.loads(settings))
+    manifest = manifests.read(root / "one" / "manifest.csv")
+    assert manifest == adapters.load("mine", json.loads(settings))
     assert {video.path for video in manifest.videos} == {str(root / "videos" / name) for name in NAMES}
     table = pd.read_csv(root / "one" / "manifest.csv", keep_default_na=False)
     assert list(table.video) == sorted(os.path.splitext(name)[0] for name in NAMES)

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from ccs import datasets
+from ccs.datasets import adapters
 from ccs.stage import CcsError
 
 LABELS = {"Putting something on something": "1", "Opening something": "0", "Showing something to the camera": "2"}
@@ -29,7 +29,7 @@ def files(prefix: str = "something-something-v2-", **changes) -> dict[str, str]:
 
 
 def load(root, split=1, **settings):
-    return datasets.load(
+    return adapters.load(
         "ss", {"adapter": "something_v2", "root": str(root / "videos"), "lists": str(root / "lists"), **settings}, split
     )
 

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from ccs import datasets
+from ccs.datasets import adapters
 from ccs.stage import CcsError
 
 FILES = {
@@ -19,7 +19,7 @@ FILES = {
 
 
 def load(root, **settings):
-    return datasets.load(
+    return adapters.load(
         "ucf", {"adapter": "ucf101", "root": str(root / "videos"), "lists": str(root / "lists"), **settings}
     )
 
@@ -60,7 +60,7 @@ def test_real_clips(real_data, capsys):
         "root": str(real_data / "ucf101" / "videos"),
         "lists": str(real_data / "splits" / "ucf101"),
     }
-    manifest = datasets.load("ucf", {**settings, "max_absent_fraction": 0.999})
+    manifest = adapters.load("ucf", {**settings, "max_absent_fraction": 0.999})
     assert "13303 of 13320 listed videos are absent" in capsys.readouterr().err
     on_disk = {path.stem for path in (real_data / "ucf101" / "videos").glob("*/*.avi")}
     assert {video.video.split("/")[1] for video in manifest.videos} == on_disk
@@ -68,7 +68,7 @@ def test_real_clips(real_data, capsys):
     used = {(video.class_name, video.split) for video in manifest.videos}
     assert used == {(c, s) for c in ("Biking", "BoxingSpeedBag", "JavelinThrow", "Diving") for s in ("train", "test")}
     with pytest.raises(CcsError, match=r"13303 of 13320.*ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01\.avi.*trainlist01"):
-        datasets.load("ucf", {**settings, "max_absent_fraction": 0.998})
+        adapters.load("ucf", {**settings, "max_absent_fraction": 0.998})
 
 
 def test_line_ends_blanks_and_spaces(tree):
@@ -146,6 +146,6 @@ def test_there_are_three_splits(tree):
     root = tree(FILES)
     settings = {"adapter": "ucf101", "root": str(root / "videos"), "lists": str(root / "lists")}
     with pytest.raises(CcsError, match=r"trainlist02\.txt"):
-        datasets.load("ucf", settings, 2)
+        adapters.load("ucf", settings, 2)
     with pytest.raises(CcsError, match="split 4"):
-        datasets.load("ucf", settings, 4)
+        adapters.load("ucf", settings, 4)

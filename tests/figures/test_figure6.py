@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 import torch
 
-from ccs import datasets, scores
+from ccs import scores
 from ccs.clips.dataset import ClipSettings
+from ccs.datasets import manifests
 from ccs.figures import cam, figure6, style
 from ccs.frames.__main__ import write_shard
 from ccs.frames.decode import Clip
@@ -80,11 +81,11 @@ def test_shown_segments_are_spread_over_the_video():
     assert figure6.shown_segments(3).tolist() == [0, 1, 2]
 
 
-def make_data_set(folder: Path, height: int, width: int) -> datasets.Manifest:
+def make_data_set(folder: Path, height: int, width: int) -> manifests.Manifest:
     """A manifest and a training shard of videos whose frame t of video v is of the grey 40 + 8 t + 2 v."""
-    videos = [datasets.Video(f"v{i}", f"v{i}.mp4", i % 3, CLASSES[i % 3], "test") for i in range(6)]
-    manifest = datasets.Manifest(folder.name, CLASSES, tuple(videos))
-    datasets.write(folder / "manifest.csv", {1: manifest}, 1)
+    videos = [manifests.Video(f"v{i}", f"v{i}.mp4", i % 3, CLASSES[i % 3], "test") for i in range(6)]
+    manifest = manifests.Manifest(folder.name, CLASSES, tuple(videos))
+    manifests.write(folder / "manifest.csv", {1: manifest}, 1)
     (folder / "quarantine.csv").write_text("video,path,stage,reason\n")
     clips = []
     for number, video in enumerate(videos):
@@ -104,7 +105,7 @@ def make_data_set(folder: Path, height: int, width: int) -> datasets.Manifest:
     return manifest
 
 
-def make_checkpoint(path: Path, manifest: datasets.Manifest) -> None:
+def make_checkpoint(path: Path, manifest: manifests.Manifest) -> None:
     network = NetworkSettings(backbone="shufflenet_v2_x0_5", weights="none")
     clips = ClipSettings(input_size=64)
     settings = training.Settings(network, clips, LossSettings(), training.TrainSettings())
@@ -114,7 +115,7 @@ def make_checkpoint(path: Path, manifest: datasets.Manifest) -> None:
         **{key: {} for key in ("optimizer", "schedule", "random", "preparation")},
         **{"epoch": 1, "dataset": manifest.dataset, "split": 1, "run": "ccs", "seed": 3, "bound": 20.0},
         "classes": list(manifest.classes),
-        "videos": datasets.split_digest(manifest),
+        "videos": manifests.split_digest(manifest),
         "settings": json.dumps(dataclasses.asdict(settings)),
     }
     checkpoint.write(path, state)

@@ -26,7 +26,7 @@ from ccs.flow import estimate, jobs
 from ccs.flow.quantise import dequantise
 from ccs.flow.sources import find
 from ccs.flow.streams import PairCount, chunks, read_ahead
-from ccs.flow.tool import select_gpus, main
+from ccs.flow.tool import main, select_gpus
 from ccs.frames import __main__ as frames
 from ccs.frames.film import check_ffmpeg, find_ffmpeg
 from ccs.provenance import modules
@@ -157,7 +157,7 @@ def test_records_say_what_made_an_output(videos, made):
 
 def test_an_hdf5_output_is_a_flow_shard_of_the_pipeline(tmp_path):
     video = encode(tmp_path / "clip.mkv", RIGHT)
-    (tmp_path / "manifest.csv").write_text(f"video,path,shard\nclip,{video},0\n")
+    (tmp_path / "manifest.csv").write_text(f"video,path,shard,dataset\nclip,{video},0,made\n")
     flags = ["--manifest", tmp_path / "manifest.csv", "--shard", "0", "--output", tmp_path / "frames.h5"]
     frames.main([*map(str, flags), "--quarantine", str(tmp_path / "q.csv"), "--short-side", "30"])
     flow(video, "--output", tmp_path / "flow", "--short-side", "30")

@@ -353,7 +353,9 @@ def test_what_is_wrong_with_the_run_is_no_bad_video(tmp_path):
 
 def start_stage(folder: Path, videos: list[Path], before: str = "pass") -> subprocess.Popen:
     with open(folder / "manifest.csv", "w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([["video", "path", "shard"], *([path.name, path, "0000"] for path in videos)])
+        csv.writer(file).writerows(
+            [["video", "path", "shard", "dataset"], *([path.name, path, "0000", "made"] for path in videos)]
+        )
     arguments = ["--manifest", "manifest.csv", "--shard", "0000", "--output", "out/0000.h5"]
     arguments += ["--quarantine", "out/q.csv", "--workers", "2"]
     imports = "import sys; from ccs import stage; from ccs.frames import __main__ as frames"

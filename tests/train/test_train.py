@@ -16,7 +16,7 @@ import torch
 
 from ccs import evaluate, scores
 from ccs.clips.dataset import ClipSettings
-from ccs.datasets import Manifest, Video
+from ccs.datasets.manifests import Manifest, Video
 from ccs.models.losses import LossSettings
 from ccs.models.network import CCS, NetworkSettings
 from ccs.stage import CcsError

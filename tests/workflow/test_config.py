@@ -13,7 +13,7 @@ import yaml
 from snakemake.utils import update_config
 
 from ccs import config
-from ccs.datasets import Manifest
+from ccs.datasets.manifests import Manifest
 from ccs.stage import CcsError
 
 ROOT = Path(__file__).resolve().parent.parent.parent

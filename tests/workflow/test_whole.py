@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from ccs.datasets import read
+from ccs.datasets.manifests import read
 from ccs.frames.film import find_ffmpeg
 from ccs.shards.__main__ import ShardReader
 

@@ -24,7 +24,8 @@ os.environ.update(
 )
 
 from ccs import config as configuration
-from ccs import datasets
+from ccs.datasets import adapters
+from ccs.datasets import manifests as manifest_files
 from ccs.launch.gpus import visible_gpus
 from ccs.provenance import stage_digest
 from ccs.stage import CcsError
@@ -39,7 +40,7 @@ resource_scopes:
 def manifests(dataset):
     """The data set's manifests by split number; every error in names and lists comes up here."""
     settings = config["datasets"][dataset]
-    return {split: datasets.load(dataset, settings, split) for split in datasets.splits(settings)}
+    return {split: adapters.load(dataset, settings, split) for split in adapters.splits(settings)}
 
 
 @functools.cache
@@ -53,13 +54,15 @@ def all_videos(dataset):
 def shard_digests(dataset):
     """A digest of the videos of each shard that has any."""
     manifest = next(iter(manifests(dataset).values()))
-    return datasets.shard_digests(replace(manifest, videos=all_videos(dataset)), config["datasets"][dataset]["shards"])
+    return manifest_files.shard_digests(
+        replace(manifest, videos=all_videos(dataset)), config["datasets"][dataset]["shards"]
+    )
 
 
 @functools.cache
 def split_digests(dataset):
     """A digest per split number of what training depends on: classes, and the videos' labels and parts."""
-    return {split: datasets.split_digest(manifest) for split, manifest in manifests(dataset).items()}
+    return {split: manifest_files.split_digest(manifest) for split, manifest in manifests(dataset).items()}
 
 
 GIVEN_CONFIG = dict(config)  # as it was before defaults were filled in, and as the report is asked for
@@ -103,7 +106,7 @@ def shard_files(folder, suffix):
 
 def write_manifests():
     for dataset, settings in config["datasets"].items():
-        datasets.write(f"data/{dataset}/manifest.csv", manifests(dataset), settings["shards"])
+        manifest_files.write(f"data/{dataset}/manifest.csv", manifests(dataset), settings["shards"])
 
 
 def split_digest(wildcards):
@@ -128,7 +131,7 @@ def rendered_videos_of_shard(wildcards):
         return []
     num_shards = config["datasets"][demo()]["shards"]
     videos = manifests(demo())[1].videos
-    return [v.path for v in videos if datasets.shard_of(v.video, num_shards) == int(wildcards.shard)]
+    return [v.path for v in videos if manifest_files.shard_of(v.video, num_shards) == int(wildcards.shard)]
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------
@@ -297,7 +300,7 @@ def folders_of(block, figure=None):
     return [
         f"results/runs/{dataset}/split{split}/{run}/seed{seed}"
         for dataset in block.get("datasets", config["datasets"])
-        for split in datasets.splits(config["datasets"][dataset])
+        for split in adapters.splits(config["datasets"][dataset])
         for run in configuration.runs_of(block)
         for seed in seeds
     ]

@@ -1,0 +1,187 @@
+"""Manifests: what the pipeline knows of a dataset's videos, kept as `data/{dataset}/manifest.csv`.
+
+`ccs.datasets.adapters` makes them of directories and split lists; every later stage reads them here. A row is a video:
+video, path, label, class_name, shard (four digits), split1 (one of `SPLITS`; one column per split number), dataset,
+classes. The first row's `classes` is a JSON list of all class names in label order, so that classes without a video are
+kept without rows that are not videos; it is empty elsewhere.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ccs.stage import CcsError, atomic
+
+SPLITS = ("train", "val", "test", "unlabelled", "unused")
+_COLUMNS = ("video", "path", "label", "class_name", "shard")
+
+
+class VideoFile(NamedTuple):
+    """A video's id and its file."""
+
+    video: str
+    path: str
+
+
+class Video(NamedTuple):
+    """One video: its id, its file, its label (-1 and class name "" where unknown) and its part of the split."""
+
+    video: str
+    path: str
+    label: int
+    class_name: str
+    split: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The videos of one dataset, sorted by id, under one of its splits; `classes[label]` is a class's name.
+
+    `rendered` marks videos that the pipeline makes itself, whose files need not exist yet.
+    """
+
+    dataset: str
+    classes: tuple[str, ...]
+    videos: tuple[Video, ...]
+    rendered: bool = field(default=False, compare=False)
+
+
+def shard_of(video: str, num_shards: int) -> int:
+    """The shard (0 to `num_shards` - 1) of a video id: the first 64 bits of the id's SHA-256, big-endian, modulo."""
+    return int.from_bytes(hashlib.sha256(video.encode()).digest()[:8], "big") % num_shards
+
+
+def shard_digests(manifest: Manifest, num_shards: int) -> dict[str, str]:
+    """A digest per shard that has videos, such as `{"0003": "9f86d081884c7d65"}`, of what its frames depend on.
+
+    It covers ids, file sizes and modification times (ns), but no paths: a moved dataset is not a changed one.
+    Rendered videos count by their ids alone. Raises `CcsError` where a file is gone.
+    """
+    digests = defaultdict(hashlib.sha256)
+    for video in manifest.videos:
+        line = video.video
+        if not manifest.rendered:
+            try:
+                status = os.stat(video.path)
+            except OSError as error:
+                raise CcsError(
+                    f"{video.path}: expected the video {video.video}, found none ({error.strerror})"
+                ) from None
+            line = f"{video.video}\0{status.st_size}\0{status.st_mtime_ns}"
+        digests[shard_of(video.video, num_shards)].update(f"{line}\n".encode())
+    return {_shard_name(shard): digests[shard].hexdigest()[:16] for shard in sorted(digests)}
+
+
+def split_digest(manifest: Manifest) -> str:
+    """A digest of what training depends on: the classes, and id, label and split of every video in use."""
+    digest = hashlib.sha256(json.dumps(manifest.classes).encode())
+    for video in manifest.videos:
+        if video.split not in ("unlabelled", "unused"):
+            digest.update(f"{video.video}\0{video.label}\0{video.split}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def write(path: str | os.PathLike[str], manifests: Mapping[int, Manifest], num_shards: int) -> None:
+    """Write the manifests of a dataset's splits, by split number, as one CSV file.
+
+    Raises `CcsError` where the splits disagree about a class or a video, or `num_shards` is not 1 to 9999.
+    """
+    if not isinstance(num_shards, int) or not 1 <= num_shards <= 9999:
+        raise CcsError(f"shards is {num_shards!r}: expected a whole number from 1 to 9999")
+    first = next(iter(manifests.values()))
+    parts: dict[str, dict[int, str]] = defaultdict(dict)
+    facts: dict[str, tuple[str, int, str]] = {}
+    for number, manifest in manifests.items():
+        if (manifest.dataset, manifest.classes) != (first.dataset, first.classes):
+            raise CcsError(f"{path}: the classes of split {number} differ from those of split {next(iter(manifests))}")
+        for video in manifest.videos:
+            if facts.setdefault(video.video, video[1:4]) != video[1:4]:
+                raise CcsError(
+                    f"{path}: {video.video} is {facts[video.video]} in one split and {video[1:4]} in split {number}"
+                )
+            parts[video.video][number] = video.split
+    if not facts:
+        raise CcsError(f"{path}: dataset {first.dataset} has no videos")
+    classes = json.dumps(first.classes, ensure_ascii=False)
+    with atomic(path) as part, open(part, "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow([*_COLUMNS, *(f"split{number}" for number in manifests), "dataset", "classes"])
+        for video in sorted(facts):
+            shard = _shard_name(shard_of(video, num_shards))
+            in_split = [parts[video].get(number, "unused") for number in manifests]
+            table.writerow([video, *facts[video], shard, *in_split, first.dataset, classes])
+            classes = ""
+
+
+def read(path: str | os.PathLike[str], split: int = 1) -> Manifest:
+    """The manifest that `write` stored, under split number `split`.
+
+    Raises `CcsError` where the file is missing, has no such split, or is not such a file.
+    """
+    rows = _read(path, ("video", "path", "label", "class_name", f"split{split}", "dataset", "classes"))
+    if not rows:
+        return Manifest("", (), ())
+    try:
+        dataset, classes = rows[0][5], tuple(json.loads(rows[0][6]))
+        videos = tuple(Video(video, file, int(label), *rest) for video, file, label, *rest, _, _ in rows)
+    except ValueError as error:
+        raise _no_manifest(path, error) from error
+    return Manifest(dataset, classes, videos)
+
+
+def read_shard(path: str | os.PathLike[str], shard: str) -> tuple[str, list[VideoFile]]:
+    """The name of the dataset, and the videos of one shard, such as "0003", sorted by id.
+
+    Raises `CcsError` where the file is not such a file, or has no video in this shard.
+    """
+    rows = _read(path, ("video", "path", "shard", "dataset"))
+    try:
+        videos = [VideoFile(video, file) for video, file, number, _ in rows if int(number) == int(shard)]
+    except ValueError as error:
+        raise CcsError(f"{path}: expected numbers of shards, and one such as 0003, found {shard!r}: {error}") from error
+    if not videos:
+        raise CcsError(f"{path}: no video is in shard {shard!r}; there are {len(rows)} in others")
+    return rows[0][3], sorted(videos)
+
+
+def read_ids(path: str | os.PathLike[str]) -> set[str]:
+    """The ids of all videos. Raises `CcsError` where the file is not such a file."""
+    return {video for (video,) in _read(path, ("video",))}
+
+
+def _read(path: str | os.PathLike[str], columns: Sequence[str]) -> list[list[str]]:
+    """These columns of every row."""
+    csv.field_size_limit(2**31 - 1)  # the list of classes is one field
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = csv.reader(file)
+            header = next(rows, [])
+            if missing := [name for name in columns if name not in header]:
+                hint = ", with this split among the dataset's" if missing[0].startswith("split") else ""
+                raise CcsError(
+                    f"{path}: expected the column {missing[0]}, found {', '.join(header) or 'an empty file'}: "
+                    f"write it again with `python -m ccs.datasets`{hint}"
+                )
+            places = [header.index(name) for name in columns]
+            return [[row[place] for place in places] for row in rows]
+    except FileNotFoundError:
+        raise CcsError(
+            f"{path}: expected a manifest, found no such manifest: write it with `python -m ccs.datasets`"
+        ) from None
+    except (OSError, ValueError, IndexError, csv.Error) as error:
+        raise _no_manifest(path, error) from error
+
+
+def _no_manifest(path: str | os.PathLike[str], error: Exception) -> CcsError:
+    return CcsError(f"{path}: not a manifest ({error}): write it again with `python -m ccs.datasets`")
+
+
+def _shard_name(shard: int) -> str:
+    return f"{shard:04d}"
