@@ -40,7 +40,7 @@ def main() -> None:
         print(f"| {run} | {len(rows)} | {' | '.join(f'{value:.1f}' for value in np.mean(rows, axis=0))} |", flush=True)
 
 
-def probe(trained: checkpoint.Trained, manifest: manifests.Manifest, reader: ShardReader) -> list[float]:
+def probe(trained: checkpoint.TrainedNetwork, manifest: manifests.Manifest, reader: ShardReader) -> list[float]:
     """Top-1 in percent: own head's RGB, flow, sum; fresh classifiers' RGB, flow, sum."""
     train, test = (collect(trained, manifest, reader, parts) for parts in (("train", "val"), ("test",)))
     own = [test["rgb"], test["flow"]]
@@ -53,7 +53,7 @@ def probe(trained: checkpoint.Trained, manifest: manifests.Manifest, reader: Sha
 
 
 def collect(
-    trained: checkpoint.Trained, manifest: manifests.Manifest, reader: ShardReader, parts: tuple[str, ...]
+    trained: checkpoint.TrainedNetwork, manifest: manifests.Manifest, reader: ShardReader, parts: tuple[str, ...]
 ) -> dict[str, torch.Tensor]:
     """Features (N, D) and logits (N, classes) of both streams, and labels (N)."""
     videos = [video for video in manifest.videos if video.split in parts]

@@ -139,9 +139,9 @@ def measure(case: Case, workers: int, rounds: int, seconds: float) -> Rates:
 
 def run_steps(training: Training, clips: Iterator[Clips], num_steps: int) -> dict[str, float]:
     """Train on the next `num_steps` batches; the row of the history that an epoch of so many would have."""
-    steps = Steps(num_steps, 1, training.settings.train.clip_gradient, training.settings.losses)
-    parts = training.model, clips, training.optimizer, training.accelerator, steps, Progress(), tqdm(disable=True)
-    return train_one_epoch(*parts)
+    steps = Steps(num_steps, 1, training.settings.train.clip_gradient)
+    parts = training.model, clips, training.optimizer, training.accelerator, steps, training.settings.losses
+    return train_one_epoch(*parts, Progress(), tqdm(disable=True))
 
 
 def loading_pace(clips: Iterator[Clips], ahead: int, seconds: float) -> float:

@@ -64,7 +64,7 @@ the network sees, is coloured.
 A video that cannot be decoded is named with the reason, the others go on, and
 the exit status is 1.
 
-example: ccs predict clips/*.mp4 --checkpoint checkpoint.pt --output classes.csv --cam maps/"""
+example: ccs predict videos/*.mp4 --checkpoint checkpoint.pt --output classes.csv --cam maps/"""
 
 
 class Logits(NamedTuple):
@@ -92,15 +92,15 @@ class VideoReader:
         num_frames: {path: T}.
     """
 
-    def __init__(self, path: str, clip: decode.Clip, preparation: Preparation) -> None:
-        self.path, self.clip, self.preparation = path, clip, preparation
-        self.num_frames = {path: len(clip.offset) - 1}
+    def __init__(self, path: str, decoded: decode.DecodedVideo, preparation: Preparation) -> None:
+        self.path, self.decoded, self.preparation = path, decoded, preparation
+        self.num_frames = {path: len(decoded.offset) - 1}
         self._pairs: dict[int, np.ndarray] = {}
 
     def frames(self, video: str, indices: Sequence[int]) -> np.ndarray:
         """Frames, uint8 (n, H, W, 3) RGB."""
-        offset = self.clip.offset
-        return np.stack([decode_jpeg(self.clip.jpeg[offset[t] : offset[t + 1]], self.clip) for t in indices])
+        offset = self.decoded.offset
+        return np.stack([decode_jpeg(self.decoded.jpeg[offset[t] : offset[t + 1]], self.decoded) for t in indices])
 
     def flow(self, video: str, indices: Sequence[int]) -> np.ndarray:
         """Flow, uint8 (n, 2, H, W), as `ShardReader.flow` has it."""
@@ -110,10 +110,12 @@ class VideoReader:
 
     def _estimate(self, runs: list[tuple[int, int]]) -> Iterator[tuple[int, int, np.ndarray]]:
         """Pairs start..stop-1 and their values, by the code of the stage `flow`, to which each run is a video."""
-        jpeg, offset, preparation = self.clip.jpeg, self.clip.offset, self.preparation
+        jpeg, offset, preparation = self.decoded.jpeg, self.decoded.offset, self.preparation
         found, groups = [], {}
         for start, stop in runs:
-            found.append(shard.VideoFrames(str(start), self.path, stop - start + 1, self.clip.height, self.clip.width))
+            found.append(
+                shard.VideoFrames(str(start), self.path, stop - start + 1, self.decoded.height, self.decoded.width)
+            )
             bounds = offset[start : stop + 2]
             groups[f"frames/{start}"] = {"jpeg": jpeg[bounds[0] : bounds[-1]], "offset": bounds - bounds[0]}
         backend = BACKENDS[preparation.backend]
@@ -186,7 +188,7 @@ class Classifier:
         gets them in m interleaved groups, each of them a clip of all the video like the one that is classified.
         """
         num_frames, segments = reader.num_frames[reader.path], self.settings.segments
-        m = math.ceil(num_frames / max(reader.clip.fps, 1) / segments)
+        m = math.ceil(num_frames / max(reader.decoded.fps, 1) / segments)
         m = max(1, min(m, MAX_MAPS // segments))
         rgb, flow = (x[0].to(self.device) for x in self.clip(reader, m * segments))
         groups = [
@@ -211,17 +213,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows: list[list[object]] = []
     num_bad = 0
     with (
-        closing(decode.extract([manifests.VideoFile(p, p) for p in args.videos], preparation.frames, tool)) as decoded,
+        closing(decode.extract([manifests.VideoFile(p, p) for p in args.videos], preparation.frames, tool)) as results,
         progress(total=len(args.videos), desc="predict", unit="video") as bar,
     ):
-        for (path, _), clip in decoded:
-            if isinstance(clip, BadVideo):
+        for (path, _), decoded in results:
+            if isinstance(decoded, BadVideo):
                 num_bad += 1
-                bar.write(f"ccs: predict: {path}: {' '.join(str(clip).split())}", file=sys.stderr)
+                bar.write(f"ccs: predict: {path}: {' '.join(str(decoded).split())}", file=sys.stderr)
             else:
-                if clip.note:
-                    bar.write(f"ccs: predict: {path}: {clip.note}", file=sys.stderr)
-                reader = VideoReader(path, clip, preparation)
+                if decoded.note:
+                    bar.write(f"ccs: predict: {path}: {decoded.note}", file=sys.stderr)
+                reader = VideoReader(path, decoded, preparation)
                 logits = classifier.logits(reader)
                 table = ranked(logits, classifier.classes, args.top)
                 bar.write(report(reader, table, classifier.settings.fusion), file=sys.stdout)
@@ -254,7 +256,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def report(reader: VideoReader, table: list[list[object]], fusion: tuple[float, ...]) -> str:
     """The video's name, length and best classes, in columns of streams."""
-    num_frames, fps = reader.num_frames[reader.path], reader.clip.fps
+    num_frames, fps = reader.num_frames[reader.path], reader.decoded.fps
     seconds = f"{num_frames / fps:.2f} s" if fps else "unknown duration"
     weights = ":".join(f"{weight:g}" for weight in fusion)
     titles = (*STREAMS[:-1], f"{STREAMS[-1]} ({weights})")
@@ -281,10 +283,10 @@ def write_film(
         f"{classifier.classes[label]}  {_percent(softmax(logits.fused)[label])}",
         f"{'evidence' if maps.max() > 0 else 'no evidence for it'} in the {title} stream",
     ]
-    clip = reader.clip
-    (crop,) = transforms.test_crops(clip.height, clip.width, scale=classifier.trained.clips.test_scale, crops=1)
+    decoded = reader.decoded
+    (crop,) = transforms.test_crops(decoded.height, decoded.width, scale=classifier.trained.clips.test_scale, crops=1)
     frames = (reader.frames(reader.path, [t])[0] for t in range(reader.num_frames[reader.path]))
-    cam.write_film(path, frames, cam.shares(maps), times, crop=crop, lines=lines, fps=clip.fps, tool=tool)
+    cam.write_film(path, frames, cam.shares(maps), times, crop=crop, lines=lines, fps=decoded.fps, tool=tool)
 
 
 def _percent(share: float) -> str:

@@ -179,8 +179,8 @@ def test_flow_is_computed_for_the_pairs_that_are_looked_at_alone(made, monkeypat
     parameters = Parameters.from_names({name: found[name] for name in found if name not in ("backend", "bound")})
     preparation = predict.Preparation(decode.FramesSettings(40, None, 90), parameters, 7.0, "native", 2)
     tool = check_ffmpeg(FFMPEG)
-    ((_, clip),) = decode.extract([manifests.VideoFile(path, path)], preparation.frames, tool)
-    reader = predict.VideoReader(path, clip, preparation)
+    ((_, decoded),) = decode.extract([manifests.VideoFile(path, path)], preparation.frames, tool)
+    reader = predict.VideoReader(path, decoded, preparation)
     assert reader.num_frames == {path: made.reader.num_frames[video]} == {path: 120}
     wanted = [118, 3, 4, 3, 60, *range(20, 60)]
     np.testing.assert_array_equal(reader.flow(path, wanted), made.reader.flow(video, wanted))
@@ -236,8 +236,8 @@ def test_maps_along_a_long_video(made):
     path = str(made.root / "test/walk/long.mp4")
     args = predict.parser().parse_args([path, "--checkpoint", "c.pt"])
     preparation = predict.preparation_of(checkpoint.read(made.checkpoint("maps")), args)
-    ((_, clip),) = decode.extract([manifests.VideoFile(path, path)], preparation.frames, check_ffmpeg(FFMPEG))
-    reader = predict.VideoReader(path, clip, preparation)
+    ((_, decoded),) = decode.extract([manifests.VideoFile(path, path)], preparation.frames, check_ffmpeg(FFMPEG))
+    reader = predict.VideoReader(path, decoded, preparation)
     maps, times = classifier.maps(reader, stream="rgb", label=1)
     assert len(maps) == len(times) == 12  # a second each
     assert (np.diff(times) > 0).all()

@@ -1,4 +1,4 @@
-"""The demo data set: ten classes of short clips that it renders itself, as real H.264 files in mp4.
+"""The demo data set: ten classes of short videos that it renders itself, as real H.264 files in mp4.
 
 In: a seed and counts. Out: `data/{dataset}/videos/CLASS/ID.mp4`, ids such as `drink_train_003`; then on as any other
 data set. The first stage for `adapter: demo`; also alone:
@@ -65,7 +65,7 @@ class Settings:
         return cls(**{name: block[name] for name in cls.__dataclass_fields__ if block.get(name) is not None})
 
 
-class Clip(NamedTuple):
+class Recipe(NamedTuple):
     """One video to be: its id and what it is made from."""
 
     video: str
@@ -74,11 +74,11 @@ class Clip(NamedTuple):
     index: int
 
 
-def clips(settings: Settings) -> list[Clip]:
+def recipes(settings: Settings) -> list[Recipe]:
     """Every video of the data set in the order of its id, without rendering any."""
     counts = {"train": settings.train_per_class, "test": settings.test_per_class}
     return sorted(
-        Clip(f"{class_name}_{split}_{index:03d}", split, class_name, index)
+        Recipe(f"{class_name}_{split}_{index:03d}", split, class_name, index)
         for class_name in CLASSES
         for split in SPLITS
         for index in range(counts[split])
@@ -92,7 +92,7 @@ def group_of(video: str) -> str:
 
 def video_paths(dataset: str, settings: Mapping) -> dict[str, str]:
     """The file of each video id, relative to the working directory."""
-    return {c.video: f"data/{dataset}/videos/{c.class_name}/{c.video}.mp4" for c in clips(Settings.of(settings))}
+    return {r.video: f"data/{dataset}/videos/{r.class_name}/{r.video}.mp4" for r in recipes(Settings.of(settings))}
 
 
 def manifest(dataset: str, settings: Mapping, split: int = 1) -> Manifest:
@@ -103,28 +103,28 @@ def manifest(dataset: str, settings: Mapping, split: int = 1) -> Manifest:
     """
     if split != 1:
         raise CcsError(f"{dataset}: the demo has split 1 only, not {split}; set splits: [1]")
-    listed, paths = clips(Settings.of(settings)), video_paths(dataset, settings)
-    train = [(group_of(c.video), CLASSES.index(c.class_name)) for c in listed if c.split == "train"]
+    listed, paths = recipes(Settings.of(settings)), video_paths(dataset, settings)
+    train = [(group_of(r.video), CLASSES.index(r.class_name)) for r in listed if r.split == "train"]
     held_out = hold_out(train, settings.get("val_fraction", 0.1), settings.get("seed", 0))
     videos = tuple(
         Video(
-            video=clip.video,
-            path=paths[clip.video],
-            label=CLASSES.index(clip.class_name),
-            class_name=clip.class_name,
-            split="val" if group_of(clip.video) in held_out else clip.split,
+            video=recipe.video,
+            path=paths[recipe.video],
+            label=CLASSES.index(recipe.class_name),
+            class_name=recipe.class_name,
+            split="val" if group_of(recipe.video) in held_out else recipe.split,
         )
-        for clip in listed
+        for recipe in listed
     )
     return Manifest(dataset=dataset, classes=CLASSES, videos=videos)
 
 
-def render(clip: Clip, settings: Settings) -> np.ndarray:
+def render(recipe: Recipe, settings: Settings) -> np.ndarray:
     """Draw one video: (T, H, W, 3) uint8 RGB."""
     from ccs.datasets import demo_scene
 
-    scene = demo_scene.draw_scene(settings.seed, clip.split, clip.class_name, clip.index, settings.frames)
-    shown = demo_scene.moments(scene, clip.class_name, settings.frames)
+    scene = demo_scene.draw_scene(settings.seed, recipe.split, recipe.class_name, recipe.index, settings.frames)
+    shown = demo_scene.moments(scene, recipe.class_name, settings.frames)
     return demo_scene.frames(scene, shown, settings.height, settings.width)
 
 
@@ -158,12 +158,14 @@ def encode(frames: np.ndarray, path: str | Path, fps: int, ffmpeg: str) -> None:
 
 
 def render_all(
-    output_dir: str | Path, settings: Settings, workers: int = 1, only: Sequence[Clip] | None = None
+    output_dir: str | Path, settings: Settings, workers: int = 1, only: Sequence[Recipe] | None = None
 ) -> None:
     """Render every video (or those in `only`) to `output_dir/CLASS/ID.mp4`; existing files are replaced."""
-    listed = clips(settings) if only is None else list(only)
+    listed = recipes(settings) if only is None else list(only)
     ffmpeg = find_ffmpeg()
-    jobs = [(clip, settings, str(Path(output_dir, clip.class_name, f"{clip.video}.mp4")), ffmpeg) for clip in listed]
+    jobs = [
+        (recipe, settings, str(Path(output_dir, recipe.class_name, f"{recipe.video}.mp4")), ffmpeg) for recipe in listed
+    ]
     for _ in progress(_each(jobs, workers), total=len(jobs), desc="demo", unit="video"):
         pass
 
@@ -184,8 +186,8 @@ def _one_thread() -> None:
 
 
 def _job(job: tuple) -> None:
-    clip, settings, path, ffmpeg = job
-    encode(render(clip, settings), path, settings.fps, ffmpeg)
+    recipe, settings, path, ffmpeg = job
+    encode(render(recipe, settings), path, settings.fps, ffmpeg)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

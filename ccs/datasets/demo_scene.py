@@ -1,8 +1,8 @@
-"""What happens in a demo video: who acts where (`draw_scene`), the moments of the clip (`moments`), its frames.
+"""What happens in a demo video: who acts where (`draw_scene`), the moments of the video (`moments`), its frames.
 
 In: seed, split, class and index of a video. Out: RGB frames (T, H, W, 3) uint8, from nothing else.
-A frame is a pure function of the scene and one `Moment`, so that a clip played backwards is `moments` reversed: that is
-how `lower`, `pull` and `stand` are made from `raise`, `push` and `sit`, with draws of their own. No distribution of
+A frame is a pure function of the scene and one `Moment`, so that a video played backwards is `moments` reversed: so
+`lower`, `pull` and `stand` are made from `raise`, `push` and `sit`, with draws of their own. No distribution of
 single frames can tell the two of a pair apart. `drink`, `eat`, `smoke` and `sing` draw everything from the same
 distributions but the thing in the hand.
 """
@@ -22,7 +22,7 @@ from ccs.datasets.demo_drawing import Canvas, Colour, Point, mix, shade, toward
 from ccs.datasets.demo_figures import Figure
 from ccs.datasets.demo_rooms import FAMILIES, Place, texture
 
-BACKWARDS = {"lower": "raise", "pull": "push", "stand": "sit"}  # class -> the class whose clips it plays backwards
+BACKWARDS = {"lower": "raise", "pull": "push", "stand": "sit"}  # class -> the class whose videos it plays backwards
 THINGS = {
     "drink": ("glass", "bottle"),
     "eat": ("banana", "ice cream"),
@@ -52,7 +52,7 @@ _MARGIN = 0.12  # of the background beyond each edge of the frame, in frame heig
 
 
 class Scene(NamedTuple):
-    """All that a video is made of, times and distances in clips and frame heights."""
+    """All that a video is made of, times and distances in whole videos and frame heights."""
 
     action: str  # the class whose motion is shown, before any reversal
     figure: Figure
@@ -70,7 +70,7 @@ class Scene(NamedTuple):
     end: float
     ease: float  # 0: even speed; 1: starts and stops softly
     extent: float  # of the motion, about 1
-    drift: Point  # of the background over the clip
+    drift: Point  # of the background over the video
     shake: tuple[Point, ...]  # of the camera, frame by frame
     sway: float  # phase of the body's small movements
 
@@ -178,7 +178,7 @@ def _thing_colour(rng: np.random.Generator, thing: str) -> Colour:
 
 
 def moments(scene: Scene, class_name: str, num_frames: int) -> list[Moment]:
-    """The clip's frames in the order in which they are shown."""
+    """The video's frames in the order in which they are shown."""
     forward = []
     for t in range(num_frames):
         time = t / (num_frames - 1)

@@ -48,14 +48,14 @@ class Group(NamedTuple):
     bars: tuple[Bar, ...]
 
 
-class Panel(NamedTuple):
+class BarChart(NamedTuple):
     """The groups of one test split, under its heading."""
 
     heading: str
     groups: tuple[Group, ...]
 
 
-def draw(panels: Sequence[Panel], series: Sequence[str], notes: Sequence[str]) -> Figure:
+def draw(panels: Sequence[BarChart], series: Sequence[str], notes: Sequence[str]) -> Figure:
     """Panels one below the other, the legend above them, the notes below.
 
     Args:
@@ -114,7 +114,7 @@ def _legend(figure: Figure, series: Sequence[str], with_published: bool) -> None
     figure.legend(handles=handles, loc="upper left", bbox_to_anchor=corner, ncols=len(handles), borderaxespad=0)
 
 
-def _draw_panel(axes: Axes, panel: Panel, labels: Sequence[list[str]], highest: float, width: float) -> None:
+def _draw_panel(axes: Axes, panel: BarChart, labels: Sequence[list[str]], highest: float, width: float) -> None:
     # equal gaps, also where the figure is wider than its bars need
     gap = (width - sum(_group_width(group) for group in panel.groups)) / len(panel.groups)
     left, centres = gap / 2, []

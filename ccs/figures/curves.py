@@ -23,7 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from ccs.figures import inputs, style
-from ccs.figures.histories import COLUMNS, RANKING, History, Trained, group, has_ranking, read, steps
+from ccs.figures.histories import COLUMNS, RANKING, History, SplitHistories, group, has_ranking, read, steps
 from ccs.stage import run
 from ccs.tables import count
 
@@ -47,7 +47,7 @@ class Series(NamedTuple):
     factor: float = 1.0
 
 
-class Panel(NamedTuple):
+class CurvePanel(NamedTuple):
     """One quantity. kind: how its axis runs: from 0 (zero), to 100 too (percent), as all accuracies (accuracy), log."""
 
     title: str
@@ -58,31 +58,31 @@ class Panel(NamedTuple):
 # a row each where there is one test split
 GROUPS = (
     (
-        Panel("Loss", (Series("loss", "total"), Series("loss_cross_entropy", "cross entropy", SECOND, DASHED))),
-        Panel(
+        CurvePanel("Loss", (Series("loss", "total"), Series("loss_cross_entropy", "cross entropy", SECOND, DASHED))),
+        CurvePanel(
             "Ranking losses",
             (Series("loss_triplet", "triplet"), Series("loss_embedding", "embedding", SECOND, DASHED)),
         ),
-        Panel("Active triplets (%)", (Series("active_triplets", factor=100),), "percent"),
-        Panel("Learning rate", (Series("lr"),), "log"),
+        CurvePanel("Active triplets (%)", (Series("active_triplets", factor=100),), "percent"),
+        CurvePanel("Learning rate", (Series("lr"),), "log"),
     ),
     (
-        Panel(
+        CurvePanel(
             "RGB accuracy (%)",
             (Series("val_rgb", "validation", RGB), Series("train_rgb", "training", RGB, DASHED)),
             "accuracy",
         ),
-        Panel(
+        CurvePanel(
             "Flow accuracy (%)",
             (Series("val_flow", "validation", FLOW), Series("train_flow", "training", FLOW, DASHED)),
             "accuracy",
         ),
-        Panel("RGB+Flow accuracy (%)", (Series("val_fused", "validation", FUSED),), "accuracy"),
+        CurvePanel("RGB+Flow accuracy (%)", (Series("val_fused", "validation", FUSED),), "accuracy"),
     ),
     (
-        Panel("Clips per second", (Series("clips_per_second"),)),
-        Panel("Waiting for clips (%)", (Series("waiting", factor=100),), "percent"),
-        Panel(
+        CurvePanel("Clips per second", (Series("clips_per_second"),)),
+        CurvePanel("Waiting for clips (%)", (Series("waiting", factor=100),), "percent"),
+        CurvePanel(
             "Memory (GiB)",
             (
                 Series("memory_mb", "process", factor=1 / 1024),
@@ -93,7 +93,7 @@ GROUPS = (
 )
 
 
-def chosen(groups: Sequence[Sequence[Panel]], histories: Sequence[History]) -> list[list[Panel]]:
+def chosen(groups: Sequence[Sequence[CurvePanel]], histories: Sequence[History]) -> list[list[CurvePanel]]:
     """The panels with the lines that these histories have values for; ranking losses only where they were used."""
     leave_out = set() if any(map(has_ranking, histories)) else {*RANKING, "loss_cross_entropy"}
 
@@ -114,7 +114,7 @@ class Layout(NamedTuple):
     neighbours. head, foot: above and below each panel. top, bottom: above and below all of them.
     """
 
-    rows: list[list[tuple[Panel, Trained]]]
+    rows: list[list[tuple[CurvePanel, SplitHistories]]]
     together: bool
     width: float
     height: float
@@ -141,7 +141,7 @@ class Layout(NamedTuple):
         return self.top + row * (self.head + self.height + self.foot)
 
 
-def layout(tests: Sequence[Trained], groups: Sequence[Sequence[Panel]]) -> Layout:
+def layout(tests: Sequence[SplitHistories], groups: Sequence[Sequence[CurvePanel]]) -> Layout:
     """Panels of one test split in a row for each group; of several in a column for each of them."""
     if len(tests) == 1:
         rows = [[(panel, tests[0]) for panel in row] for row in groups]
@@ -153,11 +153,11 @@ def layout(tests: Sequence[Trained], groups: Sequence[Sequence[Panel]]) -> Layou
     return Layout(rows, True, width=width, height=0.85, gap=0.18, head=0.25, foot=0.14, top=top, bottom=0.45)
 
 
-def _column_title(test: Trained, width: float) -> list[str]:
+def _column_title(test: SplitHistories, width: float) -> list[str]:
     return style.wrap(test.place, width / BOLD, style.SIZE, max_lines=2)
 
 
-def draw(tests: Sequence[Trained], run_name: str, notes: Sequence[str]) -> Figure:
+def draw(tests: Sequence[SplitHistories], run_name: str, notes: Sequence[str]) -> Figure:
     """All panels of a run under its name, with the notes below."""
     histories = [history for test in tests for history in test.seeds]
     groups = chosen(GROUPS, histories)
@@ -201,7 +201,7 @@ def _looks(series: Series, linewidth: float, *, marked: bool) -> dict[str, objec
     return looks
 
 
-def _title(figure: Figure, panel: Panel, left: float, top: float, *, beside: bool, marked: bool) -> None:
+def _title(figure: Figure, panel: CurvePanel, left: float, top: float, *, beside: bool, marked: bool) -> None:
     """A panel's title, and its legend beside or below it."""
     style.write(figure, left, top, panel.title)
     handles = [Line2D([], [], label=s.label, **_looks(s, THICK, marked=marked)) for s in panel.series if s.label]
@@ -212,7 +212,7 @@ def _title(figure: Figure, panel: Panel, left: float, top: float, *, beside: boo
         figure.legend(handles=handles, loc="upper left", bbox_to_anchor=corner, ncols=len(handles), **spacing)
 
 
-def _draw_panel(axes: Axes, panel: Panel, test: Trained, *, marked: bool) -> None:
+def _draw_panel(axes: Axes, panel: CurvePanel, test: SplitHistories, *, marked: bool) -> None:
     for epoch in steps(test.seeds):
         axes.axvline(epoch + 0.5, color=style.FAINT, linewidth=0.9, linestyle=":", zorder=1.5)
     seeds = [history.epochs for history in test.seeds]
@@ -229,11 +229,11 @@ def _draw_panel(axes: Axes, panel: Panel, test: Trained, *, marked: bool) -> Non
         axes.text(0.5, 0.5, what, transform=axes.transAxes, ha="center", va="center", color=style.FAINT)
 
 
-def _highest(panel: Panel, histories: Sequence[History]) -> float:
+def _highest(panel: CurvePanel, histories: Sequence[History]) -> float:
     return float(np.nanmax([each.epochs[s.column].max() * s.factor for each in histories for s in panel.series]))
 
 
-def _scale(axes: Axes, panel: Panel, highest: float, histories: Sequence[History]) -> None:
+def _scale(axes: Axes, panel: CurvePanel, highest: float, histories: Sequence[History]) -> None:
     """Axes that all panels of a row share: epochs as far as the longest history, values from 0 but learning rates."""
     last = max(len(history.epochs) for history in histories)
     axes.set_xlim(1 - max(0.5, 0.02 * last), last + max(0.5, 0.02 * last))
@@ -252,7 +252,7 @@ def _scale(axes: Axes, panel: Panel, highest: float, histories: Sequence[History
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]))
 
 
-def sentences(tests: Sequence[Trained]) -> list[str]:
+def sentences(tests: Sequence[SplitHistories]) -> list[str]:
     """What is to be known of the lines, for the footnote."""
     histories = [history for test in tests for history in test.seeds]
     seeds = sorted({len(test.seeds) for test in tests})
@@ -275,7 +275,7 @@ def sentences(tests: Sequence[Trained]) -> list[str]:
     return [*notes, *inputs.not_drawn([test.place for test in tests])]
 
 
-def table(tests: Sequence[Trained], run_name: str) -> pd.DataFrame:
+def table(tests: Sequence[SplitHistories], run_name: str) -> pd.DataFrame:
     """The CSV: a row for each epoch of each seed as in its history, then of their mean, of each test split."""
     blocks = []
     for test in tests:

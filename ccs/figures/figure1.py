@@ -32,7 +32,7 @@ from ccs.tables.rows import flat_rows
 NUM_CLASSES = 4
 
 
-class Panel(NamedTuple):
+class Confusion(NamedTuple):
     """Confusion of K chosen classes on one test split.
 
     chosen: their K indices, in the order of the figure. names: theirs, then that of the last column. num_videos: test
@@ -91,7 +91,7 @@ def most_confused(rates: Sequence[np.ndarray], num_classes: int) -> list[int]:
     return chosen
 
 
-def panel(test: TestSplit, num_classes: int | None) -> Panel:
+def chosen_confusion(test: TestSplit, num_classes: int | None) -> Confusion:
     """The confusion of the only run of `test` among its `num_classes` most confused classes, or all (None)."""
     seeds = next(iter(test.runs.values()))
     full = {title: confusion(seeds, stream) for title, stream in STREAMS.items()}
@@ -104,10 +104,10 @@ def panel(test: TestSplit, num_classes: int | None) -> Panel:
     }
     videos = np.bincount(seeds[0].label, minlength=len(classes))
     names = (*(classes[c] for c in chosen), "other" if "other" not in classes else "any other class")
-    return Panel(test, tuple(chosen), names, tuple(videos[chosen].tolist()), percent, int((videos > 0).sum()))
+    return Confusion(test, tuple(chosen), names, tuple(videos[chosen].tolist()), percent, int((videos > 0).sum()))
 
 
-def table(panels: Sequence[Panel]) -> pd.DataFrame:
+def table(panels: Sequence[Confusion]) -> pd.DataFrame:
     """Every cell of every matrix, one a row, per cent with four decimals."""
     records = []
     for each in panels:
@@ -131,7 +131,7 @@ def table(panels: Sequence[Panel]) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
-def matrix_row(each: Panel) -> matrices.Row:
+def matrix_row(each: Confusion) -> matrices.Row:
     """The panel as it is drawn: without the last column where all classes are shown and nothing is in it."""
     needed = each.by_rule or any(percent[:, -1].any() for percent in each.percent.values())
     num_columns = len(each.names) if needed else len(each.chosen)
@@ -139,7 +139,7 @@ def matrix_row(each: Panel) -> matrices.Row:
     return matrices.Row(inputs.heading(each.test), each.names[:-1], each.names[:num_columns], percent)
 
 
-def _notes(panels: Sequence[Panel], label: str) -> list[str]:
+def _notes(panels: Sequence[Confusion], label: str) -> list[str]:
     seeds = seeds_in_words(each.test for each in panels)
     text = f"{label}, {'one seed' if seeds == '1 seed' else f'mean over {seeds}'}. "
     if any(len(each.chosen) < len(each.test.some.classes) for each in panels):
@@ -190,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         found = f"{len(rows)} ({', '.join(rows)})" if rows else "none"
         raise CcsError(f"--rows: expected one run, found {found}; keep the one to look into")
     tests = group(args.scores, rows)
-    panels = [panel(test, num_classes) for test in tests]
+    panels = [chosen_confusion(test, num_classes) for test in tests]
     label = next(iter(rows.values()))
     with style.applied():
         drawn = panels[: inputs.MAX_TESTS]

@@ -28,7 +28,7 @@ def kind(scores: Scores) -> dict[str, str]:
     return {"group": inputs.method(scores), "aggregation": str(inputs.network(scores, "aggregation") or "")}
 
 
-def chart(test: TestSplit, rows: Mapping[str, str], paper: pd.DataFrame) -> bars.Panel:
+def chart(test: TestSplit, rows: Mapping[str, str], paper: pd.DataFrame) -> bars.BarChart:
     """The bars of one test split: a group for each run in the order of `rows`, a bar for each stream."""
 
     def bar(name: str, number: int, title: str) -> bars.Bar:
@@ -40,7 +40,7 @@ def chart(test: TestSplit, rows: Mapping[str, str], paper: pd.DataFrame) -> bars
         bars.Group(label, tuple(bar(name, number, title) for number, title in enumerate(STREAMS)))
         for name, label in rows.items()
     )
-    return bars.Panel(inputs.heading(test), tuple(groups))
+    return bars.BarChart(inputs.heading(test), tuple(groups))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -45,7 +45,7 @@ def parse_rows(text: str) -> Groups:
     return rows
 
 
-def chart(test: TestSplit, rows: Groups, paper: pd.DataFrame) -> bars.Panel:
+def chart(test: TestSplit, rows: Groups, paper: pd.DataFrame) -> bars.BarChart:
     """The bars of one test split: backbones in the order of `rows`, in each a bar for each group."""
 
     def bar(number: int, runs: Mapping[str, str], label: str) -> bars.Bar:
@@ -61,7 +61,7 @@ def chart(test: TestSplit, rows: Groups, paper: pd.DataFrame) -> bars.Panel:
         bars.Group(label, tuple(bar(number, runs, label) for number, runs in enumerate(rows.values())))
         for label in labels
     )
-    return bars.Panel(inputs.heading(test), tuple(groups))
+    return bars.BarChart(inputs.heading(test), tuple(groups))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -66,7 +66,7 @@ class Row(NamedTuple):
     indices: np.ndarray
 
 
-class Panel(NamedTuple):
+class SplitMaps(NamedTuple):
     """The rows of one test split; `num_segments` is the K of its scores."""
 
     scores: Scores
@@ -110,7 +110,7 @@ def shown_labels(result: Scores, names: Sequence[str]) -> list[int]:
     return named or tested[:NUM_CLASSES]
 
 
-def panel(paths: dict[str, str], shards: Sequence[str], classes: Sequence[str]) -> Panel:
+def split_maps(paths: dict[str, str], shards: Sequence[str], classes: Sequence[str]) -> SplitMaps:
     """Choose the videos of one test split and compute their maps.
 
     Args:
@@ -170,7 +170,7 @@ def panel(paths: dict[str, str], shards: Sequence[str], classes: Sequence[str]) 
                 indices=indices,
             )
         )
-    return Panel(result, num_segments, crops, tuple(rows))
+    return SplitMaps(result, num_segments, crops, tuple(rows))
 
 
 def shown_segments(num_segments: int) -> np.ndarray:
@@ -201,7 +201,7 @@ def peaks(row: Row) -> np.ndarray:
     return np.stack([left, top, row.maps.reshape(len(row.maps), -1).max(axis=1)], axis=1)
 
 
-def table(panels: Sequence[Panel]) -> pd.DataFrame:
+def table(panels: Sequence[SplitMaps]) -> pd.DataFrame:
     """A row for each picture; positions in pixels of the prepared frame, none where a map is 0 all over."""
     records = [
         {
@@ -227,7 +227,7 @@ def table(panels: Sequence[Panel]) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
-def draw(panels: Sequence[Panel], extra: Sequence[str] = ()) -> Figure:
+def draw(panels: Sequence[SplitMaps], extra: Sequence[str] = ()) -> Figure:
     """The figure: for each test split a block of rows; `extra` are more sentences for the footnote."""
     num = max(len(row.frames) for each in panels for row in each.rows)
     width = MARGIN + LABEL + num * (PICTURE + GAP) + 0.85
@@ -308,7 +308,7 @@ def _percent(share: float) -> str:
     return ">99.9%" if share > 0.999 else f"{share:.1%}"
 
 
-def _notes(panels: Sequence[Panel]) -> list[str]:
+def _notes(panels: Sequence[SplitMaps]) -> list[str]:
     sizes = sorted({row.maps.shape[1:] for each in panels for row in each.rows})
     positions = " or ".join(f"{height} by {width}" for height, width in sizes)
     seeds = sorted({each.scores.seed for each in panels})
@@ -367,7 +367,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"--classes: no class {unknown[0]!r} in the data sets shown; they have {', '.join(sorted(known)[:10])}"
             f"{' and others' if len(known) > 10 else ''}"
         )
-    panels = [panel(paths, args.shards, args.classes) for paths in every]
+    panels = [split_maps(paths, args.shards, args.classes) for paths in every]
     extra = inputs.not_drawn([each.place for each in panels])
     with style.applied():
         figure = draw(panels[: inputs.MAX_TESTS], extra)

@@ -37,7 +37,7 @@ class History(NamedTuple):
     epochs: pd.DataFrame
 
 
-class Trained(NamedTuple):
+class SplitHistories(NamedTuple):
     """The run on one split of one data set, by rising seed."""
 
     dataset: str
@@ -114,7 +114,7 @@ def _number(cell: str, column: str, where: str, again: str) -> float:
     return value
 
 
-def group(histories: Iterable[History]) -> list[Trained]:
+def group(histories: Iterable[History]) -> list[SplitHistories]:
     """Histories by data set and split, in the tables' order; raises `CcsError` where they are not of one run."""
     found: dict[tuple[str, int, int], History] = {}
     for history in histories:
@@ -123,7 +123,7 @@ def group(histories: Iterable[History]) -> list[Trained]:
             raise CcsError(f"{history.path}: {other.path} is of the same data set, split and seed; give one of them")
     _check_one_run(list(found.values()))
     places = sorted({key[:2] for key in found}, key=lambda place: ([*BENCHMARKS, place[0]].index(place[0]), *place))
-    return [Trained(*place, tuple(found[key] for key in sorted(found) if key[:2] == place)) for place in places]
+    return [SplitHistories(*place, tuple(found[key] for key in sorted(found) if key[:2] == place)) for place in places]
 
 
 def has_ranking(history: History) -> bool:

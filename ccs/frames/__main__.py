@@ -24,20 +24,20 @@ import ccs
 from ccs.datasets import bad_videos, manifests
 from ccs.datasets.bad_videos import Bad
 from ccs.datasets.manifests import VideoFile
-from ccs.frames.decode import Clip, FramesSettings, extract
+from ccs.frames.decode import DecodedVideo, FramesSettings, extract
 from ccs.frames.film import BadVideo, Ffmpeg, check_ffmpeg, find_ffmpeg
 from ccs.stage import CcsError, add_settings, atomic, progress, run, settings_from
 
 
-def write_shard(file: h5py.File, clips: Iterator[tuple[str, Clip]]) -> None:
-    """Write clips, sorted by id, as `video` (ids) and `frames/{index:06d}/{jpeg,offset}`."""
+def write_shard(file: h5py.File, videos: Iterator[tuple[str, DecodedVideo]]) -> None:
+    """Write decoded videos by their ids, sorted, as `video` (ids) and `frames/{index:06d}/{jpeg,offset}`."""
     ids = []
     group = file.create_group("frames")
-    for video, clip in clips:
+    for video, decoded in videos:
         entry = group.create_group(f"{len(ids):06d}")
-        entry.create_dataset("jpeg", data=clip.jpeg, track_times=False)
-        entry.create_dataset("offset", data=clip.offset, track_times=False)
-        entry.attrs.update(video=video, height=clip.height, width=clip.width, fps=clip.fps)
+        entry.create_dataset("jpeg", data=decoded.jpeg, track_times=False)
+        entry.create_dataset("offset", data=decoded.offset, track_times=False)
+        entry.attrs.update(video=video, height=decoded.height, width=decoded.width, fps=decoded.fps)
         ids.append(video)
     file.create_dataset("video", data=ids, shape=(len(ids),), dtype=h5py.string_dtype(), track_times=False)
 
@@ -81,22 +81,22 @@ def _run(
         atomic(args.quarantine) as quarantine,
         atomic(args.output) as output,
         h5py.File(output, "w") as file,
-        closing(extract(videos, settings, tool, args.workers)) as decoded,
+        closing(extract(videos, settings, tool, args.workers)) as results,
         progress(total=len(videos), desc=f"frames {args.shard}", unit="video") as bar,
     ):
 
-        def good() -> Iterator[tuple[str, Clip]]:
+        def good() -> Iterator[tuple[str, DecodedVideo]]:
             nonlocal num_frames
-            for video, clip in decoded:
-                if isinstance(clip, BadVideo):
-                    bad.append(Bad(*video, "frames", " ".join(str(clip).split())))
+            for video, decoded in results:
+                if isinstance(decoded, BadVideo):
+                    bad.append(Bad(*video, "frames", " ".join(str(decoded).split())))
                     bar.write(f"ccs: frames: bad video {video.video} ({video.path}): {bad[-1].reason}", file=sys.stderr)
                     _check_allowance(bad, args.max_bad)
                 else:
-                    if clip.note:
-                        bar.write(f"ccs: frames: {video.video} ({video.path}): {clip.note}", file=sys.stderr)
-                    yield video.video, clip
-                    num_frames += len(clip.offset) - 1
+                    if decoded.note:
+                        bar.write(f"ccs: frames: {video.video} ({video.path}): {decoded.note}", file=sys.stderr)
+                    yield video.video, decoded
+                    num_frames += len(decoded.offset) - 1
                 bar.set_postfix_str(f"{num_frames / max(bar.format_dict['elapsed'], 1e-3):.0f} frames/s", refresh=False)
                 bar.update()
 

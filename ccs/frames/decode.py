@@ -43,7 +43,7 @@ class FramesSettings:
             raise CcsError(f"quality is {self.quality!r}: expected 1 to 100")
 
 
-class Clip(NamedTuple):
+class DecodedVideo(NamedTuple):
     """A decoded video: `jpeg`, all T frames end to end, and `offset` (T+1), where each starts and the last ends."""
 
     jpeg: np.ndarray
@@ -62,9 +62,9 @@ def scaled_size(settings: FramesSettings) -> tuple[str, str]:
     return width, height
 
 
-def read_clip(
+def decode_video(
     path: str, settings: FramesSettings, tool: Ffmpeg, children: Children, turns: threading.Semaphore
-) -> Clip:
+) -> DecodedVideo:
     """Decode the video file `path` and encode its frames while holding one of `turns`.
 
     Raises `BadVideo` for what is wrong with the video, `CcsError` for what is wrong with ffmpeg or the machine.
@@ -76,7 +76,7 @@ def read_clip(
             jpegs = _encode(film, settings.quality)
         note = film.finish()
     offset = np.cumsum([0, *map(len, jpegs)], dtype=np.int64)
-    return Clip(np.concatenate(jpegs), offset, film.height, film.width, film.fps, note)
+    return DecodedVideo(np.concatenate(jpegs), offset, film.height, film.width, film.fps, note)
 
 
 def _check_file(path: str) -> None:
@@ -107,18 +107,18 @@ def _encode(film: FilmReader, quality: int) -> list[np.ndarray]:
 
 def extract(
     videos: Sequence[VideoFile], settings: FramesSettings, tool: Ffmpeg, workers: int = 1
-) -> Iterator[tuple[VideoFile, Clip | BadVideo]]:
+) -> Iterator[tuple[VideoFile, DecodedVideo | BadVideo]]:
     """Each video, in the order given, with its frames or with what is wrong with it.
 
     `workers` videos are decoded (one ffmpeg each) and encoded (one thread each) at a time, and at most twice as many
     are held in memory as JPEG, some 8 MB for ten seconds. Closing the iterator, as any error does, ends every ffmpeg.
-    Raises `CcsError` as `read_clip`.
+    Raises `CcsError` as `decode_video`.
     """
     children, turns = Children(), threading.Semaphore(workers)
 
-    def attempt(video: VideoFile) -> Clip | BadVideo:
+    def attempt(video: VideoFile) -> DecodedVideo | BadVideo:
         try:
-            return read_clip(video.path, settings, tool, children, turns)
+            return decode_video(video.path, settings, tool, children, turns)
         except BadVideo as bad:
             return bad
 
@@ -129,11 +129,11 @@ def extract(
             for video in videos:
                 ahead.append((video, pool.submit(attempt, video)))
                 if len(ahead) >= 2 * workers:
-                    video, clip = ahead.popleft()
-                    yield video, clip.result()
+                    video, decoded = ahead.popleft()
+                    yield video, decoded.result()
             while ahead:
-                video, clip = ahead.popleft()
-                yield video, clip.result()
+                video, decoded = ahead.popleft()
+                yield video, decoded.result()
         finally:
             children.close()
             pool.shutdown(wait=True, cancel_futures=True)

@@ -33,11 +33,11 @@ class Gpu(NamedTuple):
     """A device.
 
     entry: what CUDA_VISIBLE_DEVICES calls it, a number or a UUID.
-    identity: its UUID if nvidia-smi tells it, else the entry.
+    unique_name: its UUID if nvidia-smi tells it, else the entry.
     """
 
     entry: str
-    identity: str
+    unique_name: str
 
 
 # -- which GPUs there are ----------------------------------------------------------------------------------------------
@@ -50,7 +50,7 @@ def visible_gpus() -> list[Gpu]:
     names = (entry.strip() for entry in given.split(","))
     entries = list(dict.fromkeys(takewhile(re.compile(r"\d+|(GPU|MIG)-.+").fullmatch, names)))
     listed = _listed_gpus() if entries else []
-    return [Gpu(entry, _identity(entry, listed)) for entry in entries]
+    return [Gpu(entry, _unique_name(entry, listed)) for entry in entries]
 
 
 def _listed_gpus() -> list[Gpu]:
@@ -71,11 +71,11 @@ def _listed_gpus() -> list[Gpu]:
     return gpus
 
 
-def _identity(entry: str, listed: Sequence[Gpu]) -> str:
+def _unique_name(entry: str, listed: Sequence[Gpu]) -> str:
     """The UUID of an entry, which may itself be the beginning of one."""
     if entry.isdigit():
-        return next((gpu.identity for gpu in listed if gpu.entry == entry), entry)
-    return next((gpu.identity for gpu in listed if gpu.identity.startswith(entry)), entry)
+        return next((gpu.unique_name for gpu in listed if gpu.entry == entry), entry)
+    return next((gpu.unique_name for gpu in listed if gpu.unique_name.startswith(entry)), entry)
 
 
 # -- claiming them -----------------------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ def _claim(number: int, gpus: Sequence[Gpu], folder: Path) -> list[Gpu]:
     job = [os.environ[name] for name in JOB if name in os.environ]
     claimed: dict[Gpu, int] = {}
     for gpu in gpus:
-        name = re.sub(r"[^\w.-]", "_", "-".join([*job, gpu.identity]))
+        name = re.sub(r"[^\w.-]", "_", "-".join([*job, gpu.unique_name]))
         if (descriptor := _lock(folder / f"{name}.lock", lasting=not job)) is not None:
             claimed[gpu] = descriptor
         if len(claimed) == number:

@@ -37,8 +37,8 @@ COMPRESSION = hdf5plugin.Blosc(cname="lz4hc", clevel=5, shuffle=hdf5plugin.Blosc
 BLOCK = 64  # frames or pairs copied at a time
 
 
-class _Video(NamedTuple):
-    """A video in the inputs."""
+class _FramesAndFlow(NamedTuple):
+    """A video as the two inputs have it."""
 
     jpeg: h5py.Dataset
     offset: np.ndarray  # int64 (T+1)
@@ -93,7 +93,9 @@ def _ids(path: Path, file: h5py.File) -> list[str]:
         return file["video"].asstr()[:].tolist()
 
 
-def _source(video: str, row: int, frames: Path, frames_file: h5py.File, flow: Path, flow_file: h5py.File) -> _Video:
+def _source(
+    video: str, row: int, frames: Path, frames_file: h5py.File, flow: Path, flow_file: h5py.File
+) -> _FramesAndFlow:
     with reading(frames, video):
         group = frames_file[f"frames/{row:06d}"]
         jpeg, offset = group["jpeg"], group["offset"][:].astype(np.int64)
@@ -109,10 +111,10 @@ def _source(video: str, row: int, frames: Path, frames_file: h5py.File, flow: Pa
             f"{flow}: expected uint8 flow {expected} of {video}, a pair fewer than its {len(offset) - 1} frames in "
             f"{frames} and of their size, found {pairs.dtype} {pairs.shape}; run the stage `flow` again"
         )
-    return _Video(jpeg, offset, pairs, clipped)
+    return _FramesAndFlow(jpeg, offset, pairs, clipped)
 
 
-def _copy(ids: list[str], videos: list[_Video], frames: Path, flow: Path, out: h5py.File) -> None:
+def _copy(ids: list[str], videos: list[_FramesAndFlow], frames: Path, flow: Path, out: h5py.File) -> None:
     jpeg = out.create_dataset("jpeg", (sum(len(video.jpeg) for video in videos),), np.uint8)
     offset = out.create_dataset("offset", (sum(video.num_frames for video in videos) + 1,), np.int64)
     num_pairs: dict[str, int] = {}

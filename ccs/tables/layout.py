@@ -46,7 +46,7 @@ class Cell(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Panel:
+class PageTable:
     """One table of a page: rows by the name of their group ("" where there is but one group), and notes below it."""
 
     heading: str
@@ -71,9 +71,9 @@ class Page:
     """A table of the paper for reading: what was measured, how to read it, and the paper's own table."""
 
     title: str
-    measured: Sequence[Panel]
+    measured: Sequence[PageTable]
     reading: Sequence[str]
-    paper: Panel
+    paper: PageTable
 
 
 class Table(NamedTuple):

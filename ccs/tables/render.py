@@ -12,7 +12,7 @@ from html import escape
 import pandas as pd
 from great_tables import GT, html, loc, style
 
-from ccs.tables.layout import Cell, Column, Page, Panel, plain
+from ccs.tables.layout import Cell, Column, Page, PageTable, plain
 
 _FONTS = ["-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 _MIN_WIDTH = 560
@@ -129,7 +129,7 @@ def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[st
     return [f"{size or number}px" for size in sizes]
 
 
-def _html_panel(panel: Panel, name: str) -> str:
+def _html_panel(panel: PageTable, name: str) -> str:
     groups = {group: [[cell.text for cell in row] for row in rows] for group, rows in panel.groups.items()}
     bold, start = [], 0
     for rows in panel.groups.values():
@@ -140,7 +140,7 @@ def _html_panel(panel: Panel, name: str) -> str:
     return table_html(panel.columns, groups, name=name, heading=panel.heading, notes=notes, bold=bold)
 
 
-def _markdown_panel(panel: Panel) -> str:
+def _markdown_panel(panel: PageTable) -> str:
     parts = [f"## {plain(panel.heading)}"]
     for group, rows in panel.groups.items():
         parts += [f"### {plain(group)}"] if group else []

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ccs.tables import BENCHMARKS, STREAMS, Measurement, TestSplit, measure, number, published
 from ccs.tables import layout as to
-from ccs.tables.layout import Cell, Column, Page, Panel, Table
+from ccs.tables.layout import Cell, Column, Page, PageTable, Table
 
 ON = ("ucf101", "hmdb51")
 _ACCURACIES = [f"{BENCHMARKS[dataset].name} {stream}" for dataset in ON for stream in STREAMS]
@@ -35,7 +35,7 @@ def table(tests: Sequence[TestSplit], rows: Mapping[str, str]) -> Table:
         for method, row in zip(marked, paper.to_dict("records"), strict=True)
     ]
     beside = _beside(tests, rows)
-    panel = Panel(
+    panel = PageTable(
         to.paper_heading(1, bool(beside), "split 1"),
         [
             Column("Method", words=True),
@@ -60,7 +60,7 @@ def by_stream(test: TestSplit, run: str) -> dict[str, Measurement]:
     return {title: measure(test.runs[run], stream) for title, stream in STREAMS.items()}
 
 
-def _measured(test: TestSplit, rows: Mapping[str, str]) -> Panel:
+def _measured(test: TestSplit, rows: Mapping[str, str]) -> PageTable:
     """One test split's rows with the gain of RGB+Flow over the better single stream."""
     seeds = to.seeds_column(test)
     lines = []
@@ -71,7 +71,7 @@ def _measured(test: TestSplit, rows: Mapping[str, str]) -> Panel:
         lines.append([*line, Cell(to.signed(gain)), *(Cell(str(len(scores))) for _ in seeds)])
     columns = [Column("Method", words=True), Column("Pre-train", words=True)]
     columns += [*(Column(stream, test.column) for stream in STREAMS), Column("Gain"), *seeds]
-    return Panel(to.heading(test), columns, {"": lines}, to.test_notes(test, ON))
+    return PageTable(to.heading(test), columns, {"": lines}, to.test_notes(test, ON))
 
 
 def _beside(tests: Sequence[TestSplit], rows: Mapping[str, str]) -> list[list[Cell]]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from ccs.scores import Scores, Stream, top_k
 from ccs.tables import BENCHMARKS, STREAMS, Measurement, TestSplit, measure, number, published
 from ccs.tables import layout as to
-from ccs.tables.layout import Cell, Column, Page, Panel, Table
+from ccs.tables.layout import Cell, Column, Page, PageTable, Table
 
 ON = ("something_v2",)
 RANKS = (1, 5)
@@ -46,7 +46,7 @@ def table(tests: Sequence[TestSplit], rows: Mapping[str, str]) -> Table:
         if test.not_comparable(ON) is None
         for name in test.runs
     ]
-    panel = Panel(
+    panel = PageTable(
         to.paper_heading(2, bool(beside), _NAME),
         [Column("Method", words=True), *(Column(f"top-{k}", part) for part in ("val", "test") for k in RANKS)],
         {"Measured here": beside, "Published": printed} if beside else {"": printed},
@@ -93,7 +93,7 @@ def _fused(test: TestSplit, run: str) -> dict[str, Measurement | None]:
     return {_title(test, "RGB+Flow", k): _measure(test, run, "fused", k) for k in RANKS}
 
 
-def _measured(test: TestSplit, rows: Mapping[str, str]) -> Panel:
+def _measured(test: TestSplit, rows: Mapping[str, str]) -> PageTable:
     """One test split's rows: top-1 and top-5 of each stream and of both."""
     seeds, ranks = to.seeds_column(test), _ranks(test)
     lines = []
@@ -110,4 +110,4 @@ def _measured(test: TestSplit, rows: Mapping[str, str]) -> Panel:
     if missing:
         num = len(test.some.classes)
         notes.append(f"No {' or '.join(missing)}: with {num} classes it is 100 whatever the network says.")
-    return Panel(to.heading(test), columns, {"": lines}, notes)
+    return PageTable(to.heading(test), columns, {"": lines}, notes)

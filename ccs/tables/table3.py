@@ -13,7 +13,7 @@ import pandas as pd
 from ccs.scores import Stream
 from ccs.tables import BENCHMARKS, STREAMS, TestSplit, number, published
 from ccs.tables import layout as to
-from ccs.tables.layout import Cell, Column, Page, Panel, Table
+from ccs.tables.layout import Cell, Column, Page, PageTable, Table
 from ccs.tables.rows import run_labels
 from ccs.tables.significance import NUM_RESAMPLES, Difference, compare
 from ccs.tables.table1 import by_stream
@@ -94,7 +94,7 @@ def _record(base: str, run: str, tests: Sequence[TestSplit], compared: Compared)
 
 def _measured(
     test: TestSplit, groups: Mapping[str, Mapping[str, str]], compared: Compared, paper: pd.DataFrame
-) -> Panel:
+) -> PageTable:
     """One test split's rows by base model."""
     comparable, seeds = test.not_comparable(ON) is None, to.seeds_column(test)
     shown, notes = {}, to.test_notes(test, ON)
@@ -118,7 +118,7 @@ def _measured(
         columns += [Column(stream, "Published") for stream in STREAMS]
     if compared:
         columns += [Column(title, "RGB+Flow, points") for title in ("Difference", "95 % interval")]
-    return Panel(to.heading(test), [*columns, *seeds], shown, notes)
+    return PageTable(to.heading(test), [*columns, *seeds], shown, notes)
 
 
 def _published_beside(test: TestSplit, base: str, label: str, paper: pd.DataFrame) -> list[Cell]:
@@ -136,7 +136,7 @@ def _difference(found: Mapping[Stream, Difference] | None) -> list[Cell]:
     return [Cell(to.signed(points)), Cell(f"[{to.signed(low)}, {to.signed(high)}]")]
 
 
-def _paper(paper: pd.DataFrame) -> Panel:
+def _paper(paper: pd.DataFrame) -> PageTable:
     methods, notes = to.explained(list(paper["method"]), paper["note"])
     groups: dict[str, list[list[Cell]]] = {}
     for method, row in zip(methods, paper.to_dict("records"), strict=True):
@@ -144,4 +144,4 @@ def _paper(paper: pd.DataFrame) -> Panel:
         groups.setdefault(row["base"], []).append(cells)
     columns = [Column(stream, BENCHMARKS[dataset].name) for dataset in ON for stream in STREAMS]
     heading = to.paper_heading(3, False, "split 1")
-    return Panel(heading, [Column("Method", words=True), *columns], groups, notes, "Notes on the paper's numbers:")
+    return PageTable(heading, [Column("Method", words=True), *columns], groups, notes, "Notes on the paper's numbers:")

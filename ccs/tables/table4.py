@@ -10,7 +10,7 @@ from ccs.scores import Scores
 from ccs.stage import CcsError
 from ccs.tables import STREAMS, TestSplit, measure, number, published
 from ccs.tables import layout as to
-from ccs.tables.layout import Cell, Column, Page, Panel, Table
+from ccs.tables.layout import Cell, Column, Page, PageTable, Table
 from ccs.tables.table1 import by_stream
 
 ON = ("ucf101",)
@@ -51,7 +51,7 @@ def table(tests: Sequence[TestSplit], rows: Mapping[str, str]) -> Table:
     ]
     columns = [*map(Column, ALPHAS), Column("RGB+Flow", "UCF-101")]
     heading, legend = to.paper_heading(4, False, "split 1"), "Notes on the paper's numbers:"
-    panel = Panel(heading, columns, {"": printed}, notes, legend)
+    panel = PageTable(heading, columns, {"": printed}, notes, legend)
     reading = [
         to.spread_and_best(tests),
         "alpha1: margin between the streams (Eq. 4); alpha2 and alpha3: margins within and between classes (Eq. 5).",
@@ -65,7 +65,7 @@ def table(tests: Sequence[TestSplit], rows: Mapping[str, str]) -> Table:
 
 def _measured(
     test: TestSplit, rows: Mapping[str, str], alphas: Mapping[str, tuple[float, ...]], paper: pd.DataFrame
-) -> Panel:
+) -> PageTable:
     """One test split's rows."""
     comparable, seeds = test.not_comparable(ON) is None, to.seeds_column(test)
     printed = {tuple(float(row[name]) for name in ALPHAS): row[_ACCURACY] for row in paper.to_dict("records")}
@@ -78,7 +78,7 @@ def _measured(
         lines.append([*line, *(Cell(str(len(scores))) for _ in seeds)])
     columns = [Column("Method", words=True), *map(Column, ALPHAS), Column("RGB+Flow", "Measured")]
     columns += [Column("RGB+Flow", "Published")] if comparable else []
-    return Panel(to.heading(test), [*columns, *seeds], {"": lines}, to.test_notes(test, ON))
+    return PageTable(to.heading(test), [*columns, *seeds], {"": lines}, to.test_notes(test, ON))
 
 
 def _alphas_of(run: str, label: str, tests: Sequence[TestSplit]) -> tuple[float, ...]:

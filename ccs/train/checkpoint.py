@@ -49,7 +49,7 @@ def read(path: str | Path) -> dict[str, Any]:
     return state
 
 
-class Trained(NamedTuple):
+class TrainedNetwork(NamedTuple):
     """A trained network in evaluation mode, on the CPU, and the settings of its run."""
 
     model: CCS
@@ -58,7 +58,7 @@ class Trained(NamedTuple):
     settings: dict[str, Any]  # all of them, by group
 
 
-def network(state: Mapping[str, Any]) -> Trained:
+def network(state: Mapping[str, Any]) -> TrainedNetwork:
     """The network of a checkpoint that `read` gave.
 
     Raises:
@@ -75,7 +75,7 @@ def network(state: Mapping[str, Any]) -> Trained:
             f"the checkpoint of run {state['run']!r}, seed {state['seed']}, on {state['dataset']!r}: expected settings "
             f"and weights of this version's networks, found others ({reason}); train again"
         ) from error
-    return Trained(model.eval(), network, clips, settings)
+    return TrainedNetwork(model.eval(), network, clips, settings)
 
 
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,12 +43,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Steps:
-    """How batches become steps: `num_batches` an epoch, `accumulate` of them (fewer at its end) for each step."""
+    """How batches become steps: `num_batches` an epoch, `accumulate` of them (fewer at its end) for each step.
+
+    clip_gradient: the largest norm that a step's gradient may have.
+    """
 
     num_batches: int
     accumulate: int
     clip_gradient: float
-    losses: LossSettings
 
     def __len__(self) -> int:
         return -(-self.num_batches // self.accumulate)
@@ -64,6 +66,7 @@ def train_one_epoch(
     optimizer: torch.optim.Optimizer,
     accelerator: Accelerator,
     steps: Steps,
+    losses: LossSettings,
     progress: Progress,
     bar: tqdm,
     after_step: Callable[[], None] = lambda: None,
@@ -84,7 +87,7 @@ def train_one_epoch(
             waited += time.perf_counter() - before
             # processes exchange gradients once a step
             with accelerator.no_sync(model) if number < size - 1 else nullcontext():
-                figures = _forward_backward(model, batch, accelerator, steps.losses, share=1 / size)
+                figures = _forward_backward(model, batch, accelerator, losses, share=1 / size)
             num_videos = len(batch[2]) * parallel.num_processes()
             for name, value in figures.items():
                 progress.sums[name] = progress.sums.get(name, 0) + value * num_videos

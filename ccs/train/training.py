@@ -147,7 +147,7 @@ class Training:
             optimizer, list(settings.train.lr_steps), gamma=settings.train.lr_gamma
         )
         self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
-        self.steps = Steps(num_batches, settings.train.accumulate, settings.train.clip_gradient, settings.losses)
+        self.steps = Steps(num_batches, settings.train.accumulate, settings.train.clip_gradient)
         self.progress = Progress()
         state = checkpoint.resume(resume_path, self._fingerprint)
         found = parallel.gather_objects(state and (state["epoch"], state["step"]))
@@ -197,7 +197,15 @@ class Training:
                 break
             row = {"epoch": progress.epoch + 1, "lr": self.optimizer.param_groups[0]["lr"]}
             row |= train_one_epoch(
-                self.model, clips, self.optimizer, self.accelerator, self.steps, progress, bar, self.pause
+                self.model,
+                clips,
+                self.optimizer,
+                self.accelerator,
+                self.steps,
+                self.settings.losses,
+                progress,
+                bar,
+                self.pause,
             )
             if val_loader is not None:
                 scores = validate(self.network, val_loader, self.accelerator, lambda: self.interruption.asked)

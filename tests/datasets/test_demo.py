@@ -92,15 +92,15 @@ def test_rendered_files(tmp_path: Path):
     for workers in ("1", "2"):
         command = [sys.executable, "-m", "ccs.datasets.demo", "--output-dir", str(tmp_path / workers), *flags]
         subprocess.run([*command, "--workers", workers], check=True, capture_output=True)
-    listed = demo.clips(SMALL)
+    listed = demo.recipes(SMALL)
     found = sorted(str(path.relative_to(tmp_path / "1")) for path in (tmp_path / "1").rglob("*") if path.is_file())
-    assert found == sorted(f"{clip.class_name}/{clip.video}.mp4" for clip in listed)
-    for clip in listed:
-        first, second = (tmp_path / workers / clip.class_name / f"{clip.video}.mp4" for workers in ("1", "2"))
+    assert found == sorted(f"{recipe.class_name}/{recipe.video}.mp4" for recipe in listed)
+    for recipe in listed:
+        first, second = (tmp_path / workers / recipe.class_name / f"{recipe.video}.mp4" for workers in ("1", "2"))
         assert first.read_bytes() == second.read_bytes()
-    for clip in listed[::5]:
-        decoded = decode(tmp_path / "1" / clip.class_name / f"{clip.video}.mp4", 72, 96)
-        drawn = demo.render(clip, SMALL)
+    for recipe in listed[::5]:
+        decoded = decode(tmp_path / "1" / recipe.class_name / f"{recipe.video}.mp4", 72, 96)
+        drawn = demo.render(recipe, SMALL)
         assert decoded.shape == drawn.shape == (7, 72, 96, 3)
         error = np.mean((decoded.astype(float) - drawn) ** 2, axis=(1, 2, 3))
         assert (10 * np.log10(255**2 / error) > 28).all()  # dB, of every frame: none dropped, doubled or swapped
@@ -108,11 +108,11 @@ def test_rendered_files(tmp_path: Path):
 
 
 def test_video_depends_on_seed_and_own_name_only():
-    clip = demo.Clip("drink_train_001", "train", "drink", 1)
-    frames = demo.render(clip, SMALL)
-    assert np.array_equal(demo.render(clip, demo.Settings(**{**vars(SMALL), "train_per_class": 9})), frames)
-    assert not np.array_equal(demo.render(clip, demo.Settings(**{**vars(SMALL), "seed": 1})), frames)
-    assert not np.array_equal(demo.render(clip._replace(split="test"), SMALL), frames)
+    recipe = demo.Recipe("drink_train_001", "train", "drink", 1)
+    frames = demo.render(recipe, SMALL)
+    assert np.array_equal(demo.render(recipe, demo.Settings(**{**vars(SMALL), "train_per_class": 9})), frames)
+    assert not np.array_equal(demo.render(recipe, demo.Settings(**{**vars(SMALL), "seed": 1})), frames)
+    assert not np.array_equal(demo.render(recipe._replace(split="test"), SMALL), frames)
 
 
 def test_failing_ffmpeg_leaves_no_file(tmp_path: Path):

@@ -19,7 +19,7 @@ from ccs.clips.dataset import ClipSettings
 from ccs.datasets import manifests
 from ccs.figures import cam, figure6, style
 from ccs.frames.__main__ import write_shard
-from ccs.frames.decode import Clip
+from ccs.frames.decode import DecodedVideo
 from ccs.models.losses import LossSettings
 from ccs.models.network import CCS, NetworkSettings
 from ccs.scores import Scores
@@ -87,14 +87,14 @@ def make_data_set(folder: Path, height: int, width: int) -> manifests.Manifest:
     manifest = manifests.Manifest(folder.name, CLASSES, tuple(videos))
     manifests.write(folder / "manifest.csv", {1: manifest}, 1)
     (folder / "quarantine.csv").write_text("video,path,stage,reason\n")
-    clips = []
+    decoded = []
     for number, video in enumerate(videos):
         grey = [np.full((height, width, 3), 40 + 8 * t + 2 * number, np.uint8) for t in range(NUM_FRAMES)]
         jpegs = [cv2.imencode(".jpg", frame)[1].ravel() for frame in grey]
         offset = np.cumsum([0, *map(len, jpegs)])
-        clips.append((video.video, Clip(np.concatenate(jpegs), offset, height, width, 25, "")))
+        decoded.append((video.video, DecodedVideo(np.concatenate(jpegs), offset, height, width, 25, "")))
     with h5py.File(folder / "frames.h5", "w") as file:
-        write_shard(file, iter(clips))
+        write_shard(file, iter(decoded))
     with h5py.File(folder / "flow.h5", "w") as file:
         file["video"] = [video.video for video in videos]
         for number in range(len(videos)):

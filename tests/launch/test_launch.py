@@ -171,7 +171,7 @@ def test_which_gpus_there_are(tmp_path, monkeypatch, visible, entries, identitie
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     found = gpus.visible_gpus()
     assert " ".join(gpu.entry for gpu in found) == entries
-    assert " ".join(gpu.identity for gpu in found) == identities
+    assert " ".join(gpu.unique_name for gpu in found) == identities
 
 
 def test_two_take_different_gpus_and_a_third_waits_for_one_that_is_killed(machine):

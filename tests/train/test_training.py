@@ -214,10 +214,17 @@ def test_rates_are_of_clips_and_of_waiting(monkeypatch):
 
     model = Model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    steps = loop.Steps(num_batches=4, accumulate=1, clip_gradient=1, losses=LossSettings())
+    steps = loop.Steps(num_batches=4, accumulate=1, clip_gradient=1)
     accelerator = training.Accelerator(cpu=True)
     row = loop.train_one_epoch(
-        model, clips(), optimizer, accelerator, steps, loop.Progress(), SimpleNamespace(update=lambda: None)
+        model,
+        clips(),
+        optimizer,
+        accelerator,
+        steps,
+        LossSettings(),
+        loop.Progress(),
+        SimpleNamespace(update=lambda: None),
     )
     assert row["clips_per_second"] == 8 / 4
     assert row["waiting"] == 0.75
