@@ -22,10 +22,11 @@ import ccs
 from ccs import scores
 from ccs.clips.dataset import TestClips, loaded, loader, usable_videos
 from ccs.datasets import manifests
+from ccs.device import choose_device
 from ccs.models.network import CCS
 from ccs.shards.reader import ShardReader
 from ccs.stage import CcsError, add_settings, progress, run, settings_from
-from ccs.train import checkpoint, parallel
+from ccs.train import checkpoint
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def evaluate(
 ) -> scores.Scores:
     """Logits of both streams for every video of a part of the manifest; NaN for quarantined ones."""
     trained = checkpoint.network(state)
-    device = parallel.device()
+    device = choose_device()
     model = trained.model.to(device)
     test = [video for video in manifest.videos if video.split == part]
     usable = usable_videos(manifest, part, reader, quarantine)

@@ -23,8 +23,6 @@ from tqdm import tqdm
 
 T = TypeVar("T")
 
-CLAIMED_GPUS = "CCS_GPUS"  # the environment variable in which `ccs.launch` tells a stage what it claimed for it
-
 
 class CcsError(Exception):
     """Bad input or settings. The message names the file, what was expected, what was found and what to do."""

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ccs.clips.sampling import Snippet, frame_indices
 from ccs.clips.transforms import Crop
+from ccs.device import choose_device
 from ccs.figures import style
 from ccs.frames.film import Ffmpeg
 from ccs.frames.film_writer import FilmWriter
@@ -198,7 +199,7 @@ def caption(lines: Sequence[str], width: int) -> np.ndarray:
 
 
 def to_device(model: CCS) -> torch.device:
-    """Move the model to the GPU where there is one, freeze it, and return where it is."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Move the model to where it computes (`ccs.device`), freeze it, and return where it is."""
+    device = choose_device()
     model.to(device).requires_grad_(False)
     return device

@@ -27,8 +27,9 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
+from ccs.device import CLAIMED_GPUS
 from ccs.launch.gpus import visible_gpus, wait_for
-from ccs.stage import CLAIMED_GPUS, CcsError, run
+from ccs.stage import CcsError, run
 from ccs.train.interruption import EXIT_STATUS
 
 PARALLEL = ("ccs.train",)  # the stages that can use several GPUs

@@ -6,7 +6,6 @@ In one process everything here does nothing.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -16,32 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import batch_norm
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ccs.stage import CLAIMED_GPUS, CcsError
-
 T = TypeVar("T")
-
-
-def device() -> torch.device:
-    """A GPU where PyTorch has one, else the CPU.
-
-    Raises:
-        CcsError: `ccs.launch` claimed GPUs for this process that PyTorch cannot use; on the CPU it would take weeks.
-    """
-    claimed = [gpu for gpu in os.environ.get(CLAIMED_GPUS, "").split(",") if gpu]
-    usable = torch.cuda.is_available()
-    if claimed and not (usable and torch.cuda.device_count() >= len(claimed)):
-        found = f"{torch.cuda.device_count()} of them"
-        if not usable:
-            try:
-                torch.cuda.init()
-            except (RuntimeError, AssertionError) as error:
-                found = f"none ({str(error).splitlines()[0].rstrip('.')})"
-        raise CcsError(
-            f"GPU {', '.join(claimed)}: expected PyTorch {torch.__version__} to use what this job was given, found "
-            f"{found}. Install a driver that fits, or ask for no GPU: `CUDA_VISIBLE_DEVICES= snakemake ...` on this "
-            "machine, gpu: 0 in a cluster's profile"
-        )
-    return torch.device("cuda" if usable else "cpu")
 
 
 def num_processes() -> int:

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ccs.clips.dataset import ClipSettings
+from ccs.device import choose_device
 from ccs.models.losses import LossSettings
 from ccs.models.network import CCS, NetworkSettings
 from ccs.stage import CcsError
@@ -124,7 +125,7 @@ class Training:
         )
         self._fingerprint = {**identity, "provenance": dict(provenance)}
         self.accelerator = Accelerator(
-            mixed_precision=_precision(settings.train.precision), cpu=parallel.device().type == "cpu"
+            mixed_precision=_precision(settings.train.precision), cpu=choose_device().type == "cpu"
         )
         self.rank, self.is_main = self.accelerator.process_index, self.accelerator.is_main_process
         if self.accelerator.device.type == "cpu":

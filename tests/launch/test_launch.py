@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from ccs.device import CLAIMED_GPUS
 from ccs.launch import __main__ as launch
 from ccs.launch import gpus
-from ccs.stage import CLAIMED_GPUS, CcsError
+from ccs.stage import CcsError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE = 60  # seconds; only a broken launcher needs them

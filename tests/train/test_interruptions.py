@@ -18,10 +18,11 @@ from accelerate.state import AcceleratorState
 from test_train import SETTINGS, MadeUp, changed, history_rows, in_own_process, manifest, run_train, same_weights
 
 from ccs import evaluate
+from ccs.device import CLAIMED_GPUS, choose_device
 from ccs.models import backbones
 from ccs.models.network import CCS
-from ccs.stage import CLAIMED_GPUS, CcsError
-from ccs.train import checkpoint, history, interruption, loop, parallel, training
+from ccs.stage import CcsError
+from ccs.train import checkpoint, history, interruption, loop, training
 
 LONG = changed(epochs=8, batch_videos=2, lr_steps=(5,))  # 4 batches an epoch
 
@@ -268,7 +269,7 @@ def test_claimed_gpus_that_torch_cannot_use_are_an_error(tmp_path, monkeypatch):
         run_train(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert parallel.device().type == "cuda"
+    assert choose_device().type == "cuda"
 
 
 def test_handlers_are_given_back_and_a_second_ctrl_c_is_obeyed(monkeypatch):
