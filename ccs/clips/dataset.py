@@ -17,9 +17,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ccs.clips import transforms
-from ccs.clips.sampling import Snippet, frame_indices, pair_indices, segment_starts
+from ccs.clips.sampling import frame_indices, pair_indices, segment_starts
 from ccs.datasets import bad_videos
 from ccs.datasets.manifests import Manifest, Video
+from ccs.models.snippet import Snippet
 from ccs.shards.reader import ShardReader
 from ccs.stage import CcsError
 

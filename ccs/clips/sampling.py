@@ -11,21 +11,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
+from ccs.models.snippet import Snippet
 from ccs.stage import CcsError
-
-
-class Snippet(NamedTuple):
-    """What a segment shows: `flow_length` pairs L, and as many frames (`all_frames`, 3-D backbones) or the middle one.
-
-    Frames and pairs share their indices.
-    """
-
-    flow_length: int
-    all_frames: bool = False
 
 
 def segment_starts(

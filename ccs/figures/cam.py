@@ -18,13 +18,14 @@ from captum.attr import LayerGradientXActivation
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import Tensor
 
-from ccs.clips.sampling import Snippet, frame_indices
+from ccs.clips.sampling import frame_indices
 from ccs.clips.transforms import Crop
 from ccs.device import choose_device
 from ccs.figures import style
 from ccs.frames.film import Ffmpeg
 from ccs.frames.film_writer import FilmWriter
 from ccs.models.network import CCS
+from ccs.models.snippet import Snippet
 from ccs.stage import atomic
 
 COLOURS = matplotlib.colormaps["inferno"]  # perceptually uniform: equal steps of a map look equal

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from ccs.clips.sampling import Snippet
 from ccs.models import aggregation, backbones, connection, shared
+from ccs.models.snippet import Snippet
 from ccs.stage import CcsError
 
 

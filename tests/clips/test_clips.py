@@ -11,8 +11,9 @@ import pytest
 
 from ccs.clips import transforms
 from ccs.clips.dataset import ClipSettings, TestClips, TrainClips
-from ccs.clips.sampling import Snippet, frame_indices, pair_indices, segment_starts
+from ccs.clips.sampling import frame_indices, pair_indices, segment_starts
 from ccs.datasets.manifests import Video
+from ccs.models.snippet import Snippet
 
 SNIPPETS = [Snippet(5), Snippet(4, all_frames=True), Snippet(2)]
 # height, width, settings: the demo's; halved, where OpenCV takes another way; enlarged; of the size that the network

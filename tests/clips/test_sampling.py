@@ -8,7 +8,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ccs.clips.sampling import BalancedBatches, Snippet, frame_indices, pair_indices, segment_starts
+from ccs.clips.sampling import BalancedBatches, frame_indices, pair_indices, segment_starts
+from ccs.models.snippet import Snippet
 
 
 @pytest.mark.parametrize("num_frames", [2, 3, 6, 7, 9, 30, 251])

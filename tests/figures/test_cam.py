@@ -7,10 +7,10 @@ import pytest
 import torch
 from captum.attr import LayerGradCam
 
-from ccs.clips.sampling import Snippet
 from ccs.clips.transforms import Crop
 from ccs.figures import cam
 from ccs.models.network import CCS, NetworkSettings
+from ccs.models.snippet import Snippet
 
 K, LABEL = 3, 2
 
