@@ -1,6 +1,18 @@
 # Videos in, results/table1.csv out: snakemake --cores all
-# `--configfile FILE` replaces config.yaml, `--config KEY=VALUE` changes a key of it.
+# `--directory DIR` works in DIR, with DIR/config.yaml; `--configfile FILE` replaces config.yaml, `--config KEY=VALUE`
+# changes a key of it.
+import os
+
+from snakemake.exceptions import WorkflowError
+
 if not workflow.overwrite_configfiles:
+
+    if not os.path.exists("config.yaml"):
+        raise WorkflowError(
+            f"{os.getcwd()}/config.yaml: expected the configuration of this project, found none: copy one of "
+            f"{workflow.basedir}/config.yaml (the demo) or {workflow.basedir}/workflow/configs/ there and edit it, or name "
+            "another directory with --directory"
+        )
 
     configfile: "config.yaml"
 
@@ -18,7 +30,7 @@ localrules:
     predictions,
     figure,
     curves,
-    settings,
+    details,
 
 
 rule table1:

@@ -24,7 +24,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ccs.flow import BACKENDS, estimate, estimate_videos
+from ccs.flow.engines import BACKENDS, estimate, estimate_videos
 from ccs.flow.quantise import quantise
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -213,7 +213,8 @@ def main() -> None:
             f"{name}: {args.processes} processes do {scaling(name, frames, args.processes):.2f} times the work of one"
         )
         height, width = frames.shape[1:]
-        code = "import numpy as np; from ccs.flow import BACKENDS, estimate; from ccs.flow.quantise import quantise; "
+        code = "import numpy as np; from ccs.flow.quantise import quantise; "
+        code += "from ccs.flow.engines import BACKENDS, estimate; "
         code += f"BACKENDS['{name}'].set_up(0); "
         code += f"frames = np.random.default_rng(0).integers(0, 255, (17, {height}, {width}), np.uint8); "
         code += f"quantise(estimate(frames, '{name}', warps=1), 20)"

@@ -18,6 +18,7 @@ import torch
 
 from ccs.clips.dataset import TestClips
 from ccs.datasets import manifests
+from ccs.models.network import snippet_of
 from ccs.shards.reader import ShardReader
 from ccs.train import checkpoint
 
@@ -57,7 +58,7 @@ def collect(
 ) -> dict[str, torch.Tensor]:
     """Features (N, D) and logits (N, classes) of both streams, and labels (N)."""
     videos = [video for video in manifest.videos if video.split in parts]
-    snippet = trained.network.snippet
+    snippet = snippet_of(trained.network)
     clips = TestClips(reader, videos, trained.clips, snippet=snippet, segments=SEGMENTS, crops=1)
     seen: list[tuple[torch.Tensor, ...]] = []
     hook = trained.model.head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs))

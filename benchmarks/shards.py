@@ -31,7 +31,7 @@ import hdf5plugin
 import numpy as np
 import pandas as pd
 
-from ccs.flow import estimate
+from ccs.flow.engines import estimate
 from ccs.flow.quantise import quantise
 from ccs.shards.__main__ import COMPRESSION, ShardReader, pack
 from ccs.shards.reader import READING

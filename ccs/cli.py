@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from ccs import __version__
 from ccs.stage import CcsError, run
+from ccs.tables.shown import figures
 
 # name: module, what goes in and what comes out; in the pipeline's order
 STAGES = {
@@ -18,14 +19,14 @@ STAGES = {
     "flow": ("ccs.flow.tool", "frames, or any videos -> TV-L1 optical flow"),
     "shards": ("ccs.shards.__main__", "frames and flow -> training shard"),
     "train": ("ccs.train.__main__", "training shards -> checkpoint.pt"),
-    "evaluate": ("ccs.evaluate", "checkpoint and shards -> scores.h5"),
+    "evaluate": ("ccs.evaluate.__main__", "checkpoint and shards -> scores.h5"),
     "tables": ("ccs.tables.__main__", "scores -> a table of the paper with our numbers in it"),
-    "figure1": ("ccs.figures.figure1", "scores -> confusion of RGB, flow and RGB+Flow"),
-    "figure5a": ("ccs.figures.figure5a", "scores -> aggregation functions compared"),
-    "figure5b": ("ccs.figures.figure5b", "scores -> backbones compared"),
-    "figure6": ("ccs.figures.figure6", "checkpoint and shards -> class activation maps"),
+    **{
+        name: (f"{figure.__name__}.__main__", " ".join(str(figure.__doc__).split()).rstrip("."))
+        for name, figure in figures().items()
+    },
     "curves": ("ccs.figures.curves", "histories of a run -> its training curves"),
-    "settings": ("ccs.tables.settings", "scores -> what a table or figure was made with"),
+    "details": ("ccs.tables.details", "scores -> what a table or figure was made with"),
     "submission": ("ccs.submission", "scores of unlabelled videos -> a file for the benchmark's server"),
     "predict": ("ccs.predict", "any videos and a checkpoint -> classes with probabilities"),
 }

@@ -29,12 +29,19 @@ from ccs.clips import transforms
 from ccs.clips.dataset import TestClips
 from ccs.clips.sampling import segment_starts
 from ccs.datasets import manifests
-from ccs.evaluate import EvaluateSettings, video_logits
+from ccs.evaluate.__main__ import video_logits
+from ccs.evaluate.settings import EvaluateSettings
 from ccs.figures import cam
-from ccs.flow import BACKENDS, GPU_MEMORY, Parameters, choose, shard
+from ccs.flow import shard
+from ccs.flow.engines import BACKENDS, choose
+from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
 from ccs.frames import decode
 from ccs.frames.film import BadVideo, Ffmpeg, check_ffmpeg, find_ffmpeg
-from ccs.models import aggregation, backbones
+from ccs.frames.settings import FfmpegSettings, FramesSettings
+from ccs.models import backbones
+from ccs.models.network import snippet_of
+from ccs.models.settings import ANY_NUMBER
+from ccs.settings import add_settings
 from ccs.shards.reader import decode_jpeg, runs_of
 from ccs.stage import CcsError, atomic, progress, run
 from ccs.train import checkpoint
@@ -78,7 +85,7 @@ class Logits(NamedTuple):
 class Preparation(NamedTuple):
     """How the videos of a checkpoint's training were prepared, and how flow is computed here."""
 
-    frames: decode.FramesSettings
+    frames: FramesSettings
     parameters: Parameters
     bound: float
     backend: str
@@ -124,7 +131,7 @@ class VideoReader:
             backend=preparation.backend,
             parameters=preparation.parameters,
             bound=preparation.bound,
-            memory=GPU_MEMORY,
+            memory=GpuSettings.gpu_memory,
         )
         # the engines on the CPU compute without Python's lock; a GPU has one host thread
         threads = 1 if preparation.backend.endswith("cuda") else preparation.workers
@@ -150,7 +157,7 @@ class Classifier:
         self.trained = checkpoint.network(state)
         self.classes = tuple(state["classes"])
         network, clips = self.trained.network, self.trained.clips
-        of_groups = network.aggregation not in aggregation.ANY_NUMBER
+        of_groups = network.aggregation not in ANY_NUMBER
         if segments is None:
             segments = clips.segments if of_groups else EvaluateSettings().segments
         if of_groups and segments % clips.segments:
@@ -167,7 +174,7 @@ class Classifier:
     def clip(self, reader: VideoReader, segments: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The clips that `evaluate` would show to the network, (crops, segments, ...) of both streams."""
         video = manifests.Video(reader.path, reader.path, label=-1, class_name="", split="test")
-        snippet, crops = self.trained.network.snippet, self.settings.crops
+        snippet, crops = snippet_of(self.trained.network), self.settings.crops
         clips = TestClips(reader, [video], self.trained.clips, snippet=snippet, segments=segments, crops=crops)
         rgb, flow, _ = clips[0]
         return rgb, flow
@@ -196,7 +203,7 @@ class Classifier:
             for i in range(m)
         ]
         maps = torch.stack(groups, dim=1).flatten(0, 1).numpy()  # back into the order of time
-        snippet = self.trained.network.snippet
+        snippet = snippet_of(self.trained.network)
         starts = segment_starts(num_frames, segments=m * segments, snippet=snippet)
         times = cam.map_times(starts, snippet=snippet, stream=stream, instants=maps.shape[1], num_frames=num_frames)
         return maps.reshape(-1, *maps.shape[2:]), times.ravel()
@@ -331,13 +338,16 @@ def parser() -> argparse.ArgumentParser:
         "--cam-stream", choices=("rgb", "flow"), default="rgb", help="the stream whose maps are shown (default: rgb)"
     )
     flags.add_argument(
-        "--backend", choices=("auto", *BACKENDS), default="auto", help="of optical flow; auto: fastest (default: auto)"
+        "--backend",
+        choices=("auto", *BACKENDS),
+        default=EngineSettings.backend,
+        help="of optical flow; auto: fastest (default: %(default)s)",
     )
     cores = os.cpu_count() or 1
     flags.add_argument(
         "--workers", type=int, default=cores, metavar="N", help="threads for flow on a CPU (default: all cores)"
     )
-    flags.add_argument("--ffmpeg", metavar="PATH", help="another ffmpeg than that on the PATH or of imageio-ffmpeg")
+    add_settings(flags, FfmpegSettings)
     return flags
 
 
@@ -386,7 +396,7 @@ def preparation_of(state: dict[str, Any], args: argparse.Namespace) -> Preparati
     """How this checkpoint's videos were prepared; raises `CcsError` where it does not say."""
     try:
         found = state["preparation"]
-        frames = decode.FramesSettings(**found["frames"])
+        frames = FramesSettings(**found["frames"])
         flow = dict(found["flow"])
         bound = float(flow.pop("bound"))
         del flow["backend"]

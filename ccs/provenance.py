@@ -1,17 +1,20 @@
 """What code a stage consists of, as one digest: an edit that can change its results changes the digest, others do not.
 
 Each rule carries `stage_digest("ccs.<stage>")` as a param, so that Snakemake reruns a stage, and what hangs on it, when
-its module or any `ccs` module that it imports, however deep, has changed. Comments, docstrings, formatting and
-`__version__` do not count. Nothing is imported: the digest costs milliseconds wherever the Snakefile is parsed.
+its module or any `ccs` module that it imports, however deep, has changed. Comments, docstrings, formatting,
+`__version__` and the modules in `NOT_COUNTED` do not count. Nothing is imported: the digest costs milliseconds wherever
+the Snakefile is parsed.
 
-Seen are import statements anywhere in a module, also inside functions. A module that is loaded by a computed name is
-not: name it in an import statement of the stage that needs it.
+Seen are import statements anywhere in a module, also inside functions, and texts that are the whole name of a module,
+as in a table of modules that are loaded by name. A module whose name is put together is not seen: name it to
+`stage_digest`.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import re
 from functools import cache
 from pathlib import Path
 
@@ -19,21 +22,42 @@ from ccs.stage import CcsError
 
 ROOT = Path(__file__).resolve().parent.parent  # of `ccs`
 
+_NAME = re.compile(r"\w+(\.\w+)+")  # of a module
+_VALUES = "types, ranges, defaults and help of settings; the values are params of the rules"
+# No edit of these changes a result. Whoever adds to one of them what does takes it off the list.
+NOT_COUNTED = {
+    "ccs.stage": "messages, signals, progress, files that are whole or absent",
+    "ccs.settings": "flags into values; the values are params of the rules",
+    "ccs.frames.settings": _VALUES,
+    "ccs.flow.settings": _VALUES,
+    "ccs.models.settings": _VALUES,
+    "ccs.clips.settings": _VALUES,
+    "ccs.train.settings": _VALUES,
+    "ccs.evaluate.settings": _VALUES,
+    "ccs.datasets.settings": _VALUES,
+    "ccs.train.history": "what training tells of itself",
+    "ccs.train.interruption": "when training stops; it goes on to the same bits",
+}
+
 
 @cache
-def stage_digest(stage: str, *data: str, root: Path = ROOT) -> str:
+def stage_digest(
+    stage: str, *data: str, also: tuple[str, ...] = (), without: tuple[str, ...] = (), root: Path = ROOT
+) -> str:
     """The digest (16 hex digits) of the code that `python -m STAGE` runs.
 
     Args:
-        stage: a module such as `ccs.train`, or a package such as `ccs.flow` (its `__main__` included).
+        stage: a module such as `ccs.quarantine`, or a package such as `ccs.flow` (its `__main__` included).
         data: data files that count as code, as patterns relative to `root`, e.g. `ccs/published/*.csv`.
+        also: modules that it loads by a name that is put together.
+        without: modules that it imports and does not use, such as other engines of the flow.
         root: the directory that holds the package.
 
     Raises:
         CcsError: the module is missing or not valid Python, or a pattern matches no file.
     """
     digest = hashlib.sha256()
-    for module in modules(stage, root):
+    for module in modules(stage, root, also=also, without=without):
         digest.update(f"{module}\0{_module_digest(root, module)}\n".encode())
     for pattern in data:
         files = sorted(root.glob(pattern))
@@ -45,15 +69,21 @@ def stage_digest(stage: str, *data: str, root: Path = ROOT) -> str:
 
 
 @cache
-def modules(stage: str, root: Path = ROOT) -> tuple[str, ...]:
-    """The names, sorted, of the stage's module and of every module of its package that it imports, however deep."""
+def modules(
+    stage: str, root: Path = ROOT, *, also: tuple[str, ...] = (), without: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    """The names, sorted, of the stage's module and of every module of its package that it imports, however deep.
+
+    Those that do not count are left out, and what only they import.
+    """
     if not _path(root, stage):
         raise CcsError(f"{stage}: no such module under {root}: is the checkout complete?")
     main = f"{stage}.__main__"
-    found, waiting = set(), [stage, main] if _path(root, main) else [stage]
+    found: set[str] = set()
+    waiting = [stage, *also, *([main] if _path(root, main) else [])]
     while waiting:
         module = waiting.pop()
-        if module in found or not _path(root, module):
+        if module in found or module in without or module in NOT_COUNTED or not _path(root, module):
             continue
         found.add(module)
         waiting += _imports(root, module)
@@ -83,7 +113,7 @@ def _tree(root: Path, module: str) -> ast.Module:
 
 @cache
 def _imports(root: Path, module: str) -> frozenset[str]:
-    """Names that the module's import statements may load from its own top-level package, modules or not."""
+    """Names that the module may load from its own top-level package, modules or not."""
     is_package = _path(root, module).name == "__init__.py"
     package = module.split(".") if is_package else module.split(".")[:-1]
     names = set()
@@ -95,6 +125,8 @@ def _imports(root: Path, module: str) -> frozenset[str]:
             source = ".".join([*above, node.module] if node.module else above)
             names.add(source)
             names.update(f"{source}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _NAME.fullmatch(node.value):
+            names.add(node.value)
     top = module.split(".")[0]
     return frozenset(name for name in names if name.split(".")[0] == top)
 

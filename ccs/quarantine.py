@@ -12,10 +12,20 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 from ccs.datasets import bad_videos, manifests
 from ccs.datasets.bad_videos import Bad
+from ccs.settings import Ge, Le, Number, add_settings, settings, settings_from
 from ccs.stage import CcsError, atomic, run
+
+
+@settings
+class QuarantineSettings:
+    """How many videos may be lost."""
+
+    max_bad_fraction: Annotated[Number, Ge(0), Le(1)] = 0.01
+    """share of a data set's videos that may be set aside as unreadable before the run stops"""
 
 
 def check(bad: Sequence[Bad], num_videos: int, max_bad_fraction: float, where: str) -> None:
@@ -36,11 +46,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="ccs quarantine", description=__doc__.split("\n\n")[0])
     parser.add_argument("--manifest", required=True, help="the dataset's manifest.csv")
     parser.add_argument("--parts", required=True, nargs="*", help="the shards' quarantine tables")
-    parser.add_argument("--max-bad-fraction", type=float, default=0.01, help="of all videos, 0 to 1 (default: 0.01)")
+    add_settings(parser, QuarantineSettings)
     parser.add_argument("--output", required=True, help="the dataset's quarantine.csv, sorted by id")
     args = parser.parse_args(argv)
-    if not 0 <= args.max_bad_fraction <= 1:
-        raise CcsError(f"max_bad_fraction is {args.max_bad_fraction!r}: expected a share from 0 to 1")
+    allowed = settings_from(args, QuarantineSettings).max_bad_fraction
     known = manifests.read_ids(args.manifest)
     bad: dict[str, Bad] = {}
     for part in args.parts:
@@ -54,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ordered = [bad[video] for video in sorted(bad)]
     for video in ordered:
         print(f"ccs: quarantine: {video.video} ({video.path}), {video.stage}: {video.reason}", file=sys.stderr)
-    check(ordered, len(known), args.max_bad_fraction, args.output)
+    check(ordered, len(known), allowed, args.output)
     with atomic(args.output) as path:
         bad_videos.write(path, ordered)
     print(f"ccs: quarantine: {len(ordered)} of {len(known)} videos are bad", file=sys.stderr)

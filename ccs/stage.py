@@ -1,19 +1,16 @@
-"""What every stage shares: errors for people, outputs that are whole or absent, progress, and settings as flags.
+"""What every stage shares: errors for people, outputs that are whole or absent, and progress.
 
+No edit here changes a result, so none makes anything run again (`ccs.provenance.NOT_COUNTED`).
 A stage is a module with a `main(argv)`; `run(main)` is its `if __name__ == "__main__":` body.
 """
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import io
 import os
 import re
 import signal
 import sys
-import types
-import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,49 +113,3 @@ def progress(iterable: Iterable[T] | None = None, *, total: int | None = None, d
     # what tqdm writes itself (line ends, carriage returns) goes nowhere; only whole lines reach the log
     sink = io.StringIO()
     return _LineBar(iterable, total=total, desc=desc, unit=unit, mininterval=10, maxinterval=10, file=sink)
-
-
-def add_settings(parser: argparse.ArgumentParser, settings: type) -> None:
-    """Add one flag per field of the dataclass `settings`, with its default.
-
-    Field metadata: `help` (text) and `choices`. Types: int, float, str, bool (`--flag true|false`), `X | None`
-    (`none`), and tuples of one type (several values).
-    """
-    hints = typing.get_type_hints(settings)
-    for field in dataclasses.fields(settings):
-        several = typing.get_origin(hints[field.name]) is tuple
-        default = field.default if field.default is not dataclasses.MISSING else None
-        text = field.metadata.get("help", "").replace("%", "%%")
-        parser.add_argument(
-            f"--{field.name.rstrip('_').replace('_', '-')}",  # a name such as lambda_ avoids a keyword
-            dest=field.name,
-            type=_converter(typing.get_args(hints[field.name])[0] if several else hints[field.name]),
-            nargs="*" if several else None,
-            choices=field.metadata.get("choices"),
-            default=default,
-            required=field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING,
-            help=f"{text} (default: {default})",
-        )
-
-
-def settings_from(args: argparse.Namespace, settings: type[T]) -> T:
-    """The dataclass `settings` filled from parsed flags; its `__post_init__` may raise `CcsError`."""
-    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(settings)}
-    return settings(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-
-
-def _converter(hint: type) -> Callable[[str], object]:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    kind = next(option for option in options if option is not type(None))
-
-    def convert(text: str) -> object:
-        if type(None) in options and text.lower() in ("none", "null"):
-            return None
-        if kind is bool:
-            if text.lower() not in ("true", "false"):
-                raise ValueError(text)
-            return text.lower() == "true"
-        return kind(text)
-
-    convert.__name__ = kind.__name__  # argparse names it in "invalid ... value"
-    return convert

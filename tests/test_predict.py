@@ -15,18 +15,19 @@ import numpy as np
 import pytest
 import torch
 
-from ccs import evaluate, predict, scores
+from ccs import predict, scores
 from ccs.clips.dataset import ClipSettings, TestClips
 from ccs.datasets import __main__ as make_manifest
 from ccs.datasets import manifests
 from ccs.datasets.demo import encode
-from ccs.flow import Parameters
+from ccs.evaluate import __main__ as evaluate
 from ccs.flow import __main__ as make_flow
+from ccs.flow.settings import Parameters
 from ccs.frames import __main__ as frames
 from ccs.frames import decode
 from ccs.frames.film import check_ffmpeg, find_ffmpeg
 from ccs.models.losses import LossSettings
-from ccs.models.network import CCS, NetworkSettings
+from ccs.models.network import CCS, NetworkSettings, snippet_of
 from ccs.shards.__main__ import ShardReader, pack
 from ccs.stage import CcsError
 from ccs.train import checkpoint, training
@@ -86,7 +87,7 @@ class Made:
                 torch.nn.init.ones_(module.weight)
                 module.momentum = None  # the mean over what it sees
         # batch norm that knows these videos: without it a random network sees no difference between them
-        known = TestClips(self.reader, manifest.videos, clips, snippet=settings.snippet, segments=segments, crops=1)
+        known = TestClips(self.reader, manifest.videos, clips, snippet=snippet_of(settings), segments=segments, crops=1)
         rgb, flow, _ = (torch.cat(list(x)) for x in zip(*((r, f, torch.zeros(1)) for r, f, _ in known), strict=True))
         with torch.no_grad():
             model.train()(rgb, flow)
@@ -274,7 +275,7 @@ def test_report_and_bad_videos(made, tmp_path, capsys):
         (["{good}", "--cam", "{folder}"], "would be replaced"),
         (["{good}", "--cam", "{good}"], "its folder cannot be made"),
         (["{good}", "--output", "{good}/o.csv"], "its folder cannot be made"),
-        (["{good}", "--fusion", "-1", "1"], "expected two of 0 or more"),
+        (["{good}", "--fusion", "-1", "1"], "expected 2 values, each a number of 0 or more"),
         (["{good}", "--checkpoint", "nowhere.pt"], "nowhere.pt: no such checkpoint"),
         (
             ["{good}", "--checkpoint", "{good}"],

@@ -1,16 +1,14 @@
-"""What all stages share: whole files or none, messages instead of tracebacks, flags, progress in a log."""
+"""What all stages share: whole files or none, messages instead of tracebacks, progress in a log."""
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from ccs.stage import CcsError, add_settings, atomic, run, settings_from
+from ccs.stage import CcsError, atomic, run
 
 
 def python(code: str, *args: str) -> subprocess.CompletedProcess:
@@ -74,32 +72,3 @@ def test_progress_in_a_log_is_whole_lines_with_rate_and_time_left():
     assert all(line.startswith("flow:") and "pair" in line and "<" in line for line in lines)
     assert "4/4" in lines[-1]
     assert len(lines) >= 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Example:
-    size: int = 3
-    share: float = 0.5
-    name: str = dataclasses.field(default="a", metadata={"help": "which, 100 %", "choices": ("a", "b")})
-    on: bool = True
-    path: str | None = None
-    steps: tuple[int, ...] = (1, 2)
-
-    def __post_init__(self):
-        if self.size < 0:
-            raise CcsError("size")
-
-
-def test_settings_as_flags():
-    parser = argparse.ArgumentParser()
-    add_settings(parser, Example)
-    assert settings_from(parser.parse_args([]), Example) == Example()
-    flags = ["--size=7", "--share=1e-3", "--name=b", "--on=false", "--path=some/file", "--steps", "5", "6", "7"]
-    assert settings_from(parser.parse_args(flags), Example) == Example(7, 1e-3, "b", False, "some/file", (5, 6, 7))
-    assert settings_from(parser.parse_args(["--path", "none", "--steps"]), Example) == Example(steps=())
-    assert "100 %" in parser.format_help()
-    for wrong in (["--size", "x"], ["--on", "yes"], ["--name", "c"], ["--steps", "1.5"]):
-        with pytest.raises(SystemExit):
-            parser.parse_args(wrong)
-    with pytest.raises(CcsError):
-        settings_from(parser.parse_args(["--size=-1"]), Example)

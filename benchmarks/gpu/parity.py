@@ -6,8 +6,9 @@ import json
 import common
 import numpy as np
 
-from ccs.flow import Parameters, estimate
+from ccs.flow.engines import estimate
 from ccs.flow.quantise import quantise
+from ccs.flow.settings import Parameters
 
 gpu = common.engine()
 import os

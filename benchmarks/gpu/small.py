@@ -6,7 +6,7 @@ import common
 import numpy as np
 
 gpu = common.engine()
-from ccs.flow import Parameters
+from ccs.flow.settings import Parameters
 
 rng = np.random.default_rng(0)
 size = (3, 48, 72) if len(sys.argv) < 2 else tuple(map(int, sys.argv[1].split("x")))

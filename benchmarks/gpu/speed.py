@@ -282,7 +282,7 @@ def host(gpu, parameters, counts=(16, 64, 192, 768), size=common.SIZE, modes=("n
 
 def _worker(number, gate, results):
     gpu = common.engine()
-    from ccs.flow import Parameters
+    from ccs.flow.settings import Parameters
 
     gpu.set_up(0)
     parameters = Parameters(**FEW)
@@ -313,7 +313,8 @@ def processes(gpu, parameters, counts=(2, 4)):
 
 def cpu(gpu, parameters):
     """The CPU engine of one core of this machine, and the host's own shares of the work, ms a pair."""
-    from ccs.flow import estimate, native
+    from ccs.flow import native
+    from ccs.flow.engines import estimate
     from ccs.flow.quantise import quantise
 
     native.set_up(0)
@@ -342,7 +343,7 @@ def cpu(gpu, parameters):
 
 if __name__ == "__main__":
     gpu = common.engine()
-    from ccs.flow import Parameters
+    from ccs.flow.settings import Parameters
 
     for name in sys.argv[1:]:
         start = time.perf_counter()

@@ -46,14 +46,15 @@ for module in pkgutil.walk_packages(ccs.__path__, "ccs."):
     except BaseException as error:
         bad[module.name] = f"{type(error).__name__}: {str(error)[:100]}"
 common.say(step="imports", failing=bad)
-from ccs.flow import BACKENDS
+from ccs.flow.engines import BACKENDS
 
 for name, backend in BACKENDS.items():
     print("backend", name, backend.available() or "available")
 gpu = common.engine()
 import numpy as np
 
-from ccs.flow import Parameters, gpu_kernels
+from ccs.flow import gpu_kernels
+from ccs.flow.settings import Parameters
 
 start = time.perf_counter()
 gpu.estimate_videos([np.random.default_rng(0).integers(0, 255, (2, 64, 64), np.uint8)], Parameters(), 1 << 30)

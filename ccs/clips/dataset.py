@@ -5,10 +5,8 @@ Everything random is a function of (seed, epoch, video), so that the number of l
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,39 +16,12 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ccs.clips import transforms
 from ccs.clips.sampling import frame_indices, pair_indices, segment_starts
+from ccs.clips.settings import ClipSettings
 from ccs.datasets import bad_videos
 from ccs.datasets.manifests import Manifest, Video
 from ccs.models.snippet import Snippet
 from ccs.shards.reader import ShardReader
 from ccs.stage import CcsError
-
-
-@dataclass(frozen=True)
-class ClipSettings:
-    """How clips are cut from videos; TSN's values as defaults."""
-
-    segments: int = dataclasses.field(default=3, metadata={"help": "snippets per video in training (K)"})
-    input_size: int = dataclasses.field(default=224, metadata={"help": "side of the square that the network sees"})
-    scales: tuple[float, ...] = dataclasses.field(
-        default=(1.0, 0.875, 0.75),
-        metadata={
-            "help": "sides of training crops as shares of the short side (TSN's for flow, as the streams share crops)"
-        },
-    )
-    test_scale: float = dataclasses.field(
-        default=0.875, metadata={"help": "side of test crops as a share of the short side (224 of 256)"}
-    )
-    flip: bool = dataclasses.field(
-        default=True, metadata={"help": "mirror half of the training clips; not where left and right are labels"}
-    )
-
-    def __post_init__(self) -> None:
-        if not self.scales or not all(0 < scale <= 1 for scale in (*self.scales, self.test_scale)):
-            raise CcsError(f"train.scales, train.test_scale: expected shares in (0, 1], found {list(self.scales)}")
-        if self.segments < 1 or self.input_size < 32:
-            raise CcsError(
-                f"train.segments, train.input_size: expected at least 1, 32; found {self.segments}, {self.input_size}"
-            )
 
 
 def videos_digest(videos: Mapping[str, Sequence[Video]], reader: ShardReader) -> str:

@@ -1,8 +1,8 @@
 """Adapters: a directory of videos and its split lists in, one `Manifest` out.
 
-Each adapter is a module of this package with `manifest(dataset, settings, split) -> Manifest`, chosen by
-`settings["adapter"]`. Everything that can be wrong with the videos' names and lists is found here, before any work
-starts; no video is opened.
+Each adapter is a module of this package with its `Settings` and `manifest(dataset, settings, split) -> Manifest`; the
+configuration's key `adapter` chooses one. Everything that can be wrong with the videos' names and lists is found here,
+before any work starts; no video is opened.
 """
 
 from __future__ import annotations
@@ -29,30 +29,23 @@ def load(dataset: str, settings: Mapping, split: int = 1) -> Manifest:
     adapter = settings.get("adapter")
     if adapter not in ADAPTERS:
         raise CcsError(f"dataset {dataset}: adapter is {adapter!r}: choose one of {', '.join(ADAPTERS)}")
-    _check_fractions(dataset, settings)
-    manifest = ADAPTERS[adapter].manifest(dataset, settings, split)
+    try:
+        typed = ADAPTERS[adapter].Settings(**{name: value for name, value in settings.items() if name != "adapter"})
+    except CcsError as error:
+        raise CcsError(f"dataset {dataset}: {error}") from None
+    manifest = ADAPTERS[adapter].manifest(dataset, typed, split)
     _check(manifest)
     return replace(manifest, rendered=True) if adapter == "demo" else manifest
 
 
 def splits(settings: Mapping) -> tuple[int, ...]:
-    """The configured split numbers, `(1,)` unless `settings["splits"]` says otherwise."""
-    numbers = settings.get("splits", (1,))
-    if (
-        not isinstance(numbers, (list, tuple))
-        or not numbers
-        or not all(isinstance(number, int) and number >= 1 for number in numbers)
-        or len(set(numbers)) < len(numbers)
-    ):
-        raise CcsError(f"splits is {numbers!r}: give a list of different split numbers, such as [1] or [1, 2, 3]")
-    return tuple(numbers)
+    """The configured split numbers of a checked block; 1 where the data set has but one."""
+    return tuple(settings.get("splits", (1,)))
 
 
-def _check_fractions(dataset: str, settings: Mapping) -> None:
-    for name in ("val_fraction", "test_fraction", "max_absent_fraction"):
-        value = settings.get(name, 0)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-            raise CcsError(f"dataset {dataset}: {name} is {value!r}: expected a number from 0 to 1")
+def mirrored_labels(adapter: str) -> bool:
+    """Whether left and right are labels there, so that no clip should be mirrored."""
+    return getattr(ADAPTERS[adapter], "MIRRORED_LABELS", False)
 
 
 def _check(manifest: Manifest) -> None:

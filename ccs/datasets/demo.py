@@ -21,14 +21,15 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from ccs.datasets.holdout import hold_out
 from ccs.datasets.manifests import Manifest, Video
-from ccs.stage import CcsError, add_settings, atomic, progress, run, settings_from
+from ccs.datasets.settings import DatasetSettings
+from ccs.settings import Ge, Integer, MultipleOf, add_settings, settings, settings_from
+from ccs.stage import CcsError, atomic, progress, run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,32 +38,32 @@ CLASSES = ("drink", "eat", "lower", "pull", "push", "raise", "sing", "sit", "smo
 SPLITS = ("train", "test")
 
 
-@dataclass(frozen=True)
-class Settings:
+Side = Annotated[Integer, Ge(32), MultipleOf(2)]
+
+
+@settings
+class Rendering:
     """What is rendered."""
 
-    seed: int = field(default=0, metadata={"help": "changes every video"})
-    train_per_class: int = field(default=16, metadata={"help": "training videos a class, validation included"})
-    test_per_class: int = field(default=10, metadata={"help": "test videos a class"})
-    width: int = field(default=192, metadata={"help": "of the frames in pixels, even"})
-    height: int = field(default=144, metadata={"help": "of the frames in pixels, even"})
-    frames: int = field(default=16, metadata={"help": "frames a video"})
-    fps: int = field(default=12, metadata={"help": "frames a second"})
+    seed: Annotated[Integer, Ge(0)] = 0
+    """changes every video"""
+    train_per_class: Annotated[Integer, Ge(1)] = 16
+    """training videos a class, validation included"""
+    test_per_class: Annotated[Integer, Ge(1)] = 10
+    """test videos a class"""
+    width: Side = 192
+    """of the videos in pixels"""
+    height: Side = 144
+    """of the videos in pixels"""
+    frames: Annotated[Integer, Ge(2)] = 16
+    """frames a video"""
+    fps: Annotated[Integer, Ge(1)] = 12
+    """frames a second"""
 
-    def __post_init__(self):
-        for name, least in (("seed", 0), ("train_per_class", 1), ("test_per_class", 1), ("frames", 2), ("fps", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise CcsError(f"demo: {name} must be a whole number of at least {least}, not {value!r}")
-        for name in ("width", "height"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 32 or value % 2:
-                raise CcsError(f"demo: {name} must be an even number of at least 32, not {value!r}")
 
-    @classmethod
-    def of(cls, block: Mapping) -> Settings:
-        """Those of a data set's block of the configuration; keys of other stages are left aside."""
-        return cls(**{name: block[name] for name in cls.__dataclass_fields__ if block.get(name) is not None})
+@settings
+class Settings(Rendering, DatasetSettings):
+    """Videos that the pipeline renders itself."""
 
 
 class Recipe(NamedTuple):
@@ -74,7 +75,7 @@ class Recipe(NamedTuple):
     index: int
 
 
-def recipes(settings: Settings) -> list[Recipe]:
+def recipes(settings: Rendering) -> list[Recipe]:
     """Every video of the data set in the order of its id, without rendering any."""
     counts = {"train": settings.train_per_class, "test": settings.test_per_class}
     return sorted(
@@ -90,22 +91,18 @@ def group_of(video: str) -> str:
     return video.split("_", 1)[1]
 
 
-def video_paths(dataset: str, settings: Mapping) -> dict[str, str]:
+def video_paths(dataset: str, settings: Rendering) -> dict[str, str]:
     """The file of each video id, relative to the working directory."""
-    return {r.video: f"data/{dataset}/videos/{r.class_name}/{r.video}.mp4" for r in recipes(Settings.of(settings))}
+    return {r.video: f"data/{dataset}/videos/{r.class_name}/{r.video}.mp4" for r in recipes(settings)}
 
 
-def manifest(dataset: str, settings: Mapping, split: int = 1) -> Manifest:
-    """The videos of the demo, whether they are rendered or not.
-
-    `settings`: those of `Settings`, and `val_fraction` (0..1), the share of the training figures kept for validation.
-    The demo has one split, number 1.
-    """
+def manifest(dataset: str, settings: Settings, split: int = 1) -> Manifest:
+    """The videos of the demo, whether they are rendered or not. It has one split, number 1."""
     if split != 1:
         raise CcsError(f"{dataset}: the demo has split 1 only, not {split}; set splits: [1]")
-    listed, paths = recipes(Settings.of(settings)), video_paths(dataset, settings)
+    listed, paths = recipes(settings), video_paths(dataset, settings)
     train = [(group_of(r.video), CLASSES.index(r.class_name)) for r in listed if r.split == "train"]
-    held_out = hold_out(train, settings.get("val_fraction", 0.1), settings.get("seed", 0))
+    held_out = hold_out(train, settings.val_fraction, settings.seed)
     videos = tuple(
         Video(
             video=recipe.video,
@@ -119,7 +116,7 @@ def manifest(dataset: str, settings: Mapping, split: int = 1) -> Manifest:
     return Manifest(dataset=dataset, classes=CLASSES, videos=videos)
 
 
-def render(recipe: Recipe, settings: Settings) -> np.ndarray:
+def render(recipe: Recipe, settings: Rendering) -> np.ndarray:
     """Draw one video: (T, H, W, 3) uint8 RGB."""
     from ccs.datasets import demo_scene
 
@@ -158,7 +155,7 @@ def encode(frames: np.ndarray, path: str | Path, fps: int, ffmpeg: str) -> None:
 
 
 def render_all(
-    output_dir: str | Path, settings: Settings, workers: int = 1, only: Sequence[Recipe] | None = None
+    output_dir: str | Path, settings: Rendering, workers: int = 1, only: Sequence[Recipe] | None = None
 ) -> None:
     """Render every video (or those in `only`) to `output_dir/CLASS/ID.mp4`; existing files are replaced."""
     listed = recipes(settings) if only is None else list(only)
@@ -195,9 +192,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m ccs.datasets.demo", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--output-dir", required=True, help="directory of CLASS/ID.mp4, e.g. data/demo/videos")
     parser.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
-    add_settings(parser, Settings)
+    add_settings(parser, Rendering)
     args = parser.parse_args(argv)
-    render_all(args.output_dir, settings_from(args, Settings), args.workers)
+    render_all(args.output_dir, settings_from(args, Rendering), args.workers)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ccs.datasets.holdout import hold_out
 from ccs.datasets.manifests import Manifest, Video
+from ccs.datasets.settings import ListedSettings
 from ccs.stage import CcsError
 
 EXTENSIONS = "3gp asf avi flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv"
@@ -73,11 +74,9 @@ def stem(name: str) -> str:
     return base if suffix.lower() in SUFFIXES else name
 
 
-def directory(dataset: str, settings: Mapping, key: str, holds: str) -> str:
-    """The directory that `settings[key]` names; raises `CcsError` where it is not set or not there."""
-    path = os.path.expanduser(settings.get(key) or "")
-    if not path:
-        raise CcsError(f"dataset {dataset}: {key} is not set: name the directory of {holds}")
+def directory(dataset: str, key: str, path: str, holds: str) -> str:
+    """The directory that the setting `key` names; raises `CcsError` where it is not there."""
+    path = os.path.expanduser(path)
     if not os.path.isdir(path):
         found = "a file" if os.path.exists(path) else "nothing there"
         raise CcsError(
@@ -132,7 +131,7 @@ def class_folders(root: str) -> dict[str, Folder]:
 
 def assemble(
     dataset: str,
-    settings: Mapping,
+    settings: ListedSettings,
     root: str,
     classes: Sequence[str],
     listed: Sequence[Listed],
@@ -150,8 +149,8 @@ def assemble(
         note(dataset, f"{extra} videos below {root} are in none of the lists of this split and are left out")
     val = hold_out(
         ((item.group, item.label) for item, _ in found if item.split == "train"),
-        settings.get("val_fraction", 0),
-        settings.get("seed", 0),
+        settings.val_fraction,
+        settings.seed,
     )
     videos = [
         Video(
@@ -207,11 +206,11 @@ def _find(listed: Sequence[Listed], folders: Mapping[str, Folder]) -> list[tuple
     return found
 
 
-def _check_absent(dataset: str, settings: Mapping, root: str, listed: Sequence[Listed], found: Sequence) -> None:
+def _check_absent(dataset: str, settings: ListedSettings, root: str, listed: Sequence[Listed], found: Sequence) -> None:
     num_absent = len(listed) - len(found)
     if not num_absent and listed:
         return
-    allowed = settings.get("max_absent_fraction", 0)
+    allowed = settings.max_absent_fraction
     there = {item.video for item, _ in found}
     absent = [item for item in listed if item.video not in there]
     first = "; ".join(f"{os.path.join(item.folder, item.name)} ({item.source})" for item in absent[:5])

@@ -10,20 +10,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Annotated
 
 from ccs.datasets.disk import EXTENSIONS, directory, finish, note, scan, stem
 from ccs.datasets.holdout import hold_out
 from ccs.datasets.manifests import Manifest, Video
+from ccs.datasets.settings import DatasetSettings, Directory
+from ccs.settings import Field, Gt, Lt, Number, settings
 from ccs.stage import CcsError
 
 _SPLITS = ("train", "val", "test")
 
 
-def manifest(dataset: str, settings: Mapping, split: int) -> Manifest:
+@settings
+class Settings(DatasetSettings):
+    """Your own videos, root/CLASS/VIDEO or root/train/CLASS/VIDEO and root/test/CLASS/VIDEO."""
+
+    root: Directory = Field(kw_only=True)
+    """directory of the videos, relative to the working directory"""
+    test_fraction: Annotated[Number, Gt(0), Lt(1)] = 0.2
+    """share of the videos that are for testing, where there are no folders train and test"""
+
+
+def manifest(dataset: str, settings: Settings, split: int) -> Manifest:
     """The manifest of the only split, 1; raises `CcsError` as `ccs.datasets.adapters.load` says."""
     if split != 1:
         raise CcsError(f"dataset {dataset}: split {split} of a folder does not exist: only 1 does")
-    root = directory(dataset, settings, "root", "the videos, CLASS/*.mp4")
+    root = directory(dataset, "root", settings.root, "the videos, CLASS/*.mp4")
     parts = _parts(root)
     ignored: list[str] = []
     videos = [video for part, path in parts.items() for video in _videos(path, part, ignored)]
@@ -39,9 +52,9 @@ def manifest(dataset: str, settings: Mapping, split: int) -> Manifest:
     labels = {name: label for label, name in enumerate(classes)}
     videos = [video._replace(label=labels[video.class_name]) for video in videos]
     if "test" not in parts:
-        videos = _divide(videos, "test", settings.get("test_fraction", 0.2), settings, at_least=1)
+        videos = _divide(videos, "test", settings.test_fraction, settings.seed, at_least=1)
     if "val" not in parts:
-        videos = _divide(videos, "val", settings.get("val_fraction", 0), settings)
+        videos = _divide(videos, "val", settings.val_fraction, settings.seed)
     return finish(dataset, classes, videos)
 
 
@@ -101,8 +114,8 @@ def _check_classes(parts: Mapping[str, str], videos: list[Video]) -> None:
             )
 
 
-def _divide(videos: list[Video], part: str, fraction: float, settings: Mapping, at_least: int = 0) -> list[Video]:
+def _divide(videos: list[Video], part: str, fraction: float, seed: int, at_least: int = 0) -> list[Video]:
     """Move a share of each class's training videos to `part`."""
     train = [(video.video, video.label) for video in videos if video.split == "train"]
-    held = hold_out(train, fraction, settings.get("seed", 0), at_least)
+    held = hold_out(train, fraction, seed, at_least)
     return [video._replace(split=part) if video.split == "train" and video.video in held else video for video in videos]

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from ccs.datasets.disk import Listed, assemble, class_folders, directory, lines, scan, stem
 from ccs.datasets.manifests import Manifest
+from ccs.datasets.settings import SplitSettings
+from ccs.settings import settings
 from ccs.stage import CcsError
 
 _LIST = re.compile(r"(.+)_test_split(\d)\.txt")
@@ -20,12 +22,17 @@ _VIDEO = re.compile(r"([^/]+?)\s+([012])")
 _SPLITS = {"0": "unused", "1": "train", "2": "test"}
 
 
-def manifest(dataset: str, settings: Mapping, split: int) -> Manifest:
+@settings
+class Settings(SplitSettings):
+    """HMDB-51 as published."""
+
+
+def manifest(dataset: str, settings: Settings, split: int) -> Manifest:
     """The manifest of split 1, 2 or 3; raises `CcsError` as `ccs.datasets.adapters.load` says."""
     if split not in (1, 2, 3):
         raise CcsError(f"dataset {dataset}: split {split} of HMDB-51 does not exist: choose among 1, 2 and 3")
-    root = directory(dataset, settings, "root", "the HMDB-51 videos, CLASS/*.avi")
-    lists = directory(dataset, settings, "lists", "the HMDB-51 split lists, CLASS_test_split1.txt")
+    root = directory(dataset, "root", settings.root, "the HMDB-51 videos, CLASS/*.avi")
+    lists = directory(dataset, "lists", settings.lists, "the HMDB-51 split lists, CLASS_test_split1.txt")
     names = [match for name in scan(lists).others if (match := _LIST.fullmatch(name))]
     if not any(match[2] == str(split) for match in names):
         raise CcsError(

@@ -20,17 +20,25 @@ from collections.abc import Iterator, Mapping
 
 from ccs.datasets.disk import Folder, Listed, assemble, directory, read_text, scan
 from ccs.datasets.manifests import Manifest
+from ccs.datasets.settings import ListedSettings
+from ccs.settings import settings
 from ccs.stage import CcsError
 
+MIRRORED_LABELS = True  # some classes differ in left and right alone
 _PREFIX = "something-something-v2-"
 
 
-def manifest(dataset: str, settings: Mapping, split: int) -> Manifest:
+@settings
+class Settings(ListedSettings):
+    """Something-something-v2 as published."""
+
+
+def manifest(dataset: str, settings: Settings, split: int) -> Manifest:
     """The manifest of the only split, 1; raises `CcsError` as `ccs.datasets.adapters.load` says."""
     if split != 1:
         raise CcsError(f"dataset {dataset}: split {split} of something-something-v2 does not exist: only 1 does")
-    root = directory(dataset, settings, "root", "the something-something-v2 videos, ID.webm")
-    lists = directory(dataset, settings, "lists", f"the lists {_PREFIX}labels.json and so on")
+    root = directory(dataset, "root", settings.root, "the something-something-v2 videos, ID.webm")
+    lists = directory(dataset, "lists", settings.lists, f"the lists {_PREFIX}labels.json and so on")
     classes = _classes(_path(lists, "labels"))
     labels = {name: label for label, name in enumerate(classes)}
     listed = [

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 
 from ccs.datasets.disk import Listed, assemble, class_folders, directory, lines, stem
 from ccs.datasets.manifests import Manifest
+from ccs.datasets.settings import SplitSettings
+from ccs.settings import settings
 from ccs.stage import CcsError
 
 _CLASS = re.compile(r"(\d+)\s+(\S.*)")
@@ -20,12 +22,17 @@ _VIDEO = re.compile(r"([^/]+)/([^/]+?\.\w+)(?:\s+(\d+))?")
 _GROUP = re.compile(r"(.*_g\d+)_c\d+", re.IGNORECASE)
 
 
-def manifest(dataset: str, settings: Mapping, split: int) -> Manifest:
+@settings
+class Settings(SplitSettings):
+    """UCF-101 as published."""
+
+
+def manifest(dataset: str, settings: Settings, split: int) -> Manifest:
     """The manifest of split 1, 2 or 3; raises `CcsError` as `ccs.datasets.adapters.load` says."""
     if split not in (1, 2, 3):
         raise CcsError(f"dataset {dataset}: split {split} of UCF-101 does not exist: choose among 1, 2 and 3")
-    root = directory(dataset, settings, "root", "the UCF-101 videos, CLASS/v_CLASS_g01_c01.avi")
-    lists = directory(dataset, settings, "lists", "the UCF-101 split lists, classInd.txt and trainlist01.txt")
+    root = directory(dataset, "root", settings.root, "the UCF-101 videos, CLASS/v_CLASS_g01_c01.avi")
+    lists = directory(dataset, "lists", settings.lists, "the UCF-101 split lists, classInd.txt and trainlist01.txt")
     labels = _classes(os.path.join(lists, "classInd.txt"))
     listed = [
         *_videos(os.path.join(lists, f"trainlist{split:02d}.txt"), "train", labels),

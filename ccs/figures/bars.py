@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from ccs.figures import style
-from ccs.tables import PAPER
+from ccs.tables.measurements import PAPER
 
 BAR, GROUP_GAP, PUBLISHED = 0.46, 0.5, 0.4
 LEFT, RIGHT, PLOT = 0.75, 0.2, 2.6

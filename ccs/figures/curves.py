@@ -25,7 +25,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from ccs.figures import inputs, style
 from ccs.figures.histories import COLUMNS, RANKING, History, SplitHistories, group, has_ranking, read, steps
 from ccs.stage import run
-from ccs.tables import count
+from ccs.tables.measurements import count
 
 EDGE, MARGIN = 0.15, 0.45  # inches: left free; for the numbers of an axis
 THICK, THIN = 1.6, 0.6  # points: the mean, a seed

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ccs.stage import CcsError
-from ccs.tables import BENCHMARKS, data_name
+from ccs.tables.measurements import BENCHMARKS, data_name
 
 MEASURED = ("lr", "loss", "loss_triplet", "loss_embedding", "loss_cross_entropy", "active_triplets")
 MEASURED += ("train_rgb", "train_flow")

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from ccs.figures import style
 from ccs.scores import Scores, Stream, accuracy
 from ccs.stage import CcsError, atomic
-from ccs.tables import PAPER, STREAMS, TestSplit, data_name, measure, number, seeds_in_words
+from ccs.tables.measurements import PAPER, STREAMS, TestSplit, data_name, measure, number, seeds_in_words
 
 MAX_TESTS = 6  # test splits that a figure draws; its CSV has them all
 

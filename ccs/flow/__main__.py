@@ -18,10 +18,13 @@ from pathlib import Path
 import h5py
 
 import ccs
-from ccs.flow import BACKENDS, GPU_MEMORY, Parameters, choose, shard
+from ccs.flow import shard
+from ccs.flow.engines import BACKENDS, choose
 from ccs.flow.pool import ordered_map
 from ccs.flow.quantise import check_bound
-from ccs.stage import CcsError, add_settings, atomic, progress, run, settings_from
+from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
+from ccs.settings import add_settings, settings_from
+from ccs.stage import CcsError, atomic, progress, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,21 +35,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--workers", type=int, default=1, help="processes on a CPU; GPU backends have their own number (default: 1)"
     )
-    parser.add_argument(
-        "--gpu-memory", type=int, default=GPU_MEMORY, metavar="BYTES", help="to use on a GPU (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--backend", choices=["auto", *BACKENDS], default="auto", help="auto takes the fastest (default: auto)"
-    )
-    parser.add_argument("--bound", type=float, default=20.0, help="largest displacement kept, px (default: 20)")
-    add_settings(parser, Parameters)
+    for kind in (GpuSettings, EngineSettings, Parameters):
+        add_settings(parser, kind)
     args = parser.parse_args(argv)
-    for flag, value in (("--workers", args.workers), ("--gpu-memory", args.gpu_memory)):
-        if value < 1:
-            raise CcsError(f"{flag}: expected 1 or more, found {value}")
+    if args.workers < 1:
+        raise CcsError(f"--workers: expected 1 or more, found {args.workers}")
     check_bound(args.bound)
-    parameters = settings_from(args, Parameters)
-    write_flow(args.frames, args.output, args.workers, args.backend, args.bound, parameters, args.gpu_memory)
+    engine, parameters = settings_from(args, EngineSettings), settings_from(args, Parameters)
+    memory = settings_from(args, GpuSettings).gpu_memory
+    write_flow(args.frames, args.output, args.workers, engine.backend, engine.bound, parameters, memory)
 
 
 def write_flow(
@@ -56,7 +53,7 @@ def write_flow(
     backend: str,
     bound: float,
     parameters: Parameters,
-    memory: int = GPU_MEMORY,
+    memory: int = GpuSettings.gpu_memory,
 ) -> None:
     """Write the flow shard `output` of the frames shard `frames_path` and print the share of clipped values."""
     name = choose(backend, parameters.gamma)

@@ -31,8 +31,8 @@ from ccs.flow.native import level_sizes, pyramid
 from ccs.stage import CcsError
 
 if TYPE_CHECKING:
-    from ccs.flow import Parameters
     from ccs.flow.gpu_kernels import Tile
+    from ccs.flow.settings import Parameters
 
 PYRAMID_THREADS = 4  # that make a batch's pyramids
 MIN_CAPABILITY = (7, 5)  # of devices; CUDA 13 compiles for no older ones
@@ -114,7 +114,7 @@ def estimate_videos(videos: Sequence[np.ndarray], parameters: Parameters, memory
         memory: bytes of device memory for arrays, at most; CUDA itself takes a few hundred megabytes more.
 
     Returns:
-        float32 (T-1, 2, H, W) for each video, as `ccs.flow.estimate`.
+        float32 (T-1, 2, H, W) for each video, as `ccs.flow.engines.estimate`.
 
     Raises:
         CcsError: a pair does not fit into `memory`, or the device failed.

@@ -22,13 +22,15 @@ import numpy as np
 from tqdm import tqdm
 
 import ccs
-from ccs.flow import BACKENDS, GPU_MEMORY, Parameters, estimate_videos
+from ccs.flow.engines import BACKENDS, estimate_videos
 from ccs.flow.formats import FORMATS, Encoding, Output, is_complete, is_visualized, read_record, written
 from ccs.flow.pool import ordered_map
+from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
 from ccs.flow.sources import Source
 from ccs.flow.streams import Chunk, End, PairCount, chunks, colours, read_ahead
 from ccs.frames.film import BadVideo, Children, Ffmpeg
 from ccs.frames.film_writer import FilmWriter
+from ccs.frames.settings import FramesSettings
 from ccs.stage import CcsError, atomic, progress
 
 TASK_BYTES = 64 << 20  # of float flow that a worker makes at a time, at most
@@ -41,8 +43,8 @@ class Settings:
     """What the outputs depend on, beside the parameters of TV-L1 and the backend; None where the format has no such."""
 
     format: str = "h5"
-    bound: float | None = 20.0
-    quality: int | None = 95
+    bound: float | None = EngineSettings.bound
+    quality: int | None = FramesSettings.quality
     first_number: int | None = 1
     short_side: int | None = None
     step: int = 1
@@ -202,7 +204,7 @@ class Work:
         settings: Settings,
         parameters: Parameters,
         tool: Ffmpeg,
-        gpu_memory: int = GPU_MEMORY,
+        gpu_memory: int = GpuSettings.gpu_memory,
     ):
         self.backend, self.engine = backend, BACKENDS[backend]
         self.num_processes = self.engine.num_processes(num_workers)

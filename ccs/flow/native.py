@@ -21,7 +21,7 @@ from ccs.flow.kernels import BORDER, LANES, PAD, SLOTS, U1, U2
 from ccs.stage import CcsError
 
 if TYPE_CHECKING:
-    from ccs.flow import Parameters
+    from ccs.flow.settings import Parameters
 
 MIN_LEVEL_SIDE = 16  # OpenCV makes no smaller level
 

@@ -19,7 +19,7 @@ import numpy as np
 from ccs.stage import CcsError
 
 if TYPE_CHECKING:
-    from ccs.flow import Parameters
+    from ccs.flow.settings import Parameters
 
 POOL_BYTES = 64 << 20  # two float32 planes of 8 megapixels; larger images fall back to plain allocation
 
@@ -45,7 +45,7 @@ def cpu_set_up(index: int) -> None:
 
 
 def cpu_estimate(frames: np.ndarray, parameters: Parameters) -> np.ndarray:
-    """`ccs.flow.estimate` by `cv2.optflow.DualTVL1OpticalFlow`."""
+    """`ccs.flow.engines.estimate` by `cv2.optflow.DualTVL1OpticalFlow`."""
     algorithm = cv2.optflow.DualTVL1OpticalFlow_create(
         tau=parameters.tau,
         lambda_=parameters.lambda_,
@@ -105,7 +105,7 @@ def cuda_set_up(index: int) -> None:
 
 
 def cuda_estimate(frames: np.ndarray, parameters: Parameters) -> np.ndarray:
-    """`ccs.flow.estimate` by `cv2.cuda.OpticalFlowDual_TVL1`, on the current device.
+    """`ccs.flow.engines.estimate` by `cv2.cuda.OpticalFlowDual_TVL1`, on the current device.
 
     Its iterations are inner_iterations x outer_iterations; `median_filtering` does nothing.
     """

@@ -17,8 +17,9 @@ import h5py
 import hdf5plugin
 import numpy as np
 
-from ccs.flow import Parameters, estimate_videos
+from ccs.flow.engines import estimate_videos
 from ccs.flow.quantise import quantise
+from ccs.flow.settings import Parameters
 from ccs.stage import CcsError
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from ccs.flow import MIN_SIDE
+from ccs.flow.engines import MIN_SIDE
 from ccs.frames.film import BadVideo, Children, Ffmpeg, opened, shorter_side
 from ccs.stage import CcsError
 

@@ -15,13 +15,16 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ccs.flow import BACKENDS, GPU_MEMORY, Parameters, choose
+from ccs.flow.engines import BACKENDS, choose
 from ccs.flow.formats import FORMATS, is_visualized, obstacle, read_record, remove_leftovers
 from ccs.flow.jobs import Job, Settings, Work
 from ccs.flow.quantise import check_bound
+from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
 from ccs.flow.sources import Source, find
 from ccs.frames.film import check_ffmpeg, find_ffmpeg
-from ccs.stage import CcsError, add_settings, run, settings_from
+from ccs.frames.settings import FfmpegSettings, FramesSettings
+from ccs.settings import add_settings, settings_from
+from ccs.stage import CcsError, run
 
 USAGE = """ccs flow VIDEO|DIR|LIST.txt|- ... --output DIR [flags]
        ccs flow --frames SHARD.h5 --output SHARD.h5 [flags]"""
@@ -65,13 +68,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     parameters = settings_from(args, Parameters)
     settings = _settings(args)
-    for flag, value in (("--workers", args.workers), ("--gpu-memory", args.gpu_memory)):
-        if value < 1:
-            raise CcsError(f"{flag}: expected 1 or more, found {value}")
+    memory = settings_from(args, GpuSettings).gpu_memory
+    if args.workers < 1:
+        raise CcsError(f"--workers: expected 1 or more, found {args.workers}")
     tool = check_ffmpeg(find_ffmpeg(args.ffmpeg))
     sources = find(args.inputs, args.root, args.output)
     asked_gpus = select_gpus(args.gpus) if args.gpus else 0
-    work = Work(choose(args.backend, parameters.gamma), args.workers, settings, parameters, tool, args.gpu_memory)
+    work = Work(choose(args.backend, parameters.gamma), args.workers, settings, parameters, tool, memory)
     if asked_gpus:
         work.check_gpus(asked_gpus)
     jobs = [Job(source, Path(args.output), work, args.backend) for source in sources]
@@ -98,9 +101,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, metavar="DIR", help="where outputs go; made if it is not there")
     parser.add_argument("--format", choices=list(FORMATS), default="h5", help="see above (default: h5)")
     parser.add_argument(
-        "--bound", type=float, default=20.0, metavar="PX", help="largest displacement kept in 8 bits (default: 20)"
+        "--bound",
+        type=float,
+        default=EngineSettings.bound,
+        metavar="PX",
+        help="largest displacement kept in 8 bits (default: %(default)g)",
     )
-    parser.add_argument("--quality", type=int, default=95, help="of JPEG, 1 to 100 (default: 95)")
+    parser.add_argument(
+        "--quality", type=int, default=FramesSettings.quality, help="of JPEG, 1 to 100 (default: %(default)s)"
+    )
     parser.add_argument(
         "--first-number",
         type=int,
@@ -143,12 +152,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--gpus", metavar="N|LIST", help="how many GPUs, or which: 0,2 (one alone: 2,) (default: all that are visible)"
     )
-    parser.add_argument(
-        "--gpu-memory", type=int, default=GPU_MEMORY, metavar="BYTES", help="to use on a GPU (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--ffmpeg", metavar="PATH", help="another ffmpeg than the one on the PATH or that of imageio-ffmpeg"
-    )
+    add_settings(parser, GpuSettings)
+    add_settings(parser, FfmpegSettings)
     add_settings(parser.add_argument_group("TV-L1"), Parameters)
     return parser
 

@@ -24,9 +24,11 @@ import ccs
 from ccs.datasets import bad_videos, manifests
 from ccs.datasets.bad_videos import Bad
 from ccs.datasets.manifests import VideoFile
-from ccs.frames.decode import DecodedVideo, FramesSettings, extract
+from ccs.frames.decode import DecodedVideo, extract
 from ccs.frames.film import BadVideo, Ffmpeg, check_ffmpeg, find_ffmpeg
-from ccs.stage import CcsError, add_settings, atomic, progress, run, settings_from
+from ccs.frames.settings import FfmpegSettings, FramesSettings
+from ccs.settings import add_settings, settings_from
+from ccs.stage import CcsError, atomic, progress, run
 
 
 def write_shard(file: h5py.File, videos: Iterator[tuple[str, DecodedVideo]]) -> None:
@@ -50,19 +52,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", required=True, help="the shard's frames, HDF5")
     parser.add_argument("--quarantine", required=True, help="the shard's bad videos, CSV: video, path, stage, reason")
     parser.add_argument("--workers", type=int, default=1, help="videos decoded at a time (default: 1)")
-    parser.add_argument(
-        "--ffmpeg",
-        type=lambda text: None if text.lower() in ("", "none") else text,
-        help="path of ffmpeg, or none (default): the one on the PATH or imageio-ffmpeg's",
-    )
     parser.add_argument("--max-bad", type=int, help="stop as soon as more videos than this are bad (default: never)")
-    add_settings(parser, FramesSettings)
+    for kind in (FfmpegSettings, FramesSettings):
+        add_settings(parser, kind)
     args = parser.parse_args(argv)
     settings = settings_from(args, FramesSettings)
     if args.workers < 1:
         raise CcsError(f"workers is {args.workers}: expected at least 1")
     dataset, videos = manifests.read_shard(args.manifest, args.shard)
-    tool = check_ffmpeg(find_ffmpeg(args.ffmpeg))
+    tool = check_ffmpeg(find_ffmpeg(args.ffmpeg or None))
     try:
         _run(args, settings, dataset, videos, tool)
     except (OSError, RuntimeError) as error:  # h5py raises either when a disk is full

@@ -8,12 +8,10 @@ How ffmpeg decodes them, and when a video is bad, is told in `ccs.frames.film`. 
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -21,26 +19,8 @@ import simplejpeg
 
 from ccs.datasets.manifests import VideoFile
 from ccs.frames.film import BadVideo, Children, Ffmpeg, FilmReader, opened, shorter_side
+from ccs.frames.settings import FramesSettings
 from ccs.stage import CcsError
-
-
-@dataclass(frozen=True)
-class FramesSettings:
-    """What the frames depend on."""
-
-    short_side: int | None = field(default=256, metadata={"help": "pixels of the shorter side; --size wins over it"})
-    size: str | None = field(default=None, metadata={"help": "exact WIDTHxHEIGHT instead, such as 340x256"})
-    quality: int = field(default=95, metadata={"help": "JPEG quality, 1 to 100"})
-
-    def __post_init__(self):
-        if self.size is not None and not re.fullmatch(r"[1-9]\d{0,3}x[1-9]\d{0,3}", self.size):
-            raise CcsError(f"size is {self.size!r}: expected WIDTHxHEIGHT in pixels (1 to 9999), such as 340x256")
-        if self.size is None and (self.short_side is None or not 2 <= self.short_side <= 9999):
-            raise CcsError(
-                f"short_side is {self.short_side!r}: expected 2 to 9999 pixels, or give size as WIDTHxHEIGHT"
-            )
-        if not 1 <= self.quality <= 100:
-            raise CcsError(f"quality is {self.quality!r}: expected 1 to 100")
 
 
 class DecodedVideo(NamedTuple):

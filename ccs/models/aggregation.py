@@ -11,10 +11,9 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
+from ccs.models.settings import ANY_NUMBER
 from ccs.stage import CcsError
 
-KINDS = ("mean", "max", "product", "concat", "trn", "trn_multiscale")
-ANY_NUMBER = ("mean", "max")  # of segments
 RELATION_WIDTH = 256  # of the features that relations reason on (Zhou et al., ECCV 2018, their code's img_feature_dim)
 
 
@@ -96,7 +95,7 @@ class Grouped(nn.Module):
 
 
 def build(kind: str, num_features: int, *, segments: int) -> tuple[nn.Module, int]:
-    """The aggregation `kind`, one of `KINDS`, of features of width `num_features`, and the width D that it gives.
+    """The aggregation `kind` (see `NetworkSettings`) of features of width `num_features`, and the width D of a result.
 
     Args:
         segments: K, the segments of a training clip.

@@ -6,41 +6,13 @@ have a meaning on the unit sphere (squared distances in 0..4), while cross entro
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize, relu
 
-from ccs.stage import CcsError
-
-
-@dataclass(frozen=True)
-class LossSettings:
-    """Weights and margins of the losses, with the paper's values (sec. 4.1) as defaults."""
-
-    ranking: bool = dataclasses.field(default=True, metadata={"help": "use L1 and L2; needs the shared block"})
-    triplet: str = dataclasses.field(
-        default="hardest", metadata={"help": "which triplets L1 takes", "choices": ("hardest", "paired", "all")}
-    )
-    reduction: str = dataclasses.field(
-        default="mean", metadata={"help": "mean or sum over the terms of L1 and L2", "choices": ("mean", "sum")}
-    )
-    alphas: tuple[float, ...] = dataclasses.field(
-        default=(0.3, 0.3, 0.8), metadata={"help": "margins: cross-modality, intra-class, inter-class (Eq. 4, 5)"}
-    )
-    lambdas: tuple[float, ...] = dataclasses.field(
-        default=(0.5, 0.5), metadata={"help": "weights of L1 and L2 beside cross entropy (Eq. 6)"}
-    )
-
-    def __post_init__(self) -> None:
-        if len(self.alphas) != 3 or len(self.lambdas) != 2 or min(self.alphas + self.lambdas) < 0:
-            raise CcsError(
-                "train.alphas, train.lambdas: expected three margins and two weights, none negative; "
-                f"found {list(self.alphas)} and {list(self.lambdas)}"
-            )
+from ccs.models.settings import LossSettings
 
 
 class Losses(NamedTuple):

@@ -5,64 +5,18 @@ Legend of shape suffixes: B videos, T segments, F frames or flow pairs of a snip
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from ccs.models import aggregation, backbones, connection, shared
+from ccs.models.settings import NetworkSettings
 from ccs.models.snippet import Snippet
-from ccs.stage import CcsError
 
 
-@dataclass(frozen=True)
-class NetworkSettings:
-    """What the network is made of. The four rows of Table 3 are
-
-    baseline: connection none, shared false (and ranking false); CB: shared false (ranking false);
-    CS: connection none; All: the defaults.
-    """
-
-    backbone: str = dataclasses.field(
-        default="resnet101",
-        metadata={"help": "one per stream: bninception, i3d, i3d_x0_5, i3d_x0_25 or a network of torchvision"},
-    )
-    weights: str = dataclasses.field(default="imagenet", metadata={"help": "none, imagenet or a state dict's path"})
-    weights_flow: str = dataclasses.field(
-        default="same", metadata={"help": "of the flow stream: same (as weights), none, imagenet or a path"}
-    )
-    connection: str = dataclasses.field(
-        default="nonlocal",
-        metadata={"help": "connection block (Eq. 1-3)", "choices": ("none", "nonlocal", "concat", "average")},
-    )
-    connection_value: str = dataclasses.field(
-        default="self",
-        metadata={"help": "features that A weighs: the stream's own or the other's", "choices": ("self", "other")},
-    )
-    shared: bool = dataclasses.field(default=True, metadata={"help": "tie the embedding and the classifier (sec. 3.3)"})
-    aggregation: str = dataclasses.field(
-        default="mean", metadata={"help": "of segments (Fig. 5a)", "choices": aggregation.KINDS}
-    )
-    embedding: int = dataclasses.field(default=512, metadata={"help": "width of z"})
-    dropout: tuple[float, ...] = dataclasses.field(default=(0.8, 0.7), metadata={"help": "of RGB and of flow"})
-    partial_bn: bool = dataclasses.field(
-        default=True,
-        metadata={"help": "freeze all batch norm of a backbone but its first; without pretrained weights it is off"},
-    )
-    flow_length: int = dataclasses.field(default=5, metadata={"help": "flow pairs per snippet"})
-
-    def __post_init__(self) -> None:
-        if len(self.dropout) != 2 or not all(0 <= p < 1 for p in self.dropout):
-            raise CcsError(f"train.dropout: expected two numbers in [0, 1), RGB and flow; found {list(self.dropout)}")
-        for name in ("embedding", "flow_length"):
-            if getattr(self, name) < 1:
-                raise CcsError(f"train.{name}: expected at least 1, found {getattr(self, name)}")
-
-    @property
-    def snippet(self) -> Snippet:
-        """What the network sees of a segment."""
-        return Snippet(self.flow_length, all_frames=backbones.is_3d(self.backbone))
+def snippet_of(settings: NetworkSettings) -> Snippet:
+    """What the network sees of a segment."""
+    return Snippet(settings.flow_length, all_frames=backbones.is_3d(settings.backbone))
 
 
 class Output(NamedTuple):

@@ -7,24 +7,18 @@ import sys
 from collections.abc import Sequence
 
 from ccs.stage import atomic, run
-from ccs.tables import group, table1, table2, table3, table4
+from ccs.tables import shown
+from ccs.tables.details import details
+from ccs.tables.measurements import group
 from ccs.tables.render import markdown, page_html, panels_html
 from ccs.tables.rows import flat_rows, grouped_rows, run_labels
-from ccs.tables.settings import details
-
-# what lays the table out, and what its rows look like
-TABLES = {
-    "table1": (table1.table, flat_rows),
-    "table2": (table2.table, flat_rows),
-    "table3": (table3.table, grouped_rows),
-    "table4": (table4.table, flat_rows),
-}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write one table as CSV, Markdown and HTML, and print the Markdown on standard output."""
     parser = argparse.ArgumentParser(prog="python -m ccs.tables", description=(__doc__ or "").split(":")[0] + ".")
-    parser.add_argument("table", choices=TABLES, help="which table of the paper")
+    tables = shown.tables()
+    parser.add_argument("table", choices=tables, help="which table of the paper")
     parser.add_argument("--scores", nargs="+", required=True, metavar="H5", help="scores files written by evaluate")
     parser.add_argument(
         "--rows",
@@ -39,10 +33,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--html", metavar="HTML", help="output: the table as a web page, with settings and versions")
     args = parser.parse_args(argv)
 
-    lay_out, read_rows = TABLES[args.table]
-    rows = read_rows(args.rows)
+    module = tables[args.table]
+    rows = grouped_rows(args.rows) if issubclass(module.Shown, shown.Groups) else flat_rows(args.rows)
     tests = group(args.scores, run_labels(rows), ignore_unlisted=args.ignore_unlisted)
-    csv, page = lay_out(tests, rows)
+    csv, page = module.table(tests, rows)
     text = markdown(page)
     with atomic(args.output) as part:
         csv.to_csv(part, index=False, lineterminator="\n")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from ccs.scores import Scores
-from ccs.tables import PAPER, Measurement, TestSplit, flat, number, seeds_in_words
+from ccs.tables.measurements import PAPER, Measurement, TestSplit, flat, number, seeds_in_words
 
 PRETRAIN = {"none": "none", "imagenet": "ImageNet"}
 NOTHING = "-"  # as the paper prints it

@@ -22,7 +22,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import bootstrap
 
 from ccs.scores import STREAMS, Scores, Stream, hits
 from ccs.stage import CcsError
@@ -63,6 +62,8 @@ def _interval(d_SN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     num_rows, num_videos = d_SN.shape
     if num_videos == 1:  # every draw is that video; scipy wants two
         return d_SN[:, 0], d_SN[:, 0]
+    from scipy.stats import bootstrap  # slow to import, and the configuration imports every table
+
     interval = bootstrap(
         (d_SN,),
         np.mean,

@@ -23,9 +23,11 @@ from torch.utils.data import DataLoader
 from ccs.clips.dataset import TestClips, TrainClips, loaded, loader, usable_videos, videos_digest
 from ccs.clips.sampling import BalancedBatches, Course
 from ccs.datasets import manifests
-from ccs.models.network import NetworkSettings
+from ccs.models.network import snippet_of
+from ccs.models.settings import NetworkSettings
+from ccs.settings import add_settings, settings_from
 from ccs.shards.reader import ShardReader
-from ccs.stage import CcsError, add_settings, atomic, remove_left_parts, run, settings_from
+from ccs.stage import CcsError, atomic, remove_left_parts, run
 from ccs.train import checkpoint, history, parallel
 from ccs.train.interruption import Interruption, held, ignore
 from ccs.train.loop import Clips
@@ -177,7 +179,7 @@ def train_clips(
         rank=training.rank,
         num_ranks=parallel.num_processes(),
     )
-    clips = TrainClips(reader, videos, settings.clips, snippet=settings.network.snippet, seed=seed)
+    clips = TrainClips(reader, videos, settings.clips, snippet=snippet_of(settings.network), seed=seed)
     with held():
         return loaded(loader(clips, workers=workers, worker_init_fn=ignore, batch_sampler=course))
 
@@ -193,7 +195,7 @@ def _val_loader(
         reader,
         videos[training.rank :: parallel.num_processes()],
         settings.clips,
-        snippet=settings.network.snippet,
+        snippet=snippet_of(settings.network),
         segments=settings.clips.segments,
         crops=1,
     )

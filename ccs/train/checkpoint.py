@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 
-from ccs.clips.dataset import ClipSettings
-from ccs.models.network import CCS, NetworkSettings
+from ccs.clips.settings import ClipSettings
+from ccs.models.network import CCS
+from ccs.models.settings import NetworkSettings
 from ccs.stage import CcsError, atomic
 
 FORMAT = 2  # 1 had no preparation, and other names of weights

@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ccs.clips.dataset import loaded
-from ccs.models.losses import LossSettings, ccs_loss
+from ccs.models.losses import ccs_loss
 from ccs.models.network import Output
+from ccs.models.settings import LossSettings
 from ccs.stage import CcsError
 from ccs.train import parallel
 from ccs.train.interruption import held

@@ -20,63 +20,20 @@ from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ccs.clips.dataset import ClipSettings
+from ccs.clips.settings import ClipSettings
 from ccs.device import choose_device
-from ccs.models.losses import LossSettings
-from ccs.models.network import CCS, NetworkSettings
+from ccs.models.network import CCS
+from ccs.models.settings import LossSettings, NetworkSettings
 from ccs.stage import CcsError
 from ccs.stage import progress as progress_bar
 from ccs.train import checkpoint, history, parallel
 from ccs.train.interruption import EXIT_STATUS, Interruption
 from ccs.train.loop import Clips, Progress, Steps, check_finite, train_one_epoch, validate
+from ccs.train.settings import TrainSettings, conflicts
 
 SAVE_SECONDS = 20.0  # between resume files, at least
 SAVE_SHARE = 0.02  # of the time goes into writing them, at most
 AGREE_EVERY = 8  # batches, about, after which several processes ask each other whether to stop
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """Optimisation, with the paper's values (sec. 4.1) as defaults."""
-
-    epochs: int = dataclasses.field(default=400, metadata={"help": "passes over the training videos, at most"})
-    batch_classes: int = dataclasses.field(default=8, metadata={"help": "classes per batch (N)"})
-    batch_videos: int = dataclasses.field(default=4, metadata={"help": "videos per class of a batch (M)"})
-    lr: float = dataclasses.field(default=0.001, metadata={"help": "learning rate of SGD"})
-    lr_steps: tuple[int, ...] = dataclasses.field(
-        default=(50,), metadata={"help": "epochs after which the learning rate is multiplied by lr_gamma"}
-    )
-    lr_gamma: float = dataclasses.field(default=0.1, metadata={"help": "factor at each of lr_steps"})
-    momentum: float = dataclasses.field(default=0.9, metadata={"help": "of SGD"})
-    weight_decay: float = dataclasses.field(default=5e-4, metadata={"help": "of SGD, on all parameters"})
-    clip_gradient: float = dataclasses.field(default=20.0, metadata={"help": "largest norm of the gradient"})
-    patience: int = dataclasses.field(
-        default=0,
-        metadata={
-            "help": "stop after so many epochs without a better fused validation accuracy, keep the best; 0: never"
-        },
-    )
-    precision: str = dataclasses.field(
-        default="auto",
-        metadata={
-            "help": "auto: bf16 or fp16 on a GPU, float32 on a CPU",
-            "choices": ("auto", "no", "bf16", "fp16"),
-        },
-    )
-    accumulate: int = dataclasses.field(
-        default=1, metadata={"help": "batches whose gradients are averaged for one step; the losses see one at a time"}
-    )
-    compile: bool = dataclasses.field(
-        default=False, metadata={"help": "let torch.compile make the network faster; needs a C++ compiler on a CPU"}
-    )
-
-    def __post_init__(self) -> None:
-        if min(self.epochs, self.batch_classes, self.batch_videos) < 1 or self.patience < 0:
-            raise CcsError("train.epochs, batch_classes, batch_videos: expected at least 1, and patience at least 0")
-        if self.accumulate < 1:
-            raise CcsError(f"train.accumulate: expected at least 1, found {self.accumulate}")
-        if self.lr <= 0 or self.clip_gradient <= 0:
-            raise CcsError("train.lr, train.clip_gradient: expected more than 0")
 
 
 @dataclass(frozen=True)
@@ -89,11 +46,8 @@ class Settings:
     train: TrainSettings
 
     def __post_init__(self) -> None:
-        if self.losses.ranking and not self.network.shared:
-            raise CcsError(
-                "train.ranking is true but train.shared is false: the ranking losses compare the embeddings z of the "
-                "shared block, which is not there. Set ranking: false (variants baseline and CB) or shared: true"
-            )
+        for name, text in conflicts(self.network, self.clips, self.losses):
+            raise CcsError(f"train.{name}: {text}")
 
 
 class Training:

@@ -71,9 +71,9 @@ def test_manifest():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"train_per_class": 0}, "train_per_class must be a whole number of at least 1, not 0"),
-        ({"width": 85}, "width must be an even number"),
-        ({"seed": "x"}, "seed must be a whole number"),
+        ({"train_per_class": 0}, "train_per_class: expected a whole number of 1 or more, found 0"),
+        ({"width": 85}, "width: expected a whole number of 32 or more, a multiple of 2, found 85"),
+        ({"seed": "x"}, "seed: expected a whole number of 0 or more, found 'x'"),
     ],
 )
 def test_bad_settings(settings: dict, message: str):

@@ -12,6 +12,7 @@ import pytest
 
 from ccs.datasets import adapters, manifests
 from ccs.datasets.manifests import Manifest, Video
+from ccs.datasets.settings import SplitSettings
 from ccs.stage import CcsError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,7 +161,10 @@ def test_demo_is_loaded_before_it_is_rendered():
         ({"adapter": "folder"}, "root is not set"),
         ({"adapter": "folder", "root": "no/such"}, "no/such: .*nothing there.*correct root"),
         ({"adapter": "folder", "root": __file__}, r"test_manifest\.py: .*a file"),
-        ({"adapter": "folder", "root": ".", "val_fraction": 1.5}, "val_fraction is 1.5.*0 to 1"),
+        (
+            {"adapter": "folder", "root": ".", "val_fraction": 1.5},
+            r"val_fraction: expected a number in \[0, 1\), found 1.5",
+        ),
         ({"adapter": "ucf101", "root": "."}, "lists is not set"),
     ],
 )
@@ -178,8 +182,8 @@ def test_names_that_tables_cannot_hold_are_refused(tmp_path, name):
 
 @pytest.mark.parametrize("numbers", [[], [0], [1, 1], ["1"], "1", 1])
 def test_split_numbers_are_checked(numbers):
-    with pytest.raises(CcsError, match="splits is"):
-        adapters.splits({"splits": numbers})
+    with pytest.raises(CcsError, match="splits: "):
+        SplitSettings(root="videos", lists="lists", splits=numbers)
 
 
 def test_split_numbers():

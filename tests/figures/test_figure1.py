@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from ccs.figures import figure1
+from ccs.figures.figure1 import __main__ as figure1
 from ccs.figures.matrices import cell_text
 from ccs.provenance import modules
 from ccs.scores import logits

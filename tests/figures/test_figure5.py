@@ -6,10 +6,11 @@ import statistics
 
 import pytest
 
-from ccs.figures import figure5a, figure5b
+from ccs.figures.figure5a import __main__ as figure5a
+from ccs.figures.figure5b import __main__ as figure5b
 from ccs.scores import accuracy
 from ccs.stage import CcsError
-from ccs.tables import published
+from ccs.tables.measurements import published
 
 ROWS_A = {"ccs": "average", "ccs_max": "maximum"}
 ROWS_B = {"TSN": {"tsn_vgg": "VGG-16", "tsn_bn": "BN-Inception"}, "CCS": {"ccs_bn": "BN-Inception"}}

@@ -17,7 +17,8 @@ import torch
 from ccs import scores
 from ccs.clips.dataset import ClipSettings
 from ccs.datasets import manifests
-from ccs.figures import cam, figure6, style
+from ccs.figures import cam, style
+from ccs.figures.figure6 import __main__ as figure6
 from ccs.frames.__main__ import write_shard
 from ccs.frames.decode import DecodedVideo
 from ccs.models.losses import LossSettings

@@ -10,7 +10,9 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.font_manager import fontManager
 from matplotlib.image import imread
 
-from ccs.figures import bars, figure1, figure5a, style
+from ccs.figures import bars, style
+from ccs.figures.figure1 import __main__ as figure1
+from ccs.figures.figure5a import __main__ as figure5a
 from ccs.stage import CcsError
 
 

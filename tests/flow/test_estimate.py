@@ -1,4 +1,4 @@
-"""`ccs.flow.estimate` against known motion, against OpenCV called directly, and against another implementation."""
+"""`estimate` against known motion, against OpenCV called directly, and against another implementation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ccs.flow import BACKENDS, choose, estimate
+from ccs.flow.engines import BACKENDS, choose, estimate
 from ccs.stage import CcsError
 
 CHANGED = {

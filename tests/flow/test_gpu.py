@@ -21,7 +21,9 @@ import llvmlite.binding
 import numpy as np
 import pytest
 
-from ccs.flow import Parameters, estimate, gpu
+from ccs.flow import gpu
+from ccs.flow.engines import estimate
+from ccs.flow.settings import Parameters
 from ccs.stage import CcsError
 
 ROOT = Path(__file__).resolve().parent.parent.parent

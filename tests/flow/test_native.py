@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from numba import njit
 
-from ccs.flow import estimate, estimate_videos, kernels
+from ccs.flow import kernels
+from ccs.flow.engines import estimate, estimate_videos
 from ccs.flow.kernels import LANES, load, splat, store
 from ccs.flow.native import level_sizes
 from ccs.stage import CcsError
@@ -173,7 +174,8 @@ def run(code: str, tmp_path, **environment: str) -> str:
 
 ESTIMATE = """
 import hashlib, numpy as np
-from ccs.flow import estimate, kernels
+from ccs.flow.engines import estimate
+from ccs.flow import kernels
 frames = np.random.default_rng(0).integers(0, 256, (3, 41, 70), np.uint8)
 print(kernels.LANES, hashlib.sha256(estimate(frames, "native")).hexdigest())
 """
@@ -195,7 +197,8 @@ def test_it_runs_where_no_compiled_code_can_be_kept(tmp_path):
 
 CODE = """
 import numpy as np
-from ccs.flow import estimate, kernels
+from ccs.flow.engines import estimate
+from ccs.flow import kernels
 estimate(np.zeros((2, 20, 20), np.uint8), "native")
 for function in (kernels.iterate, kernels.median5):
     print("\\n".join(function.inspect_llvm().values()))

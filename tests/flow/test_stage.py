@@ -20,8 +20,9 @@ import numpy as np
 import pytest
 
 import ccs
-from ccs.flow import estimate, shard
+from ccs.flow import shard
 from ccs.flow.__main__ import main
+from ccs.flow.engines import estimate
 from ccs.flow.pool import ordered_map
 from ccs.flow.quantise import dequantise
 from ccs.stage import CcsError, run

@@ -22,7 +22,8 @@ import pytest
 
 import ccs
 from ccs import cli
-from ccs.flow import estimate, jobs
+from ccs.flow import jobs
+from ccs.flow.engines import estimate
 from ccs.flow.quantise import dequantise
 from ccs.flow.sources import find
 from ccs.flow.streams import PairCount, chunks, read_ahead

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-import yaml
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from ccs import config
+from ccs.config import configuration as config
+from ccs.config import pages
 from ccs.models import aggregation, connection
 from ccs.models.losses import LossSettings, ccs_loss
-from ccs.models.network import CCS, NetworkSettings
+from ccs.models.network import CCS, NetworkSettings, snippet_of
 from ccs.stage import CcsError
 
 SMALL = NetworkSettings(backbone="shufflenet_v2_x0_5", weights="none", embedding=16, flow_length=2)
@@ -200,7 +200,7 @@ def test_attention_keeps_no_matrix_over_positions():
 
 def admitted():
     """Every combination of the settings that the schema admits, each that changes nothing once."""
-    schema = yaml.safe_load(config.SCHEMA.read_text())["$defs"]["train"]["properties"]
+    schema = pages.schema()["properties"]["train"]["properties"]
     values = {name: schema[name]["enum"] for name in ("connection", "connection_value", "triplet", "aggregation")}
     connections = [(kind, "self") for kind in values["connection"]]
     connections += [("nonlocal", value) for value in values["connection_value"] if value != "self"]
@@ -227,7 +227,7 @@ def test_every_admitted_combination_trains_a_step_and_evaluates(backbone):
             SMALL, backbone=backbone, connection=kind, connection_value=value, shared=with_shared, aggregation=aggregate
         )
         network = CCS(5, settings, segments=2)
-        frames = 2 if settings.snippet.all_frames else 1
+        frames = 2 if snippet_of(settings).all_frames else 1
         rgb = torch.randint(0, 256, (4, 2, frames, 3, 32, 32), dtype=torch.uint8)
         flow = torch.randint(0, 256, (4, 2, 2, 2, 32, 32), dtype=torch.uint8)
         optimizer = torch.optim.SGD(network.parameters(), lr=0.01)

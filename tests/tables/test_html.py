@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ccs.scores import write
-from ccs.tables import settings as settings_page
+from ccs.tables import details as details_page
 
 from .made_up import Html, random_scores, scores_with
 
@@ -73,7 +73,7 @@ def test_settings_stand_once_where_shared_and_by_run_where_not(build):
 def test_settings_are_a_page_of_their_own_for_figures(tmp_path, rows):
     write(tmp_path / "s.h5", scores_with((5, 6, 6), settings=settings()))
     flags = ["--rows", json.dumps(rows), "--title", "figure5a", "--html", str(tmp_path / "f.html")]
-    settings_page.main(["--scores", str(tmp_path / "s.h5"), *flags])
+    details_page.main(["--scores", str(tmp_path / "s.h5"), *flags])
     page = Html((tmp_path / "f.html").read_text(encoding="utf-8"))
     label = "CCS" if "ccs" in rows else "TSN, All and I3D, Base"
     assert ["demo", label, "ccs", "0", "1 : 1", "nothing"] in page.rows

@@ -8,7 +8,7 @@ import statistics
 import numpy as np
 import pytest
 
-from ccs.tables import published
+from ccs.tables.measurements import published
 
 from .made_up import Html, parse_markdown, scores_with
 

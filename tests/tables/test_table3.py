@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ccs.stage import CcsError
-from ccs.tables import published
+from ccs.tables.measurements import published
 from ccs.tables.significance import compare
 
 from .made_up import Html, parse_markdown, random_scores, scores_with

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ccs.stage import CcsError
-from ccs.tables import published
+from ccs.tables.measurements import published
 
 from .made_up import Html, parse_markdown, scores_with
 

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from ccs import evaluate, scores
+from ccs import scores
 from ccs.clips.dataset import ClipSettings
 from ccs.datasets.manifests import Manifest, Video
+from ccs.evaluate import __main__ as evaluate
 from ccs.models.losses import LossSettings
 from ccs.models.network import CCS, NetworkSettings
 from ccs.stage import CcsError

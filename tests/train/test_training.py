@@ -33,7 +33,7 @@ from torch.utils.data import default_collate
 from ccs.clips.dataset import TrainClips
 from ccs.clips.sampling import BalancedBatches, Course
 from ccs.models.losses import LossSettings, ccs_loss
-from ccs.models.network import CCS, Output
+from ccs.models.network import CCS, Output, snippet_of
 from ccs.stage import CcsError
 from ccs.train import checkpoint, interruption, loop, parallel, training
 
@@ -173,7 +173,7 @@ def test_accumulated_gradients_are_the_mean_over_batches(tmp_path):
     network = CCS(2, settings.network, segments=settings.clips.segments)
     videos = [video for video in manifest().videos if video.split == "train"]
     batches = BalancedBatches([video.label for video in videos], batch_classes=2, batch_videos=4, seed=0)
-    clips = TrainClips(MadeUp(manifest().videos), videos, settings.clips, snippet=settings.network.snippet, seed=0)
+    clips = TrainClips(MadeUp(manifest().videos), videos, settings.clips, snippet=snippet_of(settings.network), seed=0)
     assert len(batches) == 2
     for batch in batches.epoch(0):
         rgb, flow, labels = default_collate([clips[key] for key in batch])

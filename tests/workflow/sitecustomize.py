@@ -16,7 +16,7 @@ OUTPUTS = {
     "ccs.train": ("--checkpoint", "--history"),
     "ccs.evaluate": ("--output",),
     "ccs.figures.figure1": ("--svg", "--png", "--csv"),
-    "ccs.tables.settings": ("--html",),
+    "ccs.tables.details": ("--html",),
     "ccs.tables": ("--output", "--markdown", "--html"),
 }
 

@@ -44,7 +44,7 @@ def check_every_table_and_figure(everything: Path) -> None:
         for suffix in (".md", ".html"):
             assert (everything / f"results/{table}{suffix}").stat().st_size > 1000
     for figure in CONFIG["figures"]:
-        for suffix in (".svg", ".png", ".csv", ".settings.html"):
+        for suffix in (".svg", ".png", ".csv", ".details.html"):
             assert (everything / f"results/figures/{figure}{suffix}").stat().st_size > 200
     for run in CONFIG["runs"]:  # all of them are shown
         for suffix in (".svg", ".png", ".csv"):
@@ -100,7 +100,7 @@ def check_in_a_browser(everything: Path, driver: webdriver.Chrome) -> None:
             driver.save_screenshot(str(everything / f"{name}.png"))
         click((By.LINK_TEXT, "Results"))
     assert sorted(pictures) == sorted(f"{name}.svg" for name in [*CONFIG["figures"], *CONFIG["runs"]])
-    settings = [f"{figure}.settings.html" for figure in CONFIG["figures"]]
+    settings = [f"{figure}.details.html" for figure in CONFIG["figures"]]
     assert sorted(pages) == sorted([*settings, *(f"{table}.html" for table in CONFIG["tables"])])
     assert not [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
 

@@ -162,12 +162,12 @@ def test_code_reruns_the_stages_that_contain_it(project):
 
 
 FIGURE1 = {"run": "two_stream"}
-TARGETS = ("results/table1.csv", "results/figures/figure1.svg", "results/figures/figure1.settings.html")
+TARGETS = ("results/table1.csv", "results/figures/figure1.svg", "results/figures/figure1.details.html")
 
 
 def test_figures_and_evaluations_rerun_for_their_own_settings(project):
     project.configure({"figures.figure1": FIGURE1})
-    assert project.plan(*TARGETS) == {"figure": {TARGETS[1]}, "settings": {TARGETS[2]}}  # of a run that is there
+    assert project.plan(*TARGETS) == {"figure": {TARGETS[1]}, "details": {TARGETS[2]}}  # of a run that is there
     project.run(*TARGETS)
     project.configure({"figures.figure1": {**FIGURE1, "num_classes": 0}})
     assert project.plan(*TARGETS) == {"figure": {TARGETS[1]}}
@@ -180,7 +180,7 @@ def test_figures_and_evaluations_rerun_for_their_own_settings(project):
     [
         ("results/table2.csv", "tables.table2: not in the configuration: say there which runs table2 is to show"),
         ("results/table5.csv", "No rule to produce results/table5.csv"),
-        ("results/figures/figure2.settings.html", "No rule to produce results/figures/figure2.settings.html"),
+        ("results/figures/figure2.details.html", "No rule to produce results/figures/figure2.details.html"),
         ("results/runs/mine/split1/ccs/seed0/predictions.csv", "dataset mine has no videos without labels"),
     ],
 )

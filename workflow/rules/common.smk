@@ -23,12 +23,16 @@ os.environ.update(
     PYTHONPATH=os.pathsep.join(filter(None, [workflow.basedir, os.environ.get("PYTHONPATH")])),
 )
 
-from ccs import config as configuration
+from ccs.config import configuration, project
 from ccs.datasets import adapters
 from ccs.datasets import manifests as manifest_files
+from ccs.datasets.demo import Rendering
+from ccs.flow.settings import ENGINES
 from ccs.launch.gpus import visible_gpus
 from ccs.provenance import stage_digest
+from ccs.settings import settings_of
 from ccs.stage import CcsError
+from ccs.tables import shown as catalogue
 
 
 resource_scopes:
@@ -66,9 +70,12 @@ def split_digests(dataset):
 
 
 GIVEN_CONFIG = dict(config)  # as it was before defaults were filled in, and as the report is asked for
+SOURCE = " ".join(map(os.path.relpath, workflow.overwrite_configfiles)) or "config.yaml"
 try:
-    config = configuration.complete(config, source=" ".join(map(str, workflow.overwrite_configfiles)) or "config.yaml")
+    config = configuration.complete(config, SOURCE, workflow.config_settings.config)
     if not workflow.remote_exec:  # a cluster's job needs its own data set only, and has been checked before
+        project.check(config, SOURCE)
+        project.check_records()
         for dataset in config["datasets"]:
             shard_digests(dataset)
             for manifest in manifests(dataset).values():
@@ -136,26 +143,12 @@ def rendered_videos_of_shard(wildcards):
 
 # -- settings ----------------------------------------------------------------------------------------------------------
 # Snakemake compares the values of params without their names and order, so related settings make up one value.
-def flags(settings):
-    """{"short_side": 64} as "--short-side 64": the same text in whatever order and form the settings were written."""
-    return " ".join(f"--{name.replace('_', '-')} {flag_value(settings[name])}".rstrip() for name in sorted(settings))
-
-
-def flag_value(value):
-    if isinstance(value, list):
-        return " ".join(flag_value(each) for each in value)
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return shlex.quote(str(value))
+flags = configuration.flags
 
 
 def demo_settings(wildcards):
-    other = ("adapter", "shards", "val_fraction")
-    return flags({name: value for name, value in config["datasets"][demo()].items() if name not in other})
+    rendering = settings_of(Rendering)
+    return flags({name: value for name, value in config["datasets"][demo()].items() if name in rendering})
 
 
 def frames_settings(wildcards):
@@ -166,6 +159,14 @@ def frames_settings(wildcards):
 def run_settings(wildcards):
     run = config["runs"][wildcards.run]
     return flags({name: value for name, value in run.items() if name != "evaluate"})
+
+
+def flow_code():
+    """The code of the engine in use and of what is around it. auto is the CPU's or, where there is a GPU, its twin."""
+    backend, gamma = config["flow"]["backend"], config["flow"]["gamma"]
+    # native-cuda gives native's bits, so that a project may move to a machine without a GPU, and none flows anew
+    engine = ENGINES[backend if backend != "auto" else "opencv" if gamma else "native"]
+    return stage_digest("ccs.flow", without=tuple({*ENGINES.values()} - {engine}))
 
 
 def evaluate_settings(wildcards):
@@ -190,7 +191,7 @@ def directory_of_videos(wildcards, output):
 
 
 def ffmpeg(wildcards, output):
-    return flag_value(config["ffmpeg"])
+    return configuration.flag(config["ffmpeg"])
 
 
 def gpu_memory(wildcards, output):
@@ -214,8 +215,8 @@ def loader_workers(wildcards, threads, resources):
 
 def provenance(wildcards, output):
     """All that the shards and the code depend on: interrupted training goes on only if none of it has changed."""
-    stages = ["ccs.frames", "ccs.flow", "ccs.shards", "ccs.train"]
-    content = [shard_digests(wildcards.dataset), config["frames"], config["flow"]]
+    stages = ["ccs.frames", "ccs.shards", "ccs.train"]
+    content = [shard_digests(wildcards.dataset), config["frames"], config["flow"], flow_code()]
     if wildcards.dataset == demo():
         stages.append("ccs.datasets.demo")
         content.append(demo_settings(wildcards))
@@ -272,9 +273,11 @@ def check_slurm():
 
 
 # -- targets -----------------------------------------------------------------------------------------------------------
+OF_NETWORKS = [name for name, figure in catalogue.figures().items() if getattr(figure, "OF_NETWORKS", False)]
+OF_SCORES = [name for name in catalogue.figures() if name not in OF_NETWORKS]
 TABLES = [f"results/{table}.csv" for table in config["tables"]]
 FIGURES = [f"results/figures/{figure}.svg" for figure in config["figures"]]
-SETTINGS = [f"results/figures/{figure}.settings.html" for figure in config["figures"]]
+DETAILS = [f"results/figures/{figure}.details.html" for figure in config["figures"]]
 SHOWN = {**config["tables"], **config["figures"]}
 RUNS = list(dict.fromkeys(run for block in SHOWN.values() for run in configuration.runs_of(block)))
 CURVES = [f"results/figures/curves/{run}.svg" for run in RUNS]
@@ -295,8 +298,7 @@ def runs_folders(wildcards):
 
 def folders_of(block, figure=None):
     """Those of a block of the configuration; figure: its name, if it is a figure's."""
-    # activation maps of three seeds would be three figures
-    seeds = config["seeds"][:1] if figure == "figure6" else config["seeds"]
+    seeds = config["seeds"][:1] if figure in OF_NETWORKS else config["seeds"]
     return [
         f"results/runs/{dataset}/split{split}/{run}/seed{seed}"
         for dataset in block.get("datasets", config["datasets"])
@@ -329,18 +331,29 @@ def shown_rows(wildcards):
 
 
 def figure_settings(wildcards):
-    """Flags of one figure alone."""
-    num_classes = shown(wildcards).get("num_classes")
-    return "" if num_classes is None else f"--num-classes {num_classes}"
+    """Flags of one figure alone: all in its block but what it shows."""
+    block = shown(wildcards)
+    return flags({name: block[name] for name in block if name not in ("rows", "groups", "run", "datasets")})
 
 
 def table_code(wildcards):
-    return stage_digest("ccs.tables", f"ccs/published/{wildcards.table}.csv")
+    return stage_digest("ccs.tables", *published(wildcards.table), also=(f"ccs.tables.{wildcards.table}",))
 
 
 def figure_code(wildcards):
-    published = [] if wildcards.figure == "figure1" else [f"ccs/published/{wildcards.figure}.csv"]
-    return stage_digest(f"ccs.figures.{wildcards.figure}", *published)
+    return stage_digest(f"ccs.figures.{wildcards.figure}", *published(wildcards.figure))
+
+
+def published(name):
+    """The file of what the paper prints in a table or beside a figure, where it does."""
+    path = Path("ccs", "published", f"{name}.csv")
+    return [str(path)] if Path(workflow.basedir, path).is_file() else []
+
+
+def caption(wildcards, output):
+    """For the report; what it says changes no table and no figure."""
+    name = wildcards.get("table") or wildcards.figure
+    return {**catalogue.tables(), **catalogue.figures()}[name].CAPTION
 
 
 def cam_datasets(wildcards):
@@ -362,11 +375,6 @@ def cam_shards(wildcards):
     return [f"data/{dataset}/shards/{shard}.h5" for dataset in names for shard in shard_digests(dataset)]
 
 
-def cam_classes(wildcards):
-    classes = shown(wildcards).get("classes")
-    return f"--classes {flag_value(classes)}" if classes else ""
-
-
 def unlabelled(wildcards):
     """The part of the manifest without labels; something-something-v2 has one."""
     if not workflow.remote_exec and not any(video.split == "unlabelled" for video in all_videos(wildcards.dataset)):
@@ -380,4 +388,5 @@ def unlabelled(wildcards):
 def report_captions(wildcards):
     """A digest of the captions, which are no inputs of any job."""
     texts = [path.read_bytes() for path in sorted(Path(workflow.basedir, "workflow", "report").glob("*.rst"))]
+    texts += [module.CAPTION.encode() for module in (*catalogue.tables().values(), *catalogue.figures().values())]
     return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]

@@ -13,12 +13,13 @@ rule figure:
     log:
         "logs/{figure}.log",
     wildcard_constraints:
-        figure="figure1|figure5a|figure5b",
+        figure="|".join(OF_SCORES),
     conda:
         "../../envs/ccs.yaml"
     params:
         rows=shown_rows,
         settings=figure_settings,
+        caption=caption,
         code=figure_code,
     shell:
         "python -m ccs.figures.{wildcards.figure}"
@@ -31,6 +32,7 @@ rule figure:
         " > {log} 2>&1"
 
 
+# Drawn from networks, not from scores alone.
 rule figure6:
     input:
         checkpoints=shown_checkpoints,
@@ -49,15 +51,16 @@ rule figure6:
     log:
         "logs/{figure}.log",
     wildcard_constraints:
-        figure="figure6",
+        figure="|".join(OF_NETWORKS),
     conda:
         "../../envs/ccs.yaml"
     params:
         manifests=cam_manifests,
-        classes=cam_classes,
-        code=stage_digest("ccs.figures.figure6"),
+        settings=figure_settings,
+        caption=caption,
+        code=figure_code,
     shell:
-        "exec python -m ccs.launch --gpus 0 -- ccs.figures.figure6"
+        "exec python -m ccs.launch --gpus 0 -- ccs.figures.{wildcards.figure}"
         " --checkpoints {input.checkpoints}"
         " --scores {input.scores}"
         " --manifests {params.manifests}"
@@ -66,7 +69,7 @@ rule figure6:
         " --svg {output.svg}"
         " --png {output.png}"
         " --csv {output.csv}"
-        " {params.classes}"
+        " {params.settings}"
         " > {log} 2>&1"
 
 
@@ -100,27 +103,27 @@ rule curves:
 
 
 # What a figure was made with, as the tables say it of themselves.
-rule settings:
+rule details:
     input:
         scores=shown_scores,
     output:
         html=report(
-            "results/figures/{figure}.settings.html",
-            caption="../report/settings.rst",
+            "results/figures/{figure}.details.html",
+            caption="../report/details.rst",
             category="Figures",
             labels={"figure": "{figure}: settings and versions"},
         ),
     log:
-        "logs/{figure}.settings.log",
+        "logs/{figure}.details.log",
     wildcard_constraints:
-        figure="figure(1|5a|5b|6)",
+        figure="|".join(catalogue.figures()),
     conda:
         "../../envs/ccs.yaml"
     params:
         rows=shown_rows,
-        code=stage_digest("ccs.tables.settings"),
+        code=stage_digest("ccs.tables.details"),
     shell:
-        "python -m ccs.tables.settings"
+        "python -m ccs.tables.details"
         " --scores {input.scores}"
         " --rows {params.rows}"
         " --title {wildcards.figure}"
@@ -133,7 +136,7 @@ rule report:
     input:
         TABLES,
         FIGURES,
-        SETTINGS,
+        DETAILS,
         CURVES,
     output:
         report="results/report.html",

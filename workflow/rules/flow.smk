@@ -13,7 +13,7 @@ rule flow:
     params:
         settings=flags(config["flow"]),
         gpu_memory=gpu_memory,
-        code=stage_digest("ccs.flow"),
+        code=flow_code(),
     shell:
         "exec python -m ccs.launch --gpus {resources.gpu} -- ccs.flow"
         " --frames {input.frames}"

@@ -14,11 +14,12 @@ rule table:
     log:
         "logs/{table}.log",
     wildcard_constraints:
-        table="table[1-4]",
+        table="|".join(catalogue.tables()),
     conda:
         "../../envs/ccs.yaml"
     params:
         rows=shown_rows,
+        caption=caption,
         code=table_code,
     shell:
         "python -m ccs.tables {wildcards.table}"

@@ -1,13 +1,15 @@
 """Backbones: networks that turn a snippet (an image, a flow stack, a clip) into a map of features.
 
-`build` is the one way to get one. Each module here is one family of networks and the one place for its facts: channel
-numbers, published weights, normalisation.
+`build` is the one way to get one. Each module is one family of networks and the one place for its facts: channel
+numbers, published weights, normalisation; `catalogue` has a line for each backbone of our own, with its module.
 """
 
 from __future__ import annotations
 
-from ccs.models.backbones import bninception, i3d, torchvision
+import importlib
+
 from ccs.models.backbones.backbone import Backbone
+from ccs.models.catalogue import BACKBONES, OWN, TORCHVISION, Entry
 from ccs.stage import CcsError
 
 __all__ = ["Backbone", "build", "is_3d"]
@@ -26,11 +28,8 @@ def build(name: str, *, weights: str = "none", flow_length: int | None = None) -
     Raises:
         CcsError: unknown network, weights that cannot be had, or that do not fit it (the keys are listed).
     """
-    if is_3d(name):
-        return i3d.build(name, weights=weights, flow_length=flow_length)
-    if name == "bninception":
-        return bninception.build(weights=weights, flow_length=flow_length)
-    return torchvision.build(name, weights=weights, flow_length=flow_length)
+    module = importlib.import_module(_entry(name).module)
+    return module.build(name, weights=weights, flow_length=flow_length)
 
 
 def is_3d(name: str) -> bool:
@@ -39,9 +38,13 @@ def is_3d(name: str) -> bool:
     Raises:
         CcsError: unknown network.
     """
-    if name not in (*i3d.WIDTHS, "bninception", *torchvision.names()):
+    return _entry(name).is_3d
+
+
+def _entry(name: str) -> Entry:
+    if name not in BACKBONES:
         raise CcsError(
-            f"train.backbone: no network {name!r}; expected bninception, {', '.join(i3d.WIDTHS)} or one of "
-            f"torchvision's: {', '.join(torchvision.names())}"
+            f"train.backbone: no network {name!r}; expected {', '.join(OWN)} or one of torchvision's: "
+            f"{', '.join(TORCHVISION.split())}"
         )
-    return name in i3d.WIDTHS
+    return BACKBONES[name]

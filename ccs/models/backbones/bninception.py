@@ -87,13 +87,13 @@ class BNInception(nn.Module):
         return torch.cat(branches, dim=1)
 
 
-def build(*, weights: str = "none", flow_length: int | None = None) -> Backbone:
+def build(name: str = "bninception", *, weights: str = "none", flow_length: int | None = None) -> Backbone:
     """BN-Inception; see `ccs.models.backbones.build`.
 
     Normalisation as in TSN: BGR, minus (104, 117, 128) (128 for flow), not divided.
     """
     body = BNInception(3 if flow_length is None else 2 * flow_length)
-    pretrained.load(body, weights, name="bninception", published=_no_download, classifier=CLASSIFIER)
+    pretrained.load(body, weights, name=name, published=_no_download, classifier=CLASSIFIER)
     mean = MEAN if flow_length is None else FLOW_MEAN
     return Backbone(
         body,

@@ -24,16 +24,18 @@ import pandas as pd
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
-from ccs import evaluate, scores
+from ccs import scores
 from ccs.clips.dataset import TestClips, usable_videos
 from ccs.clips.sampling import frame_indices, segment_starts
 from ccs.clips.transforms import Crop, test_crops
 from ccs.datasets import manifests
+from ccs.evaluate import __main__ as evaluate
 from ccs.figures import cam, inputs, style
+from ccs.models.network import snippet_of
 from ccs.scores import Scores
 from ccs.shards.reader import ShardReader
 from ccs.stage import CcsError, run
-from ccs.tables import data_name
+from ccs.tables.measurements import data_name
 from ccs.train import checkpoint
 
 NUM_CLASSES = 3  # of a data set, where none are named
@@ -141,7 +143,7 @@ def split_maps(paths: dict[str, str], shards: Sequence[str], classes: Sequence[s
     for label in shown_labels(result, classes):
         number = choose(result, label)
         video, best = usable[result.video[number]], int(scores.fuse(result)[number].argmax())
-        snippet = trained.network.snippet
+        snippet = snippet_of(trained.network)
         clips = TestClips(reader, [video], trained.clips, snippet=snippet, segments=num_segments, crops=1)
         rgb, flow, _ = clips[0]
         maps = cam.class_activation_maps(

@@ -26,7 +26,7 @@ import pandas as pd
 from ccs.figures import inputs, matrices, style
 from ccs.scores import Scores, Stream, logits
 from ccs.stage import CcsError, run
-from ccs.tables import STREAMS, TestSplit, count, group, seeds_in_words
+from ccs.tables.measurements import STREAMS, TestSplit, count, group, seeds_in_words
 from ccs.tables.rows import flat_rows
 
 NUM_CLASSES = 4

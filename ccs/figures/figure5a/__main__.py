@@ -19,7 +19,7 @@ import pandas as pd
 from ccs.figures import bars, inputs, style
 from ccs.scores import Scores
 from ccs.stage import run
-from ccs.tables import STREAMS, TestSplit, group, published
+from ccs.tables.measurements import STREAMS, TestSplit, group, published
 from ccs.tables.rows import flat_rows
 
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
@@ -23,28 +21,12 @@ from ccs import scores
 from ccs.clips.dataset import TestClips, loaded, loader, usable_videos
 from ccs.datasets import manifests
 from ccs.device import choose_device
-from ccs.models.network import CCS
+from ccs.evaluate.settings import EvaluateSettings
+from ccs.models.network import CCS, snippet_of
+from ccs.settings import add_settings, settings_from
 from ccs.shards.reader import ShardReader
-from ccs.stage import CcsError, add_settings, progress, run, settings_from
+from ccs.stage import CcsError, progress, run
 from ccs.train import checkpoint
-
-
-@dataclass(frozen=True)
-class EvaluateSettings:
-    """TSN's testing as default (sec. 4.2): 25 segments; fusion weights are fixed beforehand, never tuned on test."""
-
-    segments: int = dataclasses.field(default=25, metadata={"help": "snippets per video, at segment centres"})
-    crops: int = dataclasses.field(default=1, metadata={"help": "1 (centre) or 10 (TSN's)", "choices": (1, 10)})
-    fusion: tuple[float, ...] = dataclasses.field(
-        default=(1.0, 1.5), metadata={"help": "weights of the RGB and flow logits in RGB+Flow"}
-    )
-
-    def __post_init__(self) -> None:
-        if self.segments < 1:
-            raise CcsError(f"evaluate.segments: expected at least 1, found {self.segments}")
-        fusion = self.fusion
-        if len(fusion) != 2 or not all(math.isfinite(w) and w >= 0 for w in fusion) or not any(fusion):
-            raise CcsError(f"fusion weights: expected two of 0 or more, not both 0; found {list(fusion)}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -131,7 +113,7 @@ def evaluate(
         reader,
         usable,
         trained.clips,
-        snippet=trained.network.snippet,
+        snippet=snippet_of(trained.network),
         segments=settings.segments,
         crops=settings.crops,
     )

@@ -1,7 +1,7 @@
 r"""What a table or a figure was made with: settings, versions, seeds and fusion weights of its runs, as HTML.
 
-    python -m ccs.tables.settings --scores results/runs/demo/split1/*/seed*/scores.h5 \
-        --rows '{"two_stream": "TSN", "ccs": "CCS + TSN"}' --title figure5a --html figure5a.settings.html
+    python -m ccs.tables.details --scores results/runs/demo/split1/*/seed*/scores.h5 \
+        --rows '{"two_stream": "TSN", "ccs": "CCS + TSN"}' --title figure5a --html figure5a.details.html
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 
 from ccs.scores import Scores
 from ccs.stage import atomic, run
-from ccs.tables import TestSplit, flat, group
 from ccs.tables.layout import Column, fusion_weights
+from ccs.tables.measurements import TestSplit, flat, group
 from ccs.tables.render import page_html, table_html
 from ccs.tables.rows import parse, run_labels
 
@@ -87,7 +87,7 @@ def _list(title: str, pairs: Mapping[str, str]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the settings and versions of runs as an HTML page."""
-    parser = argparse.ArgumentParser(prog="python -m ccs.tables.settings", description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m ccs.tables.details", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--scores", nargs="+", required=True, metavar="H5", help="scores files written by evaluate")
     parser.add_argument("--rows", required=True, metavar="JSON", help="run name -> label, in groups or not")
     parser.add_argument("--title", required=True, help="what was made with them, e.g. figure5a")

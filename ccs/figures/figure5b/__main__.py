@@ -20,7 +20,7 @@ import pandas as pd
 from ccs.figures import bars, inputs, style
 from ccs.scores import Scores
 from ccs.stage import CcsError, run
-from ccs.tables import STREAMS, TestSplit, group, published
+from ccs.tables.measurements import STREAMS, TestSplit, group, published
 from ccs.tables.rows import Groups, grouped_rows, run_labels
 
 STREAM = "RGB+Flow"

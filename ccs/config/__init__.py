@@ -1,0 +1,1 @@
+"""The configuration: `configuration` checks and completes it, `messages` says what is wrong, `pages` describes it."""

@@ -1,0 +1,41 @@
+"""What data sets have in common in the configuration; each adapter's own settings stand in its module."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from ccs.settings import Different, Field, Ge, Integer, Le, Lt, Number, Text, settings
+
+Directory = Annotated[Text, Field(min_length=1)]
+
+
+@settings
+class DatasetSettings:
+    """Of every data set."""
+
+    shards: Annotated[Integer, Ge(1), Le(9999)] = 16
+    """parts that are processed on their own; about 100 videos in each is a good size"""
+    val_fraction: Annotated[Number, Ge(0), Lt(1)] = 0.1
+    """share of the training videos that is kept for validation, by group where there are groups"""
+    seed: Annotated[Integer, Ge(0)] = 0
+    """of what is drawn at random, such as the validation videos"""
+
+
+@settings
+class ListedSettings(DatasetSettings):
+    """A data set with published lists."""
+
+    root: Directory = Field(kw_only=True)
+    """directory of the videos, relative to the working directory"""
+    lists: Directory = Field(kw_only=True)
+    """directory of the published lists, relative to the working directory"""
+    max_absent_fraction: Annotated[Number, Ge(0), Le(1)] = 0.0
+    """share of the listed videos that may be absent from root"""
+
+
+@settings
+class SplitSettings(ListedSettings):
+    """A data set with three published splits."""
+
+    splits: Annotated[tuple[Literal[1, 2, 3], ...], Field(min_length=1), Different()] = (1,)
+    """which of the published splits; tables show the mean over them"""

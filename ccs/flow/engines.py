@@ -1,0 +1,136 @@
+"""TV-L1 optical flow: grey frames of one video in, one flow field per pair of neighbouring frames out.
+
+`estimate` is the whole interface; `python -m ccs.flow` (rule `flow`) calls it for every pair of a shard. The engines
+behind it are the rows of `BACKENDS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ccs.flow import gpu, native, opencv
+from ccs.flow.settings import GpuSettings, Parameters
+from ccs.stage import CcsError
+
+MIN_SIDE = 3  # below it OpenCV reads beyond its buffers and gives values that change from call to call
+
+
+class Backend(NamedTuple):
+    """One engine: a row of `BACKENDS`."""
+
+    available: Callable[[], str | None]  # None, or why it cannot be used here and how to get it
+    estimate: Callable[[Sequence[np.ndarray], Parameters, int], list[np.ndarray]]  # videos already checked
+    version: Callable[[], str]  # of the library whose arithmetic it is
+    num_processes: Callable[[int], int]  # from the worker count asked for
+    set_up: Callable[[int], None]  # called once in each worker process with its index
+    pairs_per_task: int  # how many neighbouring pairs a worker takes at a time
+    illumination: bool  # whether there is an illumination term, for gamma above 0
+
+
+def _one_by_one(estimate: Callable[[np.ndarray, Parameters], np.ndarray]) -> Callable:
+    return lambda videos, parameters, memory: [estimate(frames, parameters) for frames in videos]
+
+
+# `auto` takes the first that is available
+BACKENDS = {
+    "native-cuda": Backend(
+        available=gpu.available,
+        estimate=gpu.estimate_videos,
+        version=gpu.version,
+        num_processes=lambda num_workers: gpu.num_devices(),
+        set_up=gpu.set_up,
+        pairs_per_task=256,
+        illumination=False,
+    ),
+    "native": Backend(
+        available=native.available,
+        estimate=native.estimate_videos,
+        version=native.version,
+        num_processes=lambda num_workers: num_workers,
+        set_up=native.set_up,
+        pairs_per_task=16,
+        illumination=False,
+    ),
+    "opencv-cuda": Backend(
+        available=opencv.cuda_available,
+        estimate=_one_by_one(opencv.cuda_estimate),
+        version=opencv.version,
+        num_processes=lambda num_workers: opencv.num_devices(),
+        set_up=opencv.cuda_set_up,
+        pairs_per_task=32,
+        illumination=True,
+    ),
+    "opencv": Backend(
+        available=opencv.cpu_available,
+        estimate=_one_by_one(opencv.cpu_estimate),
+        version=opencv.version,
+        num_processes=lambda num_workers: num_workers,
+        set_up=opencv.cpu_set_up,
+        pairs_per_task=4,
+        illumination=True,
+    ),
+}
+
+
+def choose(backend: str = "auto", gamma: float = 0.0) -> str:
+    """The row of `BACKENDS` that `backend` means on this machine; `CcsError` if it cannot be used, or not for gamma."""
+    if backend != "auto" and backend not in BACKENDS:
+        raise CcsError(f"flow: unknown backend {backend!r}; there are auto, {', '.join(BACKENDS)}")
+    reasons = {}
+    for name in BACKENDS if backend == "auto" else [backend]:
+        reasons[name] = BACKENDS[name].available()
+        if gamma and not BACKENDS[name].illumination:
+            reasons[name] = (
+                f"gamma is {gamma:g}, but it has no illumination term. Set gamma to 0 or the backend to auto."
+            )
+        if reasons[name] is None:
+            return name
+    raise CcsError("\n".join(f"flow backend {name} cannot be used here: {reason}" for name, reason in reasons.items()))
+
+
+def estimate(frames: np.ndarray, backend: str = "auto", **parameters: object) -> np.ndarray:
+    """TV-L1 flow between neighbouring frames of one video.
+
+    Args:
+        frames: uint8 grey (T, H, W), T >= 1, sides of at least 3 px.
+        backend: a name in `BACKENDS`, or "auto". native and native-cuda give opencv's flow to the bit (on x86
+            with FMA), save for rare pairs that stop an iteration sooner or later; opencv-cuda differs by a few
+            hundredths of a pixel.
+        parameters: fields of `Parameters`; `lambda` may be written either way.
+
+    Returns:
+        float32 (T-1, 2, H, W) in pixels, x (to the right) then y (down). Pair t is between frames t and t+1:
+        what is at (x, y) in frame t is at (x, y) + flow[t, :, y, x] in frame t+1.
+
+    Raises:
+        CcsError: frames, backend or parameters are not as above, or the backend failed.
+    """
+    return estimate_videos([frames], backend, **parameters)[0]
+
+
+def estimate_videos(
+    videos: Sequence[np.ndarray], backend: str = "auto", memory: int = GpuSettings.gpu_memory, **parameters: object
+) -> list[np.ndarray]:
+    """`estimate` for several videos at once, of any sizes, so that a GPU has enough to do; nothing else changes.
+
+    memory: bytes that native-cuda may use on a GPU; the others have no such bound.
+    """
+    settings = Parameters.from_names(parameters)
+    for frames in videos:
+        _check(frames)
+    return BACKENDS[choose(backend, settings.gamma)].estimate(videos, settings, memory)
+
+
+def _check(frames: np.ndarray) -> None:
+    if not isinstance(frames, np.ndarray) or frames.ndim != 3 or frames.dtype != np.uint8:
+        found = f"{frames.dtype} of shape {frames.shape}" if isinstance(frames, np.ndarray) else type(frames).__name__
+        raise CcsError(f"flow: expected grey frames, a uint8 array (T, H, W); found {found}")
+    num_frames, height, width = frames.shape
+    if num_frames < 1 or min(height, width) < MIN_SIDE:
+        raise CcsError(
+            f"flow: expected at least one frame with sides of {MIN_SIDE} px or more; "
+            f"found {num_frames} frames of {width}x{height}"
+        )

@@ -1,0 +1,67 @@
+"""Optimisation, and all settings of a run together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from ccs.clips.settings import ClipSettings
+from ccs.models.catalogue import BACKBONES
+from ccs.models.settings import LossSettings, NetworkSettings
+from ccs.settings import Boolean, Different, Ge, Gt, Integer, Le, Lt, Number, settings
+
+MAX_RELATIONS = 12  # segments; beyond it TRN's tuples are too many
+
+
+@settings
+class TrainSettings:
+    """Optimisation, with the paper's values (sec. 4.1) as defaults."""
+
+    epochs: Annotated[Integer, Ge(1)] = 400
+    """passes over the training videos at most"""
+    batch_classes: Annotated[Integer, Ge(1)] = 8
+    """classes per batch (N)"""
+    batch_videos: Annotated[Integer, Ge(1)] = 4
+    """videos per class of a batch (M)"""
+    lr: Annotated[Number, Gt(0)] = 0.001
+    """learning rate of SGD"""
+    lr_steps: Annotated[tuple[Annotated[Integer, Ge(1)], ...], Different()] = (50,)
+    """epochs after which the learning rate is multiplied by lr_gamma"""
+    lr_gamma: Annotated[Number, Gt(0), Le(1)] = 0.1
+    """factor at each of lr_steps"""
+    momentum: Annotated[Number, Ge(0), Lt(1)] = 0.9
+    """of SGD"""
+    weight_decay: Annotated[Number, Ge(0)] = 5e-4
+    """of SGD, on all parameters"""
+    clip_gradient: Annotated[Number, Gt(0)] = 20.0
+    """largest norm of the gradient"""
+    patience: Annotated[Integer, Ge(0)] = 0
+    """stop after so many epochs without a better fused validation accuracy, and keep the best; 0 for never"""
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    """auto takes bf16 or fp16 on a GPU and float32 on a CPU"""
+    accumulate: Annotated[Integer, Ge(1)] = 1
+    """batches whose gradients are averaged for one step; the losses see one batch at a time"""
+    compile: Boolean = False
+    """let torch.compile make the network faster; on a CPU it needs a C++ compiler"""
+
+
+@settings
+class RunSettings(TrainSettings, LossSettings, ClipSettings, NetworkSettings):
+    """All settings of a run, as the configuration has them under `train`."""
+
+
+def conflicts(network: NetworkSettings, clips: ClipSettings, losses: LossSettings) -> Iterator[tuple[str, str]]:
+    """Combinations that make no sense: the setting that should change, and what is wrong with it, with the reason."""
+    if network.aggregation.startswith("trn") and not 2 <= clips.segments <= MAX_RELATIONS:
+        limit = "less than the minimum of 2" if clips.segments < 2 else f"greater than the maximum of {MAX_RELATIONS}"
+        why = f"relations are between 2 segments or more, and with more than {MAX_RELATIONS} there are too many"
+        yield "segments", f"{clips.segments} is {limit} ({why})"
+    for name in ("weights", "weights_flow"):
+        if getattr(network, name) == "imagenet" and (why := BACKBONES[network.backbone].unpublished):
+            yield name, f"'imagenet' is not possible here ({why})"
+    if losses.ranking and not network.shared:
+        why = (
+            "the ranking losses compare the embeddings z of the shared block, which shared: false takes away; set "
+            "ranking: false (variants baseline and CB) or shared: true"
+        )
+        yield "ranking", f"False was expected ({why})"
