@@ -16,10 +16,10 @@ import os
 import re
 import shutil
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import cv2
 import h5py
@@ -37,6 +37,9 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"  # of HDF5
 PART = re.compile(r"\.(?P<name>.+?)\.(?P<process>\d+)(\.old)?\.part(\.h5|\.mp4)?")
 
 
+Encoded = TypeVar("Encoded")  # pairs as a format stores them
+
+
 class Encoding(NamedTuple):
     """How flow becomes bytes."""
 
@@ -45,7 +48,7 @@ class Encoding(NamedTuple):
     first_number: int  # in the names of numbered files
 
 
-class Output:
+class Output(Generic[Encoded]):
     """The output of one video while it is written at `part`; the pairs come in order."""
 
     suffix = ""  # none: a directory
@@ -55,11 +58,11 @@ class Output:
         self.part, self.video, self.encoding = part, video, encoding
 
     @staticmethod
-    def encode(flow: np.ndarray, encoding: Encoding) -> tuple[Sequence, int]:
+    def encode(flow: np.ndarray, encoding: Encoding) -> tuple[Encoded, int]:
         """What is stored of each pair of `flow`, float32 (pairs, 2, H, W), and how many values were clipped."""
         raise NotImplementedError
 
-    def write(self, first: int, encoded: Sequence) -> None:
+    def write(self, first: int, encoded: Encoded) -> None:
         """Store encoded pairs, the first of which is pair `first` of the video."""
         raise NotImplementedError
 
@@ -77,7 +80,7 @@ class Output:
         raise NotImplementedError
 
 
-class Hdf5(Output):
+class Hdf5(Output[np.ndarray]):
     """A flow shard of one video; see `ccs.flow.shard`."""
 
     suffix = ".h5"
@@ -127,14 +130,14 @@ class Hdf5(Output):
         return True
 
 
-class _Numbered(Output):
+class _Numbered(Output[list[list[bytes]]]):
     """Files with a number for each pair."""
 
     names: tuple[str, ...]
 
     num_bytes = 0
 
-    def write(self, first: int, encoded: Sequence[Sequence[bytes]]) -> None:
+    def write(self, first: int, encoded: list[list[bytes]]) -> None:
         for number, contents in enumerate(encoded, start=first + self.encoding.first_number):
             for name, content in zip(self.names, contents, strict=True):
                 self.num_bytes += (self.part / name.format(number)).write_bytes(content)
@@ -181,7 +184,7 @@ class Middlebury(_Numbered):
         return [[head + pair.transpose(1, 2, 0).astype("<f4").tobytes()] for pair in flow], 0
 
 
-class Numpy(Output):
+class Numpy(Output[np.ndarray]):
     """One array, appended to, so that it need not fit into memory; `numpy.load(path, mmap_mode="r")` reads it so."""
 
     def __init__(self, part: Path, video: str, encoding: Encoding):
@@ -282,7 +285,7 @@ def obstacle(path: Path, format: str) -> str | None:
 
 
 @contextmanager
-def written(path: Path, format: str) -> Iterator[Path]:
+def written(path: Path, format: str) -> Generator[Path]:
     """As `ccs.stage.atomic`, also for a format that is a directory."""
     if FORMATS[format].suffix:
         with atomic(path) as part:

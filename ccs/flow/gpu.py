@@ -198,7 +198,7 @@ def _plan(height: int, width: int, parameters: Parameters) -> _Plan:
         levels.append((level_width, level_height, pitch, offset, *tile.counts(level_width, level_height)))
         offset += pitch * level_height
     levels = np.array(levels, np.int32)
-    thresholds = np.float32(parameters.epsilon * parameters.epsilon * levels[:, 0] * levels[:, 1])
+    thresholds = (parameters.epsilon * parameters.epsilon * levels[:, 0] * levels[:, 1]).astype(np.float32)
     return _Plan(height, width, levels, thresholds, offset, tile)
 
 

@@ -38,7 +38,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numba import cuda, float32, int32, uint32
@@ -95,11 +95,19 @@ class Tile(NamedTuple):
 
     def counts(self, width: int, height: int) -> tuple[int, int, int, int]:
         """TILES_X, TILES_Y, BLOCKS_X, BLOCKS_Y of an image: the outermost tiles need no overlap at its border."""
-        tiles = [
+        tiles_x, tiles_y = (
             max(1, -(-(pixels - 2 * self.group) // (side - 2 * self.group)))
             for pixels, side in ((width, self.width), (height, self.height))
-        ]
-        return *tiles, -(-width // self.width), -(-height // self.height)
+        )
+        return tiles_x, tiles_y, -(-width // self.width), -(-height // self.height)
+
+
+class Kernel(Protocol):
+    """What `cuda.jit` makes of a function."""
+
+    def __getitem__(self, launch: tuple[object, ...]) -> Callable[..., None]:
+        """The function, to be launched so: blocks, threads of a block, stream."""
+        ...
 
 
 def _kernel(**options):
@@ -231,7 +239,7 @@ def _after_warp(state, warps):
 
 
 @functools.lru_cache
-def build(tile: Tile = Tile()) -> Callable:  # noqa: B008 (immutable)
+def build(tile: Tile = Tile()) -> Kernel:  # noqa: B008 (immutable)
     """`step` for one tile, compiled when first launched; step[(most tiles or blocks, N), (width, strips), stream]."""
     width_t, strips, rows, group = tile  # pixels of a tile: width_t x (strips x rows)
     height_t = strips * rows

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from typing import Any
 
 import llvmlite.binding
 import numpy as np
@@ -98,7 +99,7 @@ def _address(context, builder, array_type, array, index, pointee):
 def _load_of(vector):
     @intrinsic
     def load(typing, array, index):
-        def generate(context, builder, signature, args):
+        def generate(context, builder, signature, args: tuple[Any, Any]):
             return builder.load(_address(context, builder, signature.args[0], *args, vector.float32), align=4)
 
         return vector(array, types.intp), generate
@@ -109,7 +110,7 @@ def _load_of(vector):
 def _store_of(vector):
     @intrinsic
     def store(typing, array, index, value):
-        def generate(context, builder, signature, args):
+        def generate(context, builder, signature, args: tuple[Any, Any, Any]):
             address = _address(context, builder, signature.args[0], *args[:2], vector.float32)
             builder.store(args[2], address, align=4)
             return context.get_dummy_value()
@@ -262,7 +263,7 @@ def count_from(typing, start):
 def store_int(typing, array, index, value):
     """Store whole numbers into an int32 array."""
 
-    def generate(context, builder, signature, args):
+    def generate(context, builder, signature, args: tuple[Any, Any, Any]):
         address = _address(context, builder, signature.args[0], *args[:2], WIDE.int32)
         builder.store(builder.fptosi(args[2], WIDE.int32), address, align=4)
         return context.get_dummy_value()
@@ -273,7 +274,7 @@ def store_int(typing, array, index, value):
 @intrinsic
 def _store_quads(typing, array, index, a, b, c):
     # a0 b0 c0 0 a1 b1 c1 0 ...
-    def generate(context, builder, signature, args):
+    def generate(context, builder, signature, args: tuple[Any, Any, Any, Any, Any]):
         four, eight = ir.VectorType(_FLOAT, 4 * LANES), ir.VectorType(_INT, 2 * LANES)
         both = ir.Constant(eight, list(range(2 * LANES)))
         ab = builder.shuffle_vector(args[2], args[3], both)
@@ -289,7 +290,7 @@ def _store_quads(typing, array, index, a, b, c):
 def _channel_of(channel):
     @intrinsic
     def load_channel(typing, array, index):
-        def generate(context, builder, signature, args):
+        def generate(context, builder, signature, args: tuple[Any, Any]):
             four = ir.VectorType(_FLOAT, 4 * LANES)
             quads = builder.load(_address(context, builder, signature.args[0], *args, four), align=4)
             lanes = ir.Constant(WIDE.int32, [4 * lane + channel for lane in range(LANES)])
@@ -419,6 +420,7 @@ def iterate(state, height, width, width_up, pitch, inside, lt, theta, taut, stop
             change += _primal_row(state, here, above, pitch, width, width_up, inside, lt, theta)
             if y > 1:
                 _dual_row(state, above, here, pitch, width_up, taut)
+        # pyrefly: ignore [unbound-name] - height is 1 or more
         _dual_row(state, here, here, pitch, width_up, taut)
         count += 1
     return change

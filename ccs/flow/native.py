@@ -108,11 +108,13 @@ class _Engine:
     def estimate(self, first: list[np.ndarray], second: list[np.ndarray], out: np.ndarray) -> None:
         """Write the flow (2, H, W) between the frames of two pyramids into `out`."""
         flow = None
-        for size, *images in reversed(list(zip(self.sizes, first, second, strict=True))):
-            flow = self._level(*size, *images, flow)
+        for (height, width), level, other in reversed(list(zip(self.sizes, first, second, strict=True))):
+            flow = self._level(height, width, level, other, flow)
         out[:] = flow
 
-    def _level(self, height, width, first, second, coarser):
+    def _level(
+        self, height: int, width: int, first: np.ndarray, second: np.ndarray, coarser: list[np.ndarray] | None
+    ) -> list[np.ndarray]:
         parameters = self.parameters
         up = _round_up(width)
         pitch = up + PAD
@@ -122,6 +124,7 @@ class _Engine:
         if coarser is not None:
             for component, old in zip(flow, coarser, strict=True):
                 resized = cv2.resize(old, (width, height), interpolation=cv2.INTER_LINEAR)
+                # pyrefly: ignore [no-matching-overload] - OpenCV multiplies by a number too; its types know arrays only
                 component[:] = cv2.multiply(resized, 1 / parameters.scale_step)
         inside = np.zeros(LANES, np.float32)
         inside[: width - up + LANES] = 1

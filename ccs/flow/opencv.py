@@ -45,7 +45,8 @@ def cpu_set_up(index: int) -> None:
 
 
 def cpu_estimate(frames: np.ndarray, parameters: Parameters) -> np.ndarray:
-    """`ccs.flow.engines.estimate` by `cv2.optflow.DualTVL1OpticalFlow`."""
+    """`ccs.flow.estimate` by `cv2.optflow.DualTVL1OpticalFlow`."""
+    # pyrefly: ignore [missing-attribute] - OpenCV's types lack it
     algorithm = cv2.optflow.DualTVL1OpticalFlow_create(
         tau=parameters.tau,
         lambda_=parameters.lambda_,
@@ -110,6 +111,7 @@ def cuda_estimate(frames: np.ndarray, parameters: Parameters) -> np.ndarray:
     Its iterations are inner_iterations x outer_iterations; `median_filtering` does nothing.
     """
     # by position, since the bindings' spelling of `lambda` is their own affair
+    # pyrefly: ignore [missing-attribute] - OpenCV's types are those of a build without CUDA's modules
     algorithm = cv2.cuda.OpticalFlowDual_TVL1_create(
         parameters.tau,
         parameters.lambda_,

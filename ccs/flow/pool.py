@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from ccs.stage import CcsError
 
@@ -76,7 +76,8 @@ def _dispatch(tasks: Iterable[Task], processes: dict[Connection, BaseProcess]) -
             continue  # with room for another task
         if not busy:
             return
-        for connection in wait(list(busy)):
+        # typeshed names all that may be waited for, not what is
+        for connection in cast("list[Connection]", wait(list(busy))):
             done[busy.pop(connection)] = _receive(connection, processes[connection])
             idle.append(connection)
 
@@ -86,12 +87,13 @@ def _receive(connection: Connection, process: BaseProcess) -> Result:
         result, error = connection.recv()
     except (EOFError, ConnectionResetError):
         process.join()
-        if process.exitcode == -signal.SIGKILL:
+        status = process.exitcode
+        if status == -signal.SIGKILL:
             how, advice = "was killed", "Most often memory ran out: use fewer workers or give the job more memory."
-        elif process.exitcode < 0:
-            how, advice = f"died of {signal.Signals(-process.exitcode).name}", "See above for what it printed, if any."
+        elif status is not None and status < 0:
+            how, advice = f"died of {signal.Signals(-status).name}", "See above for what it printed, if any."
         else:
-            how, advice = f"ended with status {process.exitcode}", "See above for what it printed."
+            how, advice = f"ended with status {status}", "See above for what it printed."
         raise CcsError(f"a worker process {how} before its task was done. {advice}") from None
     if error is not None:
         raise error
