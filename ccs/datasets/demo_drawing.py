@@ -23,12 +23,14 @@ OUTLINE = 0.007
 
 def shade(colour: Colour, factor: float) -> Colour:
     """`colour` made darker (factor below 1) or lighter (above 1)."""
-    return tuple(int(min(255, max(0, channel * factor))) for channel in colour)
+    red, green, blue = (int(min(255, max(0, channel * factor))) for channel in colour)
+    return red, green, blue
 
 
 def mix(first: Colour, second: Colour, share: float) -> Colour:
     """`first` with `share` (0..1) of `second`."""
-    return tuple(round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
+    return red, green, blue
 
 
 def toward(start: Point, angle: float, length: float) -> Point:
@@ -125,6 +127,10 @@ class Local(NamedTuple):
         """Points (n, 2) of this frame in figure units."""
         cos, sin = self.size * np.cos(self.angle), self.size * np.sin(self.angle)
         return np.asarray(points, np.float64) @ np.array([[cos, sin], [-sin, cos]]) + self.centre
+
+    def disc(self, disc: Disc) -> Disc:
+        """A disc of this frame in figure units."""
+        return self.discs(disc)[0]
 
     def discs(self, *discs: Disc) -> list[Disc]:
         """Discs of this frame in figure units."""

@@ -75,8 +75,8 @@ def arm(canvas: Canvas, figure: Figure, shoulder: Point, elbow: Point, wrist: Po
         return
     canvas.chain([top, middle, end], skin)
     cut = 0.72
-    cuff = tuple(a + cut * (b - a) for a, b in zip(top, middle, strict=True))
-    canvas.chain([(*top[:2], top[2] * 1.06), (*cuff[:2], cuff[2] * 1.12)], cloth)
+    x, y, radius = (a + cut * (b - a) for a, b in zip(top, middle, strict=True))
+    canvas.chain([(*top[:2], top[2] * 1.06), (x, y, radius * 1.12)], cloth)
 
 
 def hand(canvas: Canvas, figure: Figure, centre: Point, size: float, dim: float = 1.0) -> None:
@@ -135,7 +135,7 @@ def head_front(canvas: Canvas, figure: Figure, centre: Point, tilt: float, mouth
     dark = shade(figure.skin, 0.6)
     for side in (-1, 1):
         canvas.polygon(place.points(oval((side * 0.34, -0.05), 0.19, 0.13)), (245, 245, 240))
-        canvas.spot(*place.discs((side * 0.32, -0.04, 0.095)), (35, 25, 20))
+        canvas.spot(place.disc((side * 0.32, -0.04, 0.095)), (35, 25, 20))
         brow = [(side * x, y) for x, y in ((0.17, -0.29), (0.36, -0.36), (0.55, -0.29))]
         canvas.line(place.points(brow), shade(figure.hair, 0.7), 0.065 * size)
         if figure.glasses:
@@ -187,7 +187,7 @@ def head_side(canvas: Canvas, figure: Figure, centre: Point, tilt: float) -> Non
             place.points([(-0.15, 0.2), (0.1, 0.4), (0.72, 0.4), (0.8, 0.75), (0.4, 1.02), (0, 0.8)]), figure.hair
         )
     canvas.polygon(place.points(oval((0.5, -0.1), 0.14, 0.13)), (245, 245, 240))
-    canvas.spot(*place.discs((0.55, -0.09, 0.09)), (35, 25, 20))
+    canvas.spot(place.disc((0.55, -0.09, 0.09)), (35, 25, 20))
     canvas.line(place.points([(0.36, -0.3), (0.55, -0.36), (0.72, -0.31)]), shade(figure.hair, 0.7), 0.07 * size)
     canvas.line(place.points([(0.42, 0.48), (0.54, 0.56), (0.72, 0.55)]), (140, 45, 50), 0.08 * size)
     if figure.glasses:

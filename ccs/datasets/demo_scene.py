@@ -89,7 +89,9 @@ def _stream(seed: int, *names: str | int) -> np.random.Generator:
 
 
 def _colour(hue: float, saturation: float, value: float) -> Colour:
-    return tuple(min(255, round(255 * channel)) for channel in colorsys.hsv_to_rgb(hue % 1.0, saturation, value))
+    channels = colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
+    red, green, blue = (min(255, round(255 * channel)) for channel in channels)
+    return red, green, blue
 
 
 def _hue(rng: np.random.Generator, split: str, turn: int) -> float:
@@ -109,12 +111,12 @@ def draw_figure(seed: int, split: str, index: int) -> Figure:
         skin=skin,
         hair=shade(hairs[int(rng.integers(len(hairs) - 2 * (tone > 0.6)))], rng.uniform(0.85, 1.1)),
         hair_style=("short", "long", "bun", "curly", "cap")[int(rng.integers(5))],
-        beard=bool(rng.uniform() < 0.22),
-        glasses=bool(rng.uniform() < 0.25),
+        beard=rng.uniform() < 0.22,
+        glasses=rng.uniform() < 0.25,
         shirt=_colour(shirt, rng.uniform(0.3, 0.6), bright),
         accent=_colour(shirt + 0.5, rng.uniform(0.1, 0.5), 0.97) if bright < 0.8 else _colour(shirt, 0.5, 0.42),
         fabric=FABRICS[split][int(rng.integers(len(FABRICS[split])))],
-        long_sleeves=bool(rng.uniform() < 0.5),
+        long_sleeves=rng.uniform() < 0.5,
         trousers=_colour(_hue(rng, split, int(rng.integers(6))), rng.uniform(0.2, 0.6), rng.uniform(0.28, 0.5)),
         shoes=_colour(_hue(rng, split, int(rng.integers(6))), rng.uniform(0.0, 0.8), rng.uniform(0.2, 0.9)),
         build=rng.uniform(0.9, 1.14),

@@ -63,7 +63,7 @@ def _cigarette(canvas: Canvas, at: Local, colour: Colour) -> None:
     canvas.solid([at.discs((-0.8, 0, 0.2), (0.86, 0, 0.2))], colour)
     canvas.polygon(at.points(_bar(0.72, 0.2, 1.02, 0.2)), (205, 150, 84))
     canvas.solid([at.discs((-0.92, 0, 0.3), (-0.68, 0, 0.24))], (255, 60, 10))
-    canvas.spot(*at.discs((-0.9, 0, 0.15)), (255, 224, 110))
+    canvas.spot(at.disc((-0.9, 0, 0.15)), (255, 224, 110))
 
 
 def _microphone(canvas: Canvas, at: Local, colour: Colour) -> None:
@@ -74,7 +74,7 @@ def _microphone(canvas: Canvas, at: Local, colour: Colour) -> None:
         end = 0.36 - 0.4 * abs(k)
         canvas.line(at.points([(0.66 + k, -end), (0.66 + k, end)]), (80, 82, 90), 0.06 * at.size)
         canvas.line(at.points([(0.66 - end, k), (0.66 + end, k)]), (80, 82, 90), 0.06 * at.size)
-    canvas.spot(*at.discs((0.79, -0.2, 0.09)), (235, 238, 245))
+    canvas.spot(at.disc((0.79, -0.2, 0.09)), (235, 238, 245))
 
 
 _HELD = {
