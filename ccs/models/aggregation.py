@@ -7,6 +7,7 @@ they take m interleaved groups of K, each of which spans the video, and give the
 from __future__ import annotations
 
 from itertools import combinations
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -66,15 +67,16 @@ class Relations(nn.Module):
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         x_BTD = self.reduce(x_BTC).relu()
-        total = 0
-        for n, linear in zip(self.scales, self.relate, strict=True):
+        of_scales = []
+        # torch's types do not say what a ModuleList holds
+        for n, linear in zip(self.scales, cast("list[nn.Linear]", self.relate), strict=True):
             blocks = linear.weight.unflatten(1, (n, RELATION_WIDTH))  # of the n places in a tuple
             product = torch.einsum("btd,okd->bkto", x_BTD, blocks)
             tuples = getattr(self, f"tuples_{n}")
             places = torch.arange(n, device=tuples.device)
             relations = product[:, places, tuples].sum(dim=2) + linear.bias  # (B, tuples, D)
-            total = total + relations.relu().mean(dim=1)
-        return total
+            of_scales.append(relations.relu().mean(dim=1))
+        return sum(of_scales[1:], start=of_scales[0])
 
 
 class Grouped(nn.Module):

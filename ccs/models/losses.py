@@ -45,10 +45,11 @@ def ccs_loss(
     L1, active = cross_modality_triplet(
         z_rgb, z_flow, labels, margin=alpha1, triplet=settings.triplet, reduction=settings.reduction
     )
-    L2 = sum(
+    of_rgb, of_flow = (
         discriminative_embedding(z, labels, intra=alpha2, inter=alpha3, reduction=settings.reduction)
         for z in (z_rgb, z_flow)
     )
+    L2 = of_rgb + of_flow
     total = settings.lambdas[0] * L1 + settings.lambdas[1] * L2 + L3
     return Losses(total, L1.detach(), L2.detach(), L3.detach(), active)
 
@@ -80,9 +81,9 @@ def cross_modality_triplet(
         positive = d.diagonal() if triplet == "paired" else d.masked_fill(~same, -torch.inf).amax(dim=1)
         negative = d.masked_fill(same, torch.inf).amin(dim=1)
         hinges.append(relu(positive - negative + margin))
-    loss = sum(_reduce(hinge, reduction) for hinge in hinges)
+    of_rgb, of_flow = (_reduce(hinge, reduction) for hinge in hinges)
     both = torch.cat(hinges).detach()
-    return loss, (both > 0).float().mean() if both.numel() else both.new_zeros(())
+    return of_rgb + of_flow, (both > 0).float().mean() if both.numel() else both.new_zeros(())
 
 
 def discriminative_embedding(

@@ -24,6 +24,9 @@ class Backbone(nn.Module):
         num_frames: frames (RGB: 1) or flow pairs that a 2-D body takes, stacked as channels; a 3-D body takes any.
     """
 
+    _mean: Tensor
+    _std: Tensor
+
     def __init__(
         self,
         body: nn.Module,

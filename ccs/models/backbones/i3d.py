@@ -51,7 +51,7 @@ for _module in MODULES:
         _GOOGLENET[f"Mixed_{_module}.{_ours}"] = f"inception{_module[0]}{chr(ord(_module[1]) - 1)}.{_theirs}"
 
 
-def pad_same(x: Tensor, kernel_size: tuple[int, int, int], stride: tuple[int, int, int]) -> Tensor:
+def pad_same(x: Tensor, kernel_size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
     """TensorFlow's SAME padding of (B, C, T, H, W) with zeros: ceil(size / stride) outputs, odd excess at the end."""
     padding: list[int] = []
     for size, kernel, step in zip(x.shape[2:], kernel_size, stride, strict=True):

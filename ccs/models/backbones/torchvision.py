@@ -6,6 +6,7 @@ import functools
 import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -99,14 +100,9 @@ def _body(name: str, in_channels: int) -> nn.Module:
         body.add_module("relu", nn.ReLU())  # the one family that applies its last activation outside `features`
     if in_channels != 3:
         first, old = pretrained.first_convolution(body)
-        new = nn.Conv2d(
-            in_channels,
-            old.out_channels,
-            old.kernel_size,
-            stride=old.stride,
-            padding=old.padding,
-            bias=old.bias is not None,
-        )
+        # torch's types do not say that these have two sides
+        sides: dict[str, Any] = {"kernel_size": old.kernel_size, "stride": old.stride, "padding": old.padding}
+        new = nn.Conv2d(in_channels, old.out_channels, bias=old.bias is not None, **sides)
         body.set_submodule(first, new)
     return body
 
