@@ -7,7 +7,7 @@ needed to tell them apart. All lengths are inches; an axis of such a panel runs 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypedDict
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,13 +21,31 @@ from ccs.tables.measurements import PAPER
 BAR, GROUP_GAP, PUBLISHED = 0.46, 0.5, 0.4
 LEFT, RIGHT, PLOT = 0.75, 0.2, 2.6
 MIN_WIDTH = 6.5
-LOOKS = (
+
+
+class Look(TypedDict):
+    """What tells the bars of a series from the others."""
+
+    facecolor: str
+    hatch: str
+
+
+LOOKS: tuple[Look, ...] = (
     {"facecolor": style.PALETTE["orange"], "hatch": ""},
     {"facecolor": style.PALETTE["sky blue"], "hatch": "////"},
     {"facecolor": style.PALETTE["bluish green"], "hatch": "xxxx"},
     {"facecolor": style.PALETTE["reddish purple"], "hatch": "----"},
 )
-DIAMOND = {"marker": "D", "color": style.INK, "linestyle": "none", "markersize": 5}
+
+
+class _Marker(TypedDict):
+    marker: str
+    color: str
+    linestyle: Literal["none"]
+    markersize: float
+
+
+DIAMOND: _Marker = {"marker": "D", "color": style.INK, "linestyle": "none", "markersize": 5}
 
 
 class Bar(NamedTuple):
@@ -156,5 +174,5 @@ def _draw_published(axes: Axes, value: float, x: float) -> None:
 def _number(axes: Axes, x: float, y: float, value: float) -> None:
     # the box keeps the grid out of the number
     box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
-    looks = {"ha": "center", "va": "bottom", "size": style.SMALL, "bbox": box}
-    axes.annotate(f"{value:.1f}", (x, y), (0, 5), textcoords="offset points", **looks)
+    text, above = f"{value:.1f}", (0, 5)
+    axes.annotate(text, (x, y), above, textcoords="offset points", ha="center", va="bottom", size=style.SMALL, bbox=box)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import cast
 
 import cv2
 import matplotlib
@@ -65,7 +66,8 @@ def class_activation_maps(model: CCS, rgb_TFCHW: Tensor, flow_TLCHW: Tensor, *, 
     attribution = LayerGradientXActivation(lambda rgb, flow: getattr(model(rgb, flow), stream), model.connection)
     clip = rgb_TFCHW.unsqueeze(0), flow_TLCHW.unsqueeze(0)
     # without a connection the other stream's features have no gradient: zeros, not None
-    of_rgb, of_flow = attribution.attribute(clip, target=label, grad_kwargs={"materialize_grads": True})
+    found = attribution.attribute(clip, target=label, grad_kwargs={"materialize_grads": True})
+    of_rgb, of_flow = cast("tuple[Tensor, Tensor]", found)  # captum's types leave open what the layer gives
     maps = (of_rgb if stream == "rgb" else of_flow).detach()[0].sum(dim=0)
     return maps.unflatten(0, (len(rgb_TFCHW), -1)).float().cpu()
 
@@ -166,7 +168,8 @@ def write_film(
     Raises:
         CcsError: the folder cannot be written, or ffmpeg cannot write such a video.
     """
-    film, foot, scale = None, None, 1
+    film: Film | None = None
+    foot, scale = np.zeros((0, 0, 3), np.uint8), 1
     with atomic(path) as part:
         try:
             for t, frame in enumerate(frames):
@@ -179,7 +182,8 @@ def write_film(
                 enlarged = Crop(*(scale * pixels for pixels in crop[:4]), flip=crop.flip)
                 (picture,) = overlay(large[None], interpolate(maps, times, np.array([t])), crop=enlarged)
                 film.write(np.concatenate([picture, foot]))
-            film.finish()
+            if film:
+                film.finish()
         finally:
             if film:
                 film.close()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.typing import LineStyleType
 
 from ccs.figures import inputs, style
 from ccs.figures.histories import COLUMNS, RANKING, History, SplitHistories, group, has_ranking, read, steps
@@ -43,7 +44,7 @@ class Series(NamedTuple):
     column: str
     label: str = ""
     colour: str = style.INK
-    dash: object = SOLID
+    dash: LineStyleType = SOLID
     factor: float = 1.0
 
 
@@ -193,8 +194,17 @@ def _is_short(histories: Sequence[History]) -> bool:
     return max(len(history.epochs) for history in histories) <= FEW
 
 
-def _looks(series: Series, linewidth: float, *, marked: bool) -> dict[str, object]:
-    looks = {"color": series.colour, "linestyle": series.dash, "linewidth": linewidth}
+class _Looks(TypedDict, total=False):
+    color: str
+    linestyle: LineStyleType
+    linewidth: float
+    marker: str
+    markersize: float
+    markerfacecolor: str
+
+
+def _looks(series: Series, linewidth: float, *, marked: bool) -> _Looks:
+    looks: _Looks = {"color": series.colour, "linestyle": series.dash, "linewidth": linewidth}
     if marked:
         looks |= {"marker": "o", "markersize": 2 * linewidth + 0.4}
         looks |= {"markerfacecolor": series.colour if series.dash == SOLID else "white"}

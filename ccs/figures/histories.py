@@ -53,7 +53,8 @@ class SplitHistories(NamedTuple):
     def mean(self) -> pd.DataFrame:
         """The mean over seeds, of the epochs that all have: where one stopped early, it would jump."""
         last = min(len(history.epochs) for history in self.seeds)
-        mean = sum(history.epochs.iloc[:last] for history in self.seeds) / len(self.seeds)
+        first, *others = (history.epochs.iloc[:last] for history in self.seeds)
+        mean = sum(others, start=first) / len(self.seeds)
         return mean.round(6).assign(lr=self.seeds[0].epochs["lr"])  # which are the same, and may be smaller than that
 
 

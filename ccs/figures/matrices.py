@@ -176,9 +176,9 @@ def _draw_cells(axes: Axes, row: Row, norm: Normalize, percent: np.ndarray) -> N
     axes.set(xlim=(-0.02, lefts[-1] + 1.02), ylim=(num_rows + 0.02, -0.02), yticks=[])
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, pad=3)
-    turned = {"rotation": 90, "va": "center"} if row.dense else {"rotation": 45, "va": "top"}
+    turn, va = (90, "center") if row.dense else (45, "top")
     middles = [x + 0.5 for x in lefts]
-    axes.set_xticks(middles, row.column_names, size=row.size, rotation_mode="anchor", ha="right", **turned)
+    axes.set_xticks(middles, row.column_names, size=row.size, rotation_mode="anchor", ha="right", rotation=turn, va=va)
 
 
 def cell_text(percent: float) -> str:

@@ -16,9 +16,10 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import matplotlib.style
 from matplotlib.axes import Axes
@@ -27,6 +28,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, fontManager, get_font
 from matplotlib.text import Text
 from matplotlib.textpath import TextPath
+from matplotlib.typing import ColorType
 
 from ccs.stage import CcsError, atomic
 
@@ -80,7 +82,7 @@ _RC = {
 
 
 @contextmanager
-def applied() -> Iterator[None]:
+def applied() -> Generator[None]:
     """Draw in this style and no other: what a user's matplotlibrc says does not count."""
     with matplotlib.style.context(["default", _RC]):
         yield
@@ -98,10 +100,11 @@ def place(figure: Figure, left: float, top: float, width: float, height: float) 
     return figure.add_axes((left / whole_width, bottom, width / whole_width, height / whole_height))
 
 
-def write(figure: Figure, left: float, top: float, text: str, **properties: object) -> None:
+def write(figure: Figure, left: float, top: float, text: str, **properties: Any) -> None:
     """Text whose upper left corner is at a place in inches from the figure's top left corner."""
     width, height = figure.get_size_inches()
-    figure.text(left / width, 1 - top / height, text, **{"ha": "left", "va": "top", **properties})
+    looks: dict[str, Any] = {"ha": "left", "va": "top", **properties}
+    figure.text(left / width, 1 - top / height, text, **looks)
 
 
 def footnote(sentences: Sequence[str], width: float) -> list[str]:
@@ -119,7 +122,7 @@ def block_height(num_lines: int, size: float = SMALL) -> float:
     return num_lines * line_height(size)
 
 
-def write_lines(figure: Figure, left: float, top: float, lines: Sequence[str], **properties: object) -> None:
+def write_lines(figure: Figure, left: float, top: float, lines: Sequence[str], **properties: Any) -> None:
     """Lines of small text, one below the other, from a place in inches."""
     for number, line in enumerate(lines):
         write(figure, left, top + block_height(number), line, **{"fontsize": SMALL, "color": FAINT, **properties})
@@ -162,7 +165,7 @@ def _letters(path: str) -> frozenset[str]:
 
 
 @contextmanager
-def _known_boxes() -> Iterator[None]:
+def _known_boxes() -> Generator[None]:
     """Without matplotlib's warning for each missing letter, at each size anew: `save` names them once."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
@@ -203,13 +206,13 @@ def _fitting(text: str, width: float, size: float, end: str = "") -> str:
     return text.rstrip() + end if end else text
 
 
-def luminance(colour: object) -> float:
+def luminance(colour: ColorType) -> float:
     """Relative luminance from 0 (black) to 1 (white), WCAG 2.1, https://www.w3.org/TR/WCAG21/#dfn-relative-luminance."""
     linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in to_rgb(colour)]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def ink_on(colour: object) -> str:
+def ink_on(colour: ColorType) -> str:
     """The colour of text on this background: black or white, whichever has more contrast (WCAG 2.1)."""
     return "black" if (luminance(colour) + 0.05) / 0.05 >= 1.05 / (luminance(colour) + 0.05) else "white"
 

@@ -28,27 +28,31 @@ def parse(text: str) -> Rows | Groups:
 def flat_rows(text: str) -> Rows:
     """The flag's value where there are no groups; `CcsError` where it is anything else."""
     found = parse(text)
-    if any(isinstance(value, dict) for value in found.values()):
+    rows = {run: label for run, label in found.items() if isinstance(label, str)}
+    if len(rows) < len(found):
         raise CcsError(f"--rows: expected {_FLAT}, found {text}")
-    return found
+    return rows
 
 
 def grouped_rows(text: str) -> Groups:
     """The flag's value where there are groups; `CcsError` where it is anything else."""
     found = parse(text)
-    if not found or not all(isinstance(value, dict) for value in found.values()):
+    groups = {base: rows for base, rows in found.items() if isinstance(rows, dict)}
+    if not groups or len(groups) < len(found):
         raise CcsError(f"--rows: expected {_GROUPED}, found {text}")
-    return found
+    return groups
 
 
-def run_labels(rows: Rows | Groups) -> Rows:
+def run_labels(rows: Mapping[str, str] | Mapping[str, Mapping[str, str]]) -> Rows:
     """Run name -> label; of several groups the label also names the group."""
-    if not all(isinstance(value, Mapping) for value in rows.values()):
-        return dict(rows)
+    flat = {run: label for run, label in rows.items() if isinstance(label, str)}
+    if flat:
+        return flat
+    groups = {base: own for base, own in rows.items() if isinstance(own, Mapping)}
     labels: dict[str, list[str]] = {}
-    for base, own in rows.items():
+    for base, own in groups.items():
         for run, label in own.items():
-            labels.setdefault(run, []).append(f"{base}, {label}" if len(rows) > 1 else label)
+            labels.setdefault(run, []).append(f"{base}, {label}" if len(groups) > 1 else label)
     return {run: " and ".join(found) for run, found in labels.items()}
 
 

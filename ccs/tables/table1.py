@@ -42,7 +42,7 @@ def table(tests: Sequence[TestSplit], rows: Mapping[str, str]) -> Table:
         records, tests, lead=["method", "pretrain"], published=_ACCURACIES, titles=lambda test: list(STREAMS)
     )
 
-    marked, notes = to.explained(methods, paper["note"])
+    marked, notes = to.explained(methods, list(paper["note"]))
     printed = [
         [Cell(method), Cell(row["pretrain"]), *(Cell.printed(row[column]) for column in _ACCURACIES)]
         for method, row in zip(marked, paper.to_dict("records"), strict=True)

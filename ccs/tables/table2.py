@@ -48,7 +48,7 @@ def table(tests: Sequence[TestSplit], rows: Mapping[str, str]) -> Table:
         records.append(record | {f"{_NAME} {column}": number(row[column]) for column in _PRINTED})
     csv = to.csv_frame(records, tests, lead=["method", "pretrain"], published=accuracies, titles=_titles)
 
-    marked, notes = to.explained(list(paper["method"]), paper["note"])
+    marked, notes = to.explained(list(paper["method"]), list(paper["note"]))
     printed = [
         [Cell(method), *(Cell.printed(row[column]) for column in _PRINTED)]
         for method, row in zip(marked, paper.to_dict("records"), strict=True)

@@ -151,7 +151,7 @@ def _difference(found: Mapping[Stream, Difference] | None) -> list[Cell]:
 
 
 def _paper(paper: pd.DataFrame) -> PageTable:
-    methods, notes = to.explained(list(paper["method"]), paper["note"])
+    methods, notes = to.explained(list(paper["method"]), list(paper["note"]))
     groups: dict[str, list[list[Cell]]] = {}
     for method, row in zip(methods, paper.to_dict("records"), strict=True):
         cells = [Cell(method), *(Cell.printed(row[column]) for column in _ACCURACIES)]

@@ -56,7 +56,7 @@ def table(tests: Sequence[TestSplit], rows: Mapping[str, str]) -> Table:
         titles=lambda test: ["RGB+Flow", "RGB", "Flow"],
     )
 
-    marked, notes = to.explained([row[_ACCURACY] for row in paper.to_dict("records")], paper["note"])
+    marked, notes = to.explained([row[_ACCURACY] for row in paper.to_dict("records")], list(paper["note"]))
     printed = [
         [*(Cell(row[name]) for name in ALPHAS), Cell(text, number(row[_ACCURACY]))]
         for text, row in zip(marked, paper.to_dict("records"), strict=True)

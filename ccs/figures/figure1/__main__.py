@@ -77,7 +77,7 @@ def most_confused(rates: Sequence[np.ndarray], num_classes: int) -> list[int]:
         rates: of each stream (C, C) per cent, row true, column predicted; rows of NaN are never chosen.
         num_classes: how many. Where there are not more, all are given in their order.
     """
-    total = sum(rates)
+    total = sum(rates[1:], start=rates[0])
     tested = [c for c in range(len(total)) if not np.isnan(total[c]).any()]
     if num_classes >= len(tested):
         return tested
