@@ -97,6 +97,13 @@ def _path(root: Path, module: str) -> Path | None:
     return next((file for file in (base / "__init__.py", base.with_suffix(".py")) if file.is_file()), None)
 
 
+def _file(root: Path, module: str) -> Path:
+    path = _path(root, module)
+    if path is None:
+        raise CcsError(f"{module}: no such module below {root}")
+    return path
+
+
 def _parents(module: str) -> list[str]:
     parts = module.split(".")
     return [".".join(parts[:n]) for n in range(1, len(parts))]
@@ -104,7 +111,7 @@ def _parents(module: str) -> list[str]:
 
 @cache
 def _tree(root: Path, module: str) -> ast.Module:
-    path = _path(root, module)
+    path = _file(root, module)
     try:
         return ast.parse(path.read_bytes())
     except SyntaxError as error:
@@ -114,7 +121,7 @@ def _tree(root: Path, module: str) -> ast.Module:
 @cache
 def _imports(root: Path, module: str) -> frozenset[str]:
     """Names that the module may load from its own top-level package, modules or not."""
-    is_package = _path(root, module).name == "__init__.py"
+    is_package = _file(root, module).name == "__init__.py"
     package = module.split(".") if is_package else module.split(".")[:-1]
     names = set()
     for node in ast.walk(_tree(root, module)):

@@ -51,7 +51,7 @@ class Scores:
     seed: int
     classes: tuple[str, ...]
     settings: Mapping[str, Any]
-    fusion: tuple[float, float]
+    fusion: tuple[float, ...]
     versions: Mapping[str, str]
 
 

@@ -168,7 +168,7 @@ def write_film(
     Raises:
         CcsError: the folder cannot be written, or ffmpeg cannot write such a video.
     """
-    film: Film | None = None
+    film: FilmWriter | None = None
     foot, scale = np.zeros((0, 0, 3), np.uint8), 1
     with atomic(path) as part:
         try:

@@ -45,7 +45,7 @@ def cpu_set_up(index: int) -> None:
 
 
 def cpu_estimate(frames: np.ndarray, parameters: Parameters) -> np.ndarray:
-    """`ccs.flow.estimate` by `cv2.optflow.DualTVL1OpticalFlow`."""
+    """`ccs.flow.engines.estimate` by `cv2.optflow.DualTVL1OpticalFlow`."""
     # pyrefly: ignore [missing-attribute] - OpenCV's types lack it
     algorithm = cv2.optflow.DualTVL1OpticalFlow_create(
         tau=parameters.tau,

@@ -179,7 +179,10 @@ def _slurm_nodes(environment: Mapping[str, str]) -> tuple[int, str]:
         return int(environment["SLURM_JOB_NUM_NODES"]), environment["SLURM_JOB_NODELIST"]
     # Snakemake's executor keeps little of the job's environment
     job = _scontrol("job", environment["SLURM_JOB_ID"], "--oneliner")
-    return int(re.search(r" NumNodes=(\d+)", job)[1]), re.search(r" NodeList=(\S+)", job)[1]
+    number, names = re.search(r" NumNodes=(\d+)", job), re.search(r" NodeList=(\S+)", job)
+    if number is None or names is None:
+        raise CcsError(f"scontrol: expected the nodes of job {environment['SLURM_JOB_ID']}, found {job.strip()!r}")
+    return int(number[1]), names[1]
 
 
 def _first_host(names: str) -> str:

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
@@ -186,7 +186,7 @@ def _lock_folder() -> Path:
 
 
 @contextmanager
-def _no_umask() -> Iterator[None]:
+def _no_umask() -> Generator[None]:
     before = os.umask(0)
     try:
         yield
