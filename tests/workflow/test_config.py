@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import dataclasses
 import json
+import subprocess
+import sys
 import typing
 from pathlib import Path
 
@@ -16,10 +19,12 @@ from snakemake.utils import update_config
 from ccs.config import configuration as config
 from ccs.config import pages
 from ccs.datasets.manifests import Manifest
+from ccs.provenance import NOT_COUNTED
 from ccs.stage import CcsError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SCHEMA = json.loads(pages.SCHEMA.read_text())
+QUICK = ROOT / "workflow/configs/quick.yaml"  # changes another
 SMALL = {"datasets": {"mine": {"adapter": "folder", "root": "videos"}}}
 
 
@@ -196,7 +201,120 @@ def test_backbones_are_those_that_there_are():
     assert sorted(named) == sorted(["bninception", *i3d.WIDTHS, *torchvision.names()])
 
 
-QUICK = ROOT / "workflow/configs/quick.yaml"  # changes another
+def test_the_engines_of_the_settings_are_those_that_there_are():
+    from ccs.flow.engines import BACKENDS
+    from ccs.flow.settings import ENGINES
+
+    assert list(ENGINES) == list(BACKENDS)
+
+
+@pytest.mark.parametrize(
+    ("typed", "path", "value"),
+    [
+        ({"seeds": ["0", "1"]}, "seeds", [0, 1]),
+        ({"train": {"epochs": "1", "lr": "1e-3", "dropout": ["0.5", "0"]}}, "train.lr", 0.001),
+        ({"train": {"shared": "false", "ranking": "False"}}, "train.shared", False),
+        ({"train": {"precision": "no"}}, "train.precision", "no"),
+        ({"frames": {"size": "null"}}, "frames.size", None),
+        ({"evaluate": {"crops": "10"}}, "evaluate.crops", 10),
+        ({"runs": {"a": {"epochs": "2", "evaluate": {"segments": "4"}}}}, "runs.a.evaluate.segments", 4),
+        ({"datasets": {"mine": {"shards": "7"}}}, "datasets.mine.shards", 7),
+        ({"tables": {"table1": {"rows": {"ccs": "5"}}}}, "tables.table1.rows.ccs", "5"),  # a label is text
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_was_typed_at_the_command_line_is_read_as_the_setting_is(typed, path, value):
+    given = copy.deepcopy(SMALL)
+    update_config(given, typed)
+    found = config.complete(given, overrides=typed)
+    for step in path.split("."):
+        found = found[step]
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_typed_nonsense_is_told_as_such_and_text_in_a_file_is_not_read_twice():
+    typed = {"train": {"epochs": "many"}, "seeds": ["-1"]}
+    with pytest.raises(
+        CcsError, match=r"(?s)seeds\.0: -1 is less than the minimum of 0.*epochs: 'many' is not of type"
+    ):
+        config.complete({**SMALL, **typed}, overrides=typed)
+    with pytest.raises(CcsError, match=r"train\.epochs: '3' is not of type 'integer'"):
+        config.complete({**SMALL, "train": {"epochs": "3"}}, overrides={"train": {"lr": "0.1"}})
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("frames.short_side", None, "frames.short_side: expected pixels, as size is not given either"),
+        ("frames.quality", 101, "frames.quality: 101 is greater than the maximum of 100 (of the JPEGs)"),
+        ("train.scales", [], "train.scales: [] should be non-empty"),
+        ("train.dropout", [0.5, 1], "train.dropout.1: 1 is greater than or equal to the maximum of 1 (of RGB and of"),
+        ("train.alphas", [1, 1, 1, 1], "train.alphas: [1, 1, 1, 1] is too long"),
+        ("train.lr", float("nan"), "train.lr: nan is not a number"),
+        ("train.precision", False, "train.precision: False is not one of ['auto', 'no', 'bf16', 'fp16'] (auto takes"),
+        ("train.precision", False, "YAML reads no, off, yes and on as false and true: write such a text in quotes"),
+        ("train", None, "train: None is not of type 'object'"),
+        ("seeds", [1, 1], "seeds: [1, 1] has non-unique elements"),
+        ("datasets.mine", 5, "datasets.mine: 5 is not of type 'object'"),
+        ("datasets.mine.shards", True, "datasets.mine.shards: True is not of type 'integer'"),
+        ("tables.table1.rows", {"ccs": ""}, "tables.table1.rows.ccs: '' should be non-empty"),
+        ("tables.table5", {}, "tables.table5: no such key: did you mean table"),
+        ("runs", {}, "runs: {} should be non-empty (experiments by name"),
+    ],
+)
+def test_more_mistakes_are_named(path, value, message):
+    with pytest.raises(CcsError) as error:
+        config.complete(changed(path, value))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(("path", "made"), [(pages.SCHEMA, lambda: pages.schema()), (pages.PAGE, lambda: pages.page())])
+def test_schema_and_page_are_what_the_settings_say(path, made):
+    """Else: `python -m ccs.config` writes them anew."""
+    text = path.read_text()
+    assert (json.loads(text) if path.suffix == ".json" else text) == made()
+
+
+@pytest.mark.parametrize("path", [ROOT / "config.yaml", *sorted((ROOT / "workflow/configs").glob("*.yaml"))], ids=str)
+def test_the_schema_for_editors_agrees(path):
+    """An independent judge of the files that come along, and of mistakes that `complete` names."""
+    judge = jsonschema.Draft202012Validator(SCHEMA)
+    given = yaml.safe_load(path.read_text())
+    if path == QUICK:
+        whole = yaml.safe_load((ROOT / "config.yaml").read_text())
+        update_config(whole, given)
+        given = whole
+    assert list(judge.iter_errors(given)) == []
+    for section, key, wrong in (
+        ("train", "lr", 0),
+        ("flow", "bond", 1),
+        ("frames", "quality", "95"),
+        ("runs", "a b", {}),
+    ):
+        mistaken = copy.deepcopy(given)
+        mistaken.setdefault(section, {})[key] = wrong
+        assert list(judge.iter_errors(mistaken)), key
+
+
+def test_nothing_slow_is_imported_where_the_snakefile_is_parsed():
+    code = "import sys, ccs.config.configuration as c; c.complete({'datasets': {'d': {'adapter': 'demo'}}})"
+    code += "; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    slow = {"cv2", "great_tables", "matplotlib", "numba", "scipy", "torch", "torchvision"}
+    assert not slow & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("module", [name for name in NOT_COUNTED if name.endswith("settings")])
+def test_what_does_not_count_as_code_computes_nothing(module):
+    """Modules of settings are not part of what a result depends on, so they may hold classes of values and no more."""
+    if module == "ccs.settings":  # the flags themselves
+        return
+    path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    functions = {
+        node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef | ast.Lambda)
+    }
+    assert functions <= {"__post_init__", "conflicts", "from_names", "to_names"}  # checks, and other names of the same
 
 
 @pytest.mark.parametrize("path", [ROOT / "config.yaml", *sorted((ROOT / "workflow/configs").glob("*.yaml"))], ids=str)

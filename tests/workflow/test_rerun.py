@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ccs.provenance import NOT_COUNTED
+
 TRAINING = {
     "train": {f"results/runs/mine/split1/{run}/seed0/checkpoint.pt" for run in ("two_stream", "ccs")},
     "evaluate": {f"results/runs/mine/split1/{run}/seed0/scores.h5" for run in ("two_stream", "ccs")},
@@ -156,8 +158,38 @@ def test_code_reruns_the_stages_that_contain_it(project):
         losses.write("\nEXTRA = 1\n")
     assert project.plan() == TRAINING
 
-    with open(project.path / "ccs/flow/opencv.py", "a") as flow:
+    with open(project.path / "ccs/flow/native.py", "a") as flow:
         flow.write("\nEXTRA = 1\n")
+    assert project.plan() == flow_and_below(project)
+
+
+def test_code_that_changes_no_result_reruns_nothing(project):
+    """What is on the list, the engines that are not in use, and a backbone's neighbours in the settings."""
+    files = [f"{module.replace('.', '/')}.py" for module in NOT_COUNTED]
+    engines = [f"ccs/flow/{name}.py" for name in ("gpu", "gpu_kernels", "gpu_arithmetic", "gpu_median", "opencv")]
+    for file in (*files, *engines):
+        assert (project.path / file).is_file(), file
+        with open(project.path / file, "a") as code:
+            code.write("\nEXTRA = 1\n")
+    assert project.plan() == {}
+
+
+@pytest.mark.parametrize(
+    ("flow", "used", "unused"),
+    [
+        ({"backend": "native-cuda"}, "gpu_kernels", "kernels"),
+        ({"backend": "opencv"}, "opencv", "native"),
+        ({"gamma": 0.1}, "opencv", "native"),  # auto: the one with an illumination term
+    ],
+)
+def test_an_engine_that_is_asked_for_reruns_the_flow_and_no_other_does(project, flow, used, unused):
+    project.configure({"flow": flow})
+    project.run()
+    with open(project.path / f"ccs/flow/{unused}.py", "a") as code:
+        code.write("\nEXTRA = 1\n")
+    assert project.plan() == {}
+    with open(project.path / f"ccs/flow/{used}.py", "a") as code:
+        code.write("\nEXTRA = 1\n")
     assert project.plan() == flow_and_below(project)
 
 

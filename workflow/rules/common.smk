@@ -74,8 +74,7 @@ SOURCE = " ".join(map(os.path.relpath, workflow.overwrite_configfiles)) or "conf
 try:
     config = configuration.complete(config, SOURCE, workflow.config_settings.config)
     if not workflow.remote_exec:  # a cluster's job needs its own data set only, and has been checked before
-        project.check(config, SOURCE)
-        project.check_records()
+        project.check(config, SOURCE, only_planned=workflow.output_settings.dryrun)
         for dataset in config["datasets"]:
             shard_digests(dataset)
             for manifest in manifests(dataset).values():

@@ -1,0 +1,75 @@
+"""A project is a directory: everything is in it, and what is in it is not replaced by another project's."""
+
+from __future__ import annotations
+
+import shutil
+
+import yaml
+
+OTHER = {"datasets": {"yours": {"adapter": "folder", "root": "videos", "shards": 1}}, "seeds": [3]}
+
+
+def test_a_directory_of_its_own_has_configuration_data_and_results(project, tmp_path):
+    """Called from the checkout, as the README says; the checkout's own results stay as they are."""
+    before = {path: path.stat().st_mtime_ns for path in project.path.rglob("*") if ".snakemake" not in path.parts}
+    mine = tmp_path / "mine"
+    shutil.copytree(project.path / "videos", mine / "videos")
+    done = project.snakemake("--directory", str(mine))
+    assert done.returncode == 1
+    assert f"{mine}/config.yaml: expected the configuration of this project, found none: copy" in done.stdout
+    (mine / "config.yaml").write_text(yaml.safe_dump(OTHER))
+    done = project.snakemake("--directory", str(mine))
+    assert done.returncode == 0, done.stdout
+    assert (mine / "results/table1.csv").is_file()
+    assert (mine / "data/yours/manifest.csv").is_file()
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_results_of_another_configuration_file_are_not_replaced(project):
+    table = (project.path / "results/table1.csv").read_text()
+    (project.path / "other.yaml").write_text(yaml.safe_dump(OTHER))
+    told = "were made with config.yaml and its data set mine; other.yaml has no such data set and would replace"
+    planned = project.snakemake("--dry-run", "--configfile", "other.yaml")
+    assert planned.returncode == 0
+    assert told in planned.stdout
+    done = project.snakemake("--configfile", "other.yaml")
+    assert done.returncode == 1
+    assert told in done.stdout
+    assert "snakemake --directory DIR" in done.stdout
+    assert (project.path / "results/table1.csv").read_text() == table
+    assert not (project.path / "data/yours").exists()
+
+
+def test_a_preset_with_other_settings_of_a_data_set_replaces_nothing_but_more_of_the_same_is_welcome(project):
+    config = project.configure()
+    (project.path / "preset.yaml").write_text(yaml.safe_dump({"datasets": {"mine": {"shards": 1}}}))
+    done = project.snakemake("--configfile", "config.yaml", "preset.yaml")
+    assert done.returncode == 1
+    assert "data set mine; config.yaml preset.yaml has other settings of it" in done.stdout
+    # the same data sets under another name, or one's own file edited
+    (project.path / "copy.yaml").write_text(yaml.safe_dump({**config, "seeds": [0, 1]}))
+    project.run("--configfile", "copy.yaml")
+    project.configure({"datasets.mine.shards": 2})
+    project.run("--dry-run")
+
+
+def test_results_whose_notes_are_gone_are_not_taken_for_current(project):
+    shutil.rmtree(project.path / ".snakemake")
+    project.configure({"train.lr": 0.5})
+    done = project.snakemake()
+    assert done.returncode == 1
+    assert "there are results, but .snakemake/metadata is empty" in done.stdout
+    (project.path / "data/datasets.json").unlink()  # as the message says
+    assert "Nothing to be done" in project.run()
+
+
+def test_values_of_config_are_what_the_setting_is(project):
+    project.run("--config", "seeds=[7]", "train={epochs: 3, lr: 1e-2, shared: false, ranking: false}")
+    (line,) = {
+        line
+        for line in (project.path / "commands.txt").read_text().splitlines()
+        if "\t--run\tccs\t" in line and "seed7" in line and line.startswith("ccs.train\t")
+    }
+    words = line.split("\t")
+    for flag, value in {"--epochs": "3", "--lr": "0.01", "--shared": "false", "--seed": "7"}.items():
+        assert words[words.index(flag) + 1] == value
