@@ -10,11 +10,13 @@ import os
 import signal
 import socket
 import statistics
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_train import (
     SETTINGS,
@@ -43,15 +45,17 @@ def no_dropout(**train) -> training.Settings:
     return dataclasses.replace(changed(**train), network=dataclasses.replace(SETTINGS.network, dropout=(0.0, 0.0)))
 
 
+def in_float64(*args, **kwargs) -> CCS:
+    """A network for exact comparisons: batch norm over few positions makes 1e-4 of float32's rounding."""
+    return CCS(*args, **kwargs).double()
+
+
 def in_process(
     rank: int, num_processes: int, port: int, folder: Path, settings: training.Settings, stop_in: str
 ) -> None:
-    """What `torchrun` gives a process, and the training in it; the second rank may get a signal on the way.
-
-    The network computes in float64: batch norm over few positions makes 1e-4 of float32's rounding.
-    """
+    """What `torchrun` gives a process, and the training in it; the second rank may get a signal on the way."""
     torch.set_num_threads(1)
-    training.CCS = lambda *args, **kwargs: CCS(*args, **kwargs).double()
+    training.CCS = in_float64
     videos = manifest()
     if stop_in is not None:
         few = [video for video in videos.videos if video.split != "val" or video.video == "val00"]
@@ -165,21 +169,54 @@ def test_ranks_share_out_every_batch_and_go_on_where_they_were():
 
 
 # -- steps -------------------------------------------------------------------------------------------------------------
-def test_accumulated_gradients_are_the_mean_over_batches(tmp_path):
-    """Against autograd by hand: one step of two batches, at the weights of the beginning."""
-    settings = no_dropout(epochs=1, accumulate=2, weight_decay=0.0, clip_gradient=1e9)
-    state = run_train(tmp_path, settings)
+def first_network(settings: training.Settings) -> CCS:
+    """The one that a training with seed 0 starts from."""
     torch.manual_seed(0)
-    network = CCS(2, settings.network, segments=settings.clips.segments)
+    return CCS(2, settings.network, segments=settings.clips.segments)
+
+
+def losses_by_hand(network: CCS, settings: training.Settings, epoch: int) -> Iterator[torch.Tensor]:
+    """Of each of the epoch's two batches, at the weights that the network has when it is asked for."""
     videos = [video for video in manifest().videos if video.split == "train"]
     batches = BalancedBatches([video.label for video in videos], batch_classes=2, batch_videos=4, seed=0)
     clips = TrainClips(MadeUp(manifest().videos), videos, settings.clips, snippet=snippet_of(settings.network), seed=0)
     assert len(batches) == 2
-    for batch in batches.epoch(0):
+    for batch in batches.epoch(epoch):
         rgb, flow, labels = default_collate([clips[key] for key in batch])
-        (ccs_loss(*network(rgb, flow), labels, settings.losses).total / 2).backward()
+        yield ccs_loss(*network(rgb, flow), labels, settings.losses).total
+
+
+def test_accumulated_gradients_are_the_mean_over_batches(tmp_path):
+    """Against autograd by hand: one step of two batches, at the weights of the beginning."""
+    settings = no_dropout(epochs=1, accumulate=2, weight_decay=0.0, clip_gradient=1e9)
+    state = run_train(tmp_path, settings)
+    network = first_network(settings)
+    for loss in losses_by_hand(network, settings, 0):
+        (loss / 2).backward()
     for parameter, kept in zip(network.parameters(), state["optimizer"]["state"].values(), strict=True):
         torch.testing.assert_close(kept["momentum_buffer"], parameter.grad)
+
+
+def test_a_step_is_the_written_out_sgd_with_momentum_decay_and_clipping(tmp_path, monkeypatch):
+    """v = momentum v + (g + decay w), w -= lr v, with g made no longer than the limit: four steps at two rates."""
+    settings = no_dropout(
+        epochs=2, lr=0.04, lr_steps=(1,), lr_gamma=0.25, momentum=0.6, weight_decay=0.1, clip_gradient=0.5
+    )
+    monkeypatch.setattr(training, "CCS", in_float64)
+    state = run_train(tmp_path, settings)
+    network = first_network(settings).double()
+    velocity = {name: torch.zeros_like(w) for name, w in network.named_parameters()}
+    for epoch, lr in enumerate((0.04, 0.01)):
+        for loss in losses_by_hand(network, settings, epoch):
+            gradients = torch.autograd.grad(loss, list(network.parameters()))
+            norm = sum(g.square().sum() for g in gradients).sqrt()
+            assert norm > 2 * 0.5
+            with torch.no_grad():
+                for (name, w), g in zip(network.named_parameters(), gradients, strict=True):
+                    velocity[name] = 0.6 * velocity[name] + (g * 0.5 / norm + 0.1 * w)
+                    w -= lr * velocity[name]
+    trained = {name: state["model"][name] for name in velocity}
+    torch.testing.assert_close(trained, dict(network.named_parameters()), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -193,6 +230,26 @@ def test_a_compiled_network_trains_to_the_same_weights_under_the_same_names(tmp_
     assert same_weights(*(checkpoint.read(tmp_path / name / "checkpoint.pt") for name in ("plain", "compiled")))
 
 
+class Classifiers(nn.Module):
+    """A linear layer a stream, of clips that are one number each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rgb, self.flow = nn.Linear(1, 2), nn.Linear(1, 2)
+
+    def forward(self, rgb, flow):
+        return Output(self.rgb(rgb), self.flow(flow), None, None)
+
+
+def train_on(clips: Iterable[loop.Clips], model: nn.Module, accelerator: training.Accelerator) -> dict:
+    """An epoch of four batches; the row of its history."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    steps = loop.Steps(num_batches=4, accumulate=1, clip_gradient=1)
+    bar = SimpleNamespace(update=lambda: None)
+    progress = loop.Progress()
+    return loop.train_one_epoch(model, iter(clips), optimizer, accelerator, steps, LossSettings(), progress, bar)
+
+
 def test_rates_are_of_clips_and_of_waiting(monkeypatch):
     """By a clock of its own: 3 s for each batch of 8 clips to come, 1 s for the step."""
     now = [0.0]
@@ -203,31 +260,65 @@ def test_rates_are_of_clips_and_of_waiting(monkeypatch):
             now[0] += 3
             yield torch.zeros(8, 1), torch.zeros(8, 1), torch.arange(8) % 2
 
-    class Model(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear = nn.Linear(1, 2)
-
+    class Model(Classifiers):
         def forward(self, rgb, flow):
             now[0] += 1
-            return Output(self.linear(rgb), self.linear(flow), None, None)
+            return super().forward(rgb, flow)
 
-    model = Model()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    steps = loop.Steps(num_batches=4, accumulate=1, clip_gradient=1)
-    accelerator = training.Accelerator(cpu=True)
-    row = loop.train_one_epoch(
-        model,
-        clips(),
-        optimizer,
-        accelerator,
-        steps,
-        LossSettings(),
-        loop.Progress(),
-        SimpleNamespace(update=lambda: None),
-    )
+    row = train_on(clips(), Model(), training.Accelerator(cpu=True))
     assert row["clips_per_second"] == 8 / 4
     assert row["waiting"] == 0.75
+
+
+# -- precision ---------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def types():
+    """(training or not, type of the result) of every linear layer that computes; accelerate's precision may be any."""
+    seen = set()
+
+    def note(module: nn.Module, _, result: torch.Tensor) -> None:
+        if isinstance(module, nn.Linear):
+            seen.add((module.training, result.dtype))
+
+    AcceleratorState._reset_state()  # it is one for a process, whatever else has been trained in it
+    with nn.modules.module.register_module_forward_hook(note):
+        yield seen
+    AcceleratorState._reset_state()
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("no", torch.float32), ("bf16", torch.bfloat16)])
+def test_networks_train_and_are_validated_in_the_precision_that_is_set(tmp_path, types, precision, dtype):
+    run_train(tmp_path, changed(epochs=1, precision=precision))
+    assert types == {(True, dtype), (False, dtype)}
+
+
+def test_the_loop_itself_computes_in_the_accelerators_precision(types):
+    """With a network that is not prepared: `accelerator.prepare` would see to it, too."""
+    model, accelerator = Classifiers(), training.Accelerator(mixed_precision="bf16", cpu=True)
+    labels = torch.arange(8) % 2
+    train_on([(torch.zeros(8, 1), torch.zeros(8, 1), labels)] * 4, model, accelerator)
+    assert types == {(True, torch.bfloat16)}
+    loop.validate(model, [(torch.zeros(8, 1, 1), torch.zeros(8, 1, 1), labels)], accelerator)
+    assert types == {(True, torch.bfloat16), (False, torch.bfloat16)}
+
+
+# -- validation --------------------------------------------------------------------------------------------------------
+def test_validation_scores_each_stream_and_the_sum_of_their_logits():
+    """Over two batches of different sizes, with a network that hands logits through: 1, 2 and 3 of 4 videos right."""
+    rgb = torch.tensor([[10, 0, 9.9], [0, 1, 0], [0, 0, 5], [4, 3, 0]])
+    flow = torch.tensor([[0, 3, -20.0], [2, 0, 0], [4, 0, 0], [0, 5, 0]])  # the first is not right by probabilities
+    labels = torch.tensor([0, 0, 1, 1])
+    batches = [tuple(x[part] for x in (rgb[:, None], flow[:, None], labels)) for part in (slice(3), slice(3, 4))]
+
+    class Given(nn.Module):
+        def forward(self, rgb, flow):
+            return Output(rgb, flow, None, None)
+
+    assert loop.validate(Given(), batches, training.Accelerator(cpu=True)) == {
+        "val_rgb": 25.0,
+        "val_flow": 50.0,
+        "val_fused": 75.0,
+    }
 
 
 # -- what it tells of itself -------------------------------------------------------------------------------------------
