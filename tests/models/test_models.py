@@ -128,6 +128,15 @@ def test_shared_block_is_tied_and_separate_is_not():
     assert parameters(small(shared=False)) == 2 * (width + 1) * 5
 
 
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize(("dropout", "constant"), [((0.0, 0.9), "rgb"), ((0.9, 0.0), "flow")])
+def test_the_first_dropout_is_of_rgb_and_the_second_of_flow(shared, dropout, constant):
+    network = small(shared=shared, dropout=dropout, connection="none").train()
+    outputs = [network(*clips(4)) for _ in range(2)]
+    for stream in ("rgb", "flow"):
+        assert torch.equal(*(getattr(output, stream) for output in outputs)) is (stream == constant)
+
+
 def pooled(backbone, clip_BTFCHW):
     """Features of each segment on its own: (B, T, C)."""
     with torch.no_grad():
@@ -141,14 +150,29 @@ OPERATIONS = {"mean": torch.mean, "max": torch.amax, "product": torch.prod}
 def test_aggregation_is_over_segments(kind):
     rgb, flow = clips(2, segments=3)
     network = small(3, aggregation=kind, connection="none").eval()
-    features = pooled(network.rgb, rgb)
-    if kind == "concat":
-        expected = torch.cat([features[:, 0], features[:, 1], features[:, 2]], dim=1)
-    else:
-        expected = OPERATIONS[kind](features, dim=1)
+    for stream, clip in (("rgb", rgb), ("flow", flow)):
+        features = pooled(getattr(network, stream), clip)
+        if kind == "concat":
+            expected = torch.cat([features[:, 0], features[:, 1], features[:, 2]], dim=1)
+        else:
+            expected = OPERATIONS[kind](features, dim=1)
+        with torch.no_grad():
+            expected = network.head.classify(network.head.embed(expected))
+            torch.testing.assert_close(getattr(network(rgb, flow), stream), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["trn", "trn_multiscale"])
+def test_each_stream_has_relations_of_its_own(kind):
+    """Other weights of one stream's aggregation change that stream's scores alone."""
+    network = small(3, aggregation=kind, connection="none").eval()
     with torch.no_grad():
-        expected = network.head.classify(network.head.embed(expected))
-        torch.testing.assert_close(network(rgb, flow).rgb, expected, rtol=1e-4, atol=1e-5)
+        for stream in ("rgb", "flow"):
+            before = network(*clips(2, segments=3))
+            for weight in getattr(network, f"aggregate_{stream}").parameters():
+                weight.add_(0.1)
+            after = network(*clips(2, segments=3))
+            changed = {name for name in ("rgb", "flow") if not torch.equal(getattr(before, name), getattr(after, name))}
+            assert changed == {stream}
 
 
 def test_more_segments_than_in_training_are_interleaved_groups_of_as_many():
