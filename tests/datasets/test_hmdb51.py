@@ -86,6 +86,26 @@ def test_line_ends_blanks_spaces_and_parentheses(tree):
     ]
 
 
+@pytest.mark.parametrize("val_fraction", [0, 0.25, 0.5])
+def test_validation_is_whole_films_of_the_train_lists_and_what_they_test_stays(tree, val_fraction):
+    """Here each film has clips of both classes to train on, and most have one to test on and one that is unused."""
+    files, listed = {}, {"1": set(), "2": set(), "0": set()}
+    clips = [("run", "1"), ("run", "1"), ("wave", "1"), ("run", "2"), ("wave", "0")]
+    for film in "abcdefghijkl":
+        for clip, (name, part) in enumerate(clips if film < "i" else clips[:3]):
+            video = f"{film}_{name}_f_cm_np1_le_goo_{clip}.avi"
+            files[f"videos/{name}/{video}"] = ""
+            path = f"lists/{name}_test_split1.txt"
+            files[path] = f"{files.get(path, '')}{video} {part}\n"
+            listed[part].add(f"{name}/{video[:-4]}")
+    parts = {video.video: video.split for video in load(tree(files), val_fraction=val_fraction).videos}
+    assert {video for video, part in parts.items() if part == "test"} == listed["2"]
+    assert {video for video, part in parts.items() if part == "unused"} == listed["0"]
+    films = {split: {video.split("/")[1][0] for video in parts if parts[video] == split} for split in ("train", "val")}
+    assert len(films["val"]) == 12 * val_fraction
+    assert len(films["train"]) == 12 - len(films["val"])  # so that none is in both
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

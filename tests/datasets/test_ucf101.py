@@ -81,6 +81,24 @@ def test_line_ends_blanks_and_spaces(tree):
     ]
 
 
+@pytest.mark.parametrize("val_fraction", [0, 0.25, 0.5, 0.9])
+def test_validation_is_whole_groups_of_the_train_list_and_the_test_list_stays(tree, val_fraction):
+    """Here each group of the train list has a video in the test list, too, and one group is in the test list alone."""
+    groups = {f"{name}/v_{name}_g0{number}": label for label, name in ((1, "Run"), (2, "Sky")) for number in range(9)}
+    train = {f"{group}_c0{clip}.avi": groups[group] for group in groups for clip in (1, 2) if "_g08" not in group}
+    test = {f"{group}_c03.avi" for group in groups}
+    files = {f"videos/{video}": "" for video in (*train, *test)}
+    files["lists/classInd.txt"] = "1 Run\n2 Sky\n"
+    files["lists/trainlist01.txt"] = "".join(f"{video} {label}\n" for video, label in train.items())
+    files["lists/testlist01.txt"] = "".join(f"{video}\n" for video in test)
+    parts = {f"{video.video}.avi": video.split for video in load(tree(files), val_fraction=val_fraction).videos}
+    assert {video for video, part in parts.items() if part == "test"} == test
+    assert {video for video, part in parts.items() if part in ("train", "val")} == set(train)
+    val = {video for video, part in parts.items() if part == "val"}
+    assert len(val) == pytest.approx(val_fraction * len(train), abs=1)
+    assert val == {f"{video.split('_c0')[0]}_c0{clip}.avi" for video in val for clip in (1, 2)}  # whole groups
+
+
 def test_other_extensions_and_case_are_found_by_stem(tree):
     files = {name.replace("videos/Run/v_Run_g0", "videos/run/v_RUN_g0"): text for name, text in FILES.items()}
     files = {name.replace("SkyDive_g02_c01.avi", "SkyDive_g02_c01.MP4"): text for name, text in files.items()}
