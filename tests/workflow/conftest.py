@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -63,6 +64,11 @@ class Project:
                 jobs[block.split(":")[0]].add(output[1])
         assert jobs or "Nothing to be done" in printed, printed
         return dict(jobs)
+
+    def commands(self, *arguments: str) -> list[list[str]]:
+        """The command lines of the stages that a run would start, in words."""
+        printed = self.run("--dry-run", "--printshellcmds", *arguments)
+        return [shlex.split(line) for line in printed.splitlines() if "python -m ccs." in line]
 
     def configure(self, changes: dict | None = None) -> dict:
         """Write config.yaml: `CONFIG` with each of `changes` (`{"flow.bound": 10}`) made; return it."""

@@ -15,6 +15,7 @@ OUTPUTS = {
     "ccs.shards": ("--output",),
     "ccs.train": ("--checkpoint", "--history"),
     "ccs.evaluate": ("--output",),
+    "ccs.submission": ("--output",),
     "ccs.figures.figure1": ("--svg", "--png", "--csv"),
     "ccs.tables.details": ("--html",),
     "ccs.tables": ("--output", "--markdown", "--html"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import time
 from pathlib import Path
 
@@ -193,6 +195,53 @@ def test_an_engine_that_is_asked_for_reruns_the_flow_and_no_other_does(project, 
     assert project.plan() == flow_and_below(project)
 
 
+FILMS = {"adapter": "demo", "shards": 1, "train_per_class": 1, "test_per_class": 1}
+
+
+def provenances(project):
+    """By data set, what its training is told of its provenance."""
+    targets = [f"results/runs/{dataset}/split1/ccs/seed0/checkpoint.pt" for dataset in ("mine", "films")]
+    told = {}
+    for command in project.commands("--forcerun", "train", "--", *targets):
+        if "ccs.train" in command:
+            dataset = Path(command[command.index("--manifest") + 1]).parent.name
+            told[dataset] = command[command.index("--provenance") + 1]
+    assert set(told) == {"mine", "films"}
+    return told
+
+
+def test_training_is_told_another_provenance_where_its_shards_or_its_code_are_others(project):
+    """Interrupted training goes on only under the same. One data set is made of videos here, one is rendered."""
+    settings = {"datasets.films": FILMS}
+
+    def change(changes, *modules):
+        settings.update(changes)
+        project.configure(settings)
+        for module in modules:
+            with open(project.path / "ccs" / module, "a") as code:
+                code.write("\nEXTRA = 1\n")
+
+    change({})
+    told = [provenances(project)]
+    rows = {"ccs": "ours", "two_stream": "theirs"}
+    change({"tables.table1.rows": rows, "evaluate.crops": 10}, "evaluate/__main__.py", "datasets/demo_scene.py")
+    told.append(provenances(project))
+    assert told[1]["mine"] == told[0]["mine"]  # of all this, only what renders it is training's, and only that of films
+    assert told[1]["films"] != told[0]["films"]
+    project.add_video("wave/new.mp4")
+    change({"datasets.films": {**FILMS, "seed": 1}})
+    told.append(provenances(project))
+    for setting in ({"frames.quality": 90}, {"flow.bound": 15}):
+        change(setting)
+        told.append(provenances(project))
+    for stage in ("frames", "flow", "shards", "train"):
+        change({}, f"{stage}/__main__.py")
+        told.append(provenances(project))
+    for before, after in itertools.pairwise(told[1:]):
+        assert before["mine"] != after["mine"]
+        assert before["films"] != after["films"]
+
+
 FIGURE1 = {"run": "two_stream"}
 TARGETS = ("results/table1.csv", "results/figures/figure1.svg", "results/figures/figure1.details.html")
 
@@ -229,3 +278,42 @@ def test_published_numbers_rerun_their_table(project):
     with open(project.path / "ccs/published/table1.csv", "a") as published:
         published.write("\n")
     assert project.plan() == {"table": TRAINING["table"]}
+
+
+def test_captions_rerun_the_report_alone(project):
+    """What the report shows is made up here, and taken as done."""
+    report = "results/report.html"
+    curves = [f"figures/curves/{run}.{kind}" for run in ("two_stream", "ccs") for kind in ("svg", "png", "csv")]
+    for name in ("report.html", *curves):
+        path = project.path / "results" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    project.run("--touch", report)
+    assert project.plan(report) == {}
+    with open(project.path / "workflow/report/table.rst", "a") as caption:
+        caption.write("More words.")
+    assert project.plan(report) == {"report": {report}}
+
+
+def test_code_of_evaluation_scores_videos_without_labels_again(project):
+    """Of something-something-v2: its official test videos."""
+    lists = {
+        "labels": {"Opening something": "0"},
+        "train": [{"id": "1", "template": "Opening [something]"}],
+        "validation": [{"id": "2", "template": "Opening [something]"}],
+        "test": [{"id": "3"}],
+    }
+    (project.path / "lists").mkdir()
+    for name, content in lists.items():
+        (project.path / f"lists/{name}.json").write_text(json.dumps(content))
+    for video in ("1", "2", "3"):
+        (project.path / f"videos/{video}.webm").write_text(video)
+    published = {"adapter": "something_v2", "root": "videos", "lists": "lists", "shards": 1, "val_fraction": 0}
+    project.configure({"datasets.published": published})
+    scores = "results/runs/published/split1/ccs/seed0/unlabelled.h5"
+    predictions = scores.replace("unlabelled.h5", "predictions.csv")
+    project.run(predictions)
+    assert project.plan(predictions) == {}
+    with open(project.path / "ccs/evaluate/__main__.py", "a") as code:
+        code.write("\nEXTRA = 1\n")
+    assert project.plan(predictions) == {"evaluate_unlabelled": {scores}, "predictions": {predictions}}
