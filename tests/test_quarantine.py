@@ -28,11 +28,10 @@ def part(path: Path, *numbers: int) -> str:
     return str(path)
 
 
-def join(manifest: Path, parts: list[str], fraction: float) -> list[dict]:
+def join(manifest: Path, parts: list[str], fraction: float | None = None) -> list[dict]:
     output = manifest.parent / "quarantine.csv"
-    quarantine.main(
-        ["--manifest", str(manifest), "--max-bad-fraction", str(fraction), "--output", str(output), "--parts", *parts]
-    )
+    allowed = [] if fraction is None else ["--max-bad-fraction", str(fraction)]
+    quarantine.main(["--manifest", str(manifest), *allowed, "--output", str(output), "--parts", *parts])
     with open(output, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
@@ -60,6 +59,12 @@ def test_too_many_bad_videos_end_the_run(tmp_path, manifest):
     assert "raise max_bad_fraction" in message
     assert not (tmp_path / "quarantine.csv").exists()
     assert len(join(manifest, parts, 0.07)) == 7  # exactly the allowance, which 0.07 * 100 misses by rounding
+
+
+def test_one_of_a_hundred_may_be_bad_if_nothing_is_said(tmp_path, manifest):
+    assert len(join(manifest, [part(tmp_path / "0000.csv", 3)])) == 1
+    with pytest.raises(CcsError, match=r"max_bad_fraction allows 0\.01"):
+        join(manifest, [part(tmp_path / "0000.csv", 3, 4)])
 
 
 def test_wrong_input(tmp_path, manifest):

@@ -150,6 +150,7 @@ def test_records_say_what_made_an_output(videos, made):
         assert record["settings"]["format"] == name
         assert record["settings"]["scales"] == 2
         assert record["settings"]["bound"] == (4 if name == "jpg" else None)
+        assert record["settings"]["quality"] == (95 if name == "jpg" else None)
     with h5py.File(made / "h5" / "a/run (1).h5") as file:
         assert json.loads(file.attrs["settings"])["bound"] == file.attrs["bound"] == 4
         assert json.loads(file.attrs["source"])["name"] == source.name

@@ -6,6 +6,7 @@ import ast
 import copy
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 import typing
@@ -16,6 +17,7 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
+from ccs import cli
 from ccs.config import configuration as config
 from ccs.config import pages
 from ccs.datasets.manifests import Manifest
@@ -360,6 +362,36 @@ def test_defaults_are_those_of_the_stages():
     assert _normal(full["flow"]) == _normal({"backend": "auto", "bound": 20, **flow})
     shown = config.complete({"datasets": {"d": {"adapter": "demo"}}})["datasets"]["d"]
     assert {name: shown[name] for name in _defaults(demo.Settings)} == _defaults(demo.Settings)
+
+
+def test_stages_are_given_the_documented_defaults(finished):
+    """Of what the configuration does not name, in the commands that a run would start."""
+    commands = finished.commands("--forceall")
+    for flag, value in (
+        ("--quality", "95"),
+        ("--short-side", "256"),
+        ("--max-bad-fraction", "0.01"),
+        ("--gpu-memory", "4294967296"),  # 4 GiB
+    ):
+        assert {command[command.index(flag) + 1] for command in commands if flag in command} == {value}
+
+
+@pytest.mark.parametrize(
+    ("stage", "defaults"),
+    [
+        (["frames"], {"quality": "95", "short-side": "256"}),
+        (["quarantine"], {"max-bad-fraction": "0.01"}),
+        (["flow"], {"quality": "95", "gpu-memory": "4294967296"}),
+        (["flow", "--frames", "x"], {"gpu-memory": "4294967296"}),
+    ],
+    ids=" ".join,
+)
+def test_help_tells_the_documented_defaults(stage, defaults, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([*stage, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for flag, value in defaults.items():
+        assert re.search(rf"--{flag} [A-Z_]+ [^(]*\(default: ([^)]*)\)", text)[1] == value
 
 
 def _defaults(kind: type) -> dict:
