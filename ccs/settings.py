@@ -22,7 +22,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from itertools import pairwise
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, dataclass_transform
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast, dataclass_transform
 
 from annotated_types import Ge, Gt, Le, Lt, MultipleOf
 from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict, TypeAdapter, ValidationError
@@ -69,14 +69,14 @@ MANY = 12  # names: more are not listed in a help or a message
 @dataclass_transform(frozen_default=True)
 def settings(cls: type[T]) -> type[T]:
     """Make a frozen dataclass of settings, which raises `CcsError` where a value has another type or range."""
-    made = dataclass(frozen=True, config=CONFIG)(cls)
+    made = cast("type[T]", dataclass(frozen=True, config=CONFIG)(cls))  # pydantic's types forget which class it was
     validate = made.__init__
 
-    def init(self: object, *args: object, **values: object) -> None:
+    def init(self: T, *args: object, **values: object) -> None:
         try:
             validate(self, *args, **values)
         except ValidationError as error:
-            fields = (field.name for field in dataclasses.fields(made))
+            fields = (setting.field for setting in settings_of(made).values())
             given = dict(zip(fields, args, strict=False)) | values
             raise CcsError("\n  ".join(_refusals(made, error, given))) from None
 
@@ -91,7 +91,7 @@ class OneOf:
     names: tuple[str, ...]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
-        return handler.generate_schema(Literal[self.names])
+        return core_schema.literal_schema(list(self.names))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,8 +141,8 @@ def _texts(kind: type) -> dict[str, str]:
         body = _bodies(cls.__module__).get(cls.__name__, [])
         for node, below in pairwise([*body, None]):
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                told = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
-                texts[node.target.id] = " ".join(str(below.value.value).split()) if told else ""
+                below = below.value if isinstance(below, ast.Expr) else None
+                texts[node.target.id] = " ".join(str(below.value).split()) if isinstance(below, ast.Constant) else ""
     return texts
 
 
@@ -254,6 +254,14 @@ def _refusals(kind: type, error: ValidationError, given: Mapping[str, object]) -
 def by_name(values: object) -> dict[str, Any]:
     """Settings by the names that the configuration has, with tuples as lists."""
     return TypeAdapter(type(values)).dump_python(values, mode="json", by_alias=True)
+
+
+def from_names(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Settings of a class from values by name, or by field; the others have their defaults.
+
+    Raises `CcsError` as the class does.
+    """
+    return kind(**values)
 
 
 # -- flags -------------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from ccs.flow.settings import FlowSettings, GpuSettings
 from ccs.frames.settings import FfmpegSettings, FramesSettings
 from ccs.models.settings import ANY_NUMBER
 from ccs.quarantine import QuarantineSettings
-from ccs.settings import Different, Field, Ge, Integer, Le, settings, word
+from ccs.settings import Different, Field, Ge, Integer, Le, from_names, settings, word
 from ccs.stage import CcsError
 from ccs.tables import shown
 from ccs.train.settings import RunSettings, conflicts
@@ -81,7 +81,7 @@ def complete(config: Mapping, source: str = "config", overrides: Mapping | None 
     Raises:
         CcsError: with a line for each thing that is wrong.
     """
-    checker = Checker(leaves(overrides or {}))
+    checker = Checker(list(leaves(overrides or {})))
     general = GeneralSettings.__pydantic_fields__  # type: ignore[attr-defined]
     for name in config:
         if name not in (*SECTIONS, *general):
@@ -176,7 +176,7 @@ def _run(checker: Checker, full: Mapping, run: tuple[object, dict[str, Any] | No
     own = {**base, **(changes or {})}
     evaluate = {**full["evaluate"], **base.get("evaluate", {}), **(changes or {}).get("evaluate", {})}
     whole = {**full["train"], **own, "evaluate": evaluate}
-    settings_of_run = RunSettings(**{key: value for key, value in whole.items() if key != "evaluate"})
+    settings_of_run = from_names(RunSettings, {key: value for key, value in whole.items() if key != "evaluate"})
     found = list(conflicts(settings_of_run, settings_of_run, settings_of_run))
     for key, text in found:
         checker.say(f"{where}.{key}", text)

@@ -11,12 +11,31 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any, Protocol
 
 from ccs.datasets import demo, folder, hmdb51, something_v2, ucf101
 from ccs.datasets.manifests import Manifest
+from ccs.datasets.settings import DatasetSettings
+from ccs.settings import from_names
 from ccs.stage import CcsError
 
-ADAPTERS = {"demo": demo, "folder": folder, "hmdb51": hmdb51, "something_v2": something_v2, "ucf101": ucf101}
+
+class Adapter(Protocol):
+    """A module that knows one layout; it may also say MIRRORED_LABELS."""
+
+    @property
+    def Settings(self) -> type[DatasetSettings]: ...
+
+    def manifest(self, dataset: str, settings: Any, split: int) -> Manifest: ...  # settings: its own `Settings`
+
+
+ADAPTERS: dict[str, Adapter] = {
+    "demo": demo,
+    "folder": folder,
+    "hmdb51": hmdb51,
+    "something_v2": something_v2,
+    "ucf101": ucf101,
+}
 _UNSAFE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and bytes that are not UTF-8
 
 
@@ -30,7 +49,8 @@ def load(dataset: str, settings: Mapping, split: int = 1) -> Manifest:
     if adapter not in ADAPTERS:
         raise CcsError(f"dataset {dataset}: adapter is {adapter!r}: choose one of {', '.join(ADAPTERS)}")
     try:
-        typed = ADAPTERS[adapter].Settings(**{name: value for name, value in settings.items() if name != "adapter"})
+        given = {name: value for name, value in settings.items() if name != "adapter"}
+        typed = from_names(ADAPTERS[adapter].Settings, given)
     except CcsError as error:
         raise CcsError(f"dataset {dataset}: {error}") from None
     manifest = ADAPTERS[adapter].manifest(dataset, typed, split)

@@ -192,8 +192,7 @@ def _find(listed: Sequence[Listed], folders: Mapping[str, Folder]) -> list[tuple
     found, takers = [], {}
     for item in listed:
         folder = folders.get(item.folder) or by_case.get(item.folder.casefold())
-        name = folder.find(item.name) if folder else None
-        if name is None:
+        if folder is None or (name := folder.find(item.name)) is None:
             continue
         path = f"{folder.path}/{name}"
         other = takers.setdefault(path, item)

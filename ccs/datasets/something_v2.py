@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 from ccs.datasets.disk import Folder, Listed, assemble, directory, read_text, scan
 from ccs.datasets.manifests import Manifest
@@ -26,6 +27,8 @@ from ccs.stage import CcsError
 
 MIRRORED_LABELS = True  # some classes differ in left and right alone
 _PREFIX = "something-something-v2-"
+
+Kind = TypeVar("Kind", list, dict)
 
 
 @settings
@@ -54,7 +57,7 @@ def _path(lists: str, part: str) -> str:
     return short if os.path.exists(short) else os.path.join(lists, f"{_PREFIX}{part}.json")
 
 
-def _read(path: str, kind: type) -> list | dict:
+def _read(path: str, kind: type[Kind]) -> Kind:
     try:
         content = json.loads(read_text(path, "a list of something-something-v2"))
     except ValueError as error:
@@ -71,9 +74,9 @@ def _class_name(template: str) -> str:
 def _classes(path: str) -> list[str]:
     """Class names in label order; the file has label numbers, as text, by name."""
     by_label: dict[str, str] = {str(label): _class_name(name) for name, label in _read(path, dict).items()}
-    classes = [by_label.get(str(label)) for label in range(len(by_label))]
-    if None in classes or len(set(classes)) < len(_read(path, dict)):
-        raise CcsError(f"{path}: expected a class for each label from 0 to {len(classes) - 1}, each once")
+    classes = [by_label[str(label)] for label in range(len(by_label)) if str(label) in by_label]
+    if len(set(classes)) < len(_read(path, dict)):
+        raise CcsError(f"{path}: expected a class for each label from 0 to {len(by_label) - 1}, each once")
     return classes
 
 
@@ -87,10 +90,11 @@ def _videos(path: str, split: str, labels: Mapping[str, int] | None) -> Iterator
         except (TypeError, KeyError):
             keys = "id and template" if labels else "id"
             raise CcsError(f"{path}, entry {number}: expected an object with {keys}, found {entry!r}") from None
-        if template not in by_template:
-            if _class_name(str(template)) not in labels:
+        if labels and template not in by_template:
+            name = _class_name(str(template))
+            if name not in labels:
                 raise CcsError(
                     f"{path}, entry {number}: unknown class {template!r}: it is not in labels.json; correct one"
                 )
-            by_template[template] = labels[_class_name(template)]
+            by_template[template] = labels[name]
         yield Listed(video, "", f"{video}.webm", by_template[template], split, video, f"{path}, entry {number}")
