@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -82,6 +82,16 @@ class Logits(NamedTuple):
     fused: np.ndarray
 
 
+class Row(NamedTuple):
+    """Of the table: a class by a stream."""
+
+    stream: str
+    rank: int  # from 1
+    name: str  # of the class
+    probability: float  # 0..1
+    logit: float
+
+
 class Preparation(NamedTuple):
     """How the videos of a checkpoint's training were prepared, and how flow is computed here."""
 
@@ -118,7 +128,8 @@ class VideoReader:
     def _estimate(self, runs: list[tuple[int, int]]) -> Iterator[tuple[int, int, np.ndarray]]:
         """Pairs start..stop-1 and their values, by the code of the stage `flow`, to which each run is a video."""
         jpeg, offset, preparation = self.decoded.jpeg, self.decoded.offset, self.preparation
-        found, groups = [], {}
+        found: list[shard.VideoFrames] = []
+        groups: dict[str, dict[str, np.ndarray]] = {}
         for start, stop in runs:
             found.append(
                 shard.VideoFrames(str(start), self.path, stop - start + 1, self.decoded.height, self.decoded.width)
@@ -152,7 +163,7 @@ class Classifier:
     """
 
     def __init__(
-        self, state: dict[str, Any], *, segments: int | None, crops: int, fusion: Sequence[float] | None
+        self, state: dict[str, Any], *, segments: int | None, crops: Literal[1, 10], fusion: tuple[float, float] | None
     ) -> None:
         self.trained = checkpoint.network(state)
         self.classes = tuple(state["classes"])
@@ -168,7 +179,7 @@ class Classifier:
         if fusion is None:  # as the paper's settings: TSN 1:1.5, I3D and TRN 1:1
             equal = backbones.is_3d(network.backbone) or network.aggregation.startswith("trn")
             fusion = (1.0, 1.0) if equal else EvaluateSettings().fusion
-        self.settings = EvaluateSettings(segments=segments, crops=crops, fusion=tuple(fusion))
+        self.settings = EvaluateSettings(segments=segments, crops=crops, fusion=fusion)
         self.device = cam.to_device(self.trained.model)
 
     def clip(self, reader: VideoReader, segments: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -215,7 +226,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     films = _check(args)
     state = checkpoint.read(args.checkpoint)
     preparation = preparation_of(state, args)
-    classifier = Classifier(state, segments=args.segments, crops=args.crops, fusion=args.fusion)
+    fusion = tuple(args.fusion) if args.fusion else None
+    classifier = Classifier(state, segments=args.segments, crops=args.crops, fusion=fusion)
     tool = check_ffmpeg(find_ffmpeg(args.ffmpeg))
     rows: list[list[object]] = []
     num_bad = 0
@@ -245,13 +257,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise CcsError(f"{num_bad} of {len(args.videos)} videos could not be decoded; they are named above")
 
 
-def ranked(logits: Logits, classes: Sequence[str], top: int) -> list[list[object]]:
-    """The `top` best classes by each stream: [stream, rank from 1, class, probability 0..1, logit]."""
+def ranked(logits: Logits, classes: Sequence[str], top: int) -> list[Row]:
+    """The `top` best classes by each stream."""
     rows = []
     for stream, values in zip(STREAMS, logits, strict=True):
         probability = softmax(values)
         best = np.argsort(-values, kind="stable")[:top]  # equal logits by class index, as in ccs.scores
-        rows += [[stream, n, classes[c], float(probability[c]), float(values[c])] for n, c in enumerate(best, start=1)]
+        rows += [
+            Row(stream, n, classes[c], float(probability[c]), float(values[c])) for n, c in enumerate(best, start=1)
+        ]
     return rows
 
 
@@ -261,7 +275,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return exponential / exponential.sum()
 
 
-def report(reader: VideoReader, table: list[list[object]], fusion: tuple[float, ...]) -> str:
+def report(reader: VideoReader, table: Sequence[Row], fusion: tuple[float, float]) -> str:
     """The video's name, length and best classes, in columns of streams."""
     num_frames, fps = reader.num_frames[reader.path], reader.decoded.fps
     seconds = f"{num_frames / fps:.2f} s" if fps else "unknown duration"
@@ -269,7 +283,7 @@ def report(reader: VideoReader, table: list[list[object]], fusion: tuple[float, 
     titles = (*STREAMS[:-1], f"{STREAMS[-1]} ({weights})")
     columns = []
     for stream, title in zip(STREAMS, titles, strict=True):
-        rows = [(_shortened(row[2]), _percent(row[3])) for row in table if row[0] == stream]
+        rows = [(_shortened(row.name), _percent(row.probability)) for row in table if row.stream == stream]
         name_width = max(len(name) for name, _ in rows)
         cells = [f"{name:<{name_width}}  {percent:>7}" for name, percent in rows]
         width = max(len(title), name_width + 9)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -93,9 +93,9 @@ class TrainClips(_Clips):
         self.reader, self.videos, self.settings = reader, videos, settings
         self.snippet, self.seed = snippet, seed
 
-    def __getitem__(self, key: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor, int]:
-        index, epoch, draw = key
-        video = self.videos[index]
+    def __getitem__(self, index: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor, int]:
+        number, epoch, draw = index
+        video = self.videos[number]
         name = int.from_bytes(hashlib.sha256(video.video.encode()).digest()[:8], "little")
         rng = np.random.default_rng([self.seed, epoch, draw, name])
         starts = segment_starts(
@@ -111,6 +111,16 @@ class TrainClips(_Clips):
         return torch.from_numpy(rgb), torch.from_numpy(flow), video.label
 
 
+class Reader(Protocol):
+    """What clips are cut from: a `ShardReader`, or what has its frames and flow by the same names."""
+
+    num_frames: dict[str, int]
+
+    def frames(self, video: str, indices: Sequence[int]) -> np.ndarray: ...
+
+    def flow(self, video: str, indices: Sequence[int]) -> np.ndarray: ...
+
+
 class TestClips(_Clips):
     """The clips of every video at `segments` segment centres, with 1 or 10 crops.
 
@@ -121,7 +131,7 @@ class TestClips(_Clips):
 
     def __init__(
         self,
-        reader: ShardReader,
+        reader: Reader,
         videos: Sequence[Video],
         settings: ClipSettings,
         *,
@@ -154,7 +164,7 @@ class _Snippets(NamedTuple):
     pair_rows: np.ndarray  # int64 (K, L): which of `flow`
 
 
-def _read(reader: ShardReader, video: str, starts: np.ndarray, snippet: Snippet) -> _Snippets:
+def _read(reader: Reader, video: str, starts: np.ndarray, snippet: Snippet) -> _Snippets:
     num_frames = reader.num_frames[video]
     pairs, pair_rows = _distinct(pair_indices(starts, snippet=snippet, num_frames=num_frames))
     frames, frame_rows = _distinct(frame_indices(starts, snippet=snippet, num_frames=num_frames))

@@ -65,7 +65,7 @@ class BalancedBatches:
     """
 
     def __init__(self, labels: Sequence[int], *, batch_classes: int, batch_videos: int, seed: int) -> None:
-        self.videos = {int(c): np.flatnonzero(np.asarray(labels) == c) for c in sorted(set(labels))}
+        self.videos = {c: np.flatnonzero(np.asarray(labels) == c) for c in sorted(set(labels))}
         self.batch_classes = min(batch_classes, len(self.videos))
         self.batch_videos = batch_videos
         self.seed = seed

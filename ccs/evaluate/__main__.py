@@ -145,7 +145,7 @@ def evaluate(
             "evaluate": dataclasses.asdict(settings),
             **{stage: values for stage, values in state["preparation"].items() if stage in ("frames", "flow")},
         },
-        fusion=tuple(settings.fusion),
+        fusion=settings.fusion,
         versions=_versions(device, state["preparation"]),
     )
 
@@ -159,7 +159,8 @@ def video_logits(
     """
     outputs = [model(rgb[None, i].to(device), flow[None, i].to(device)) for i in range(len(rgb))]
     streams = ([getattr(output, stream)[0] for output in outputs] for stream in ("rgb", "flow"))
-    return tuple(torch.stack(each).mean(dim=0).cpu() for each in streams)
+    of_rgb, of_flow = (torch.stack(each).mean(dim=0).cpu() for each in streams)
+    return of_rgb, of_flow
 
 
 def _versions(device: torch.device, preparation: Mapping[str, Any]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import cv2
 import h5py
@@ -81,7 +81,11 @@ def videos(frames: h5py.File, path: Path) -> list[VideoFrames]:
     return found
 
 
-def tasks(frames: h5py.File, found: Iterable[VideoFrames], pairs_per_task: int) -> Iterator[list[Piece]]:
+class _Groups(Protocol):
+    def __getitem__(self, name: str, /) -> Mapping[str, np.ndarray]: ...
+
+
+def tasks(frames: _Groups, found: Iterable[VideoFrames], pairs_per_task: int) -> Iterator[list[Piece]]:
     """Cut the videos `found` into tasks of `pairs_per_task` pairs, the last of fewer, reading JPEGs as asked for."""
     task, room = [], pairs_per_task
     for video in found:

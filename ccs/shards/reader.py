@@ -7,10 +7,10 @@ import json
 import operator
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import h5py
 import hdf5plugin  # noqa: F401 - registers Blosc
@@ -283,7 +283,7 @@ def _version(path: Path) -> tuple[int, int] | None:
 
 
 @contextmanager
-def reading(path: Path, what: str) -> Iterator[None]:
+def reading(path: Path, what: str) -> Generator[None]:
     """Errors of HDF5, and of content that cannot be, as a `CcsError` about `path`."""
     try:
         yield
@@ -331,7 +331,15 @@ def _read_pairs(dataset: h5py.Dataset, place: _Place, runs: list[tuple[int, int]
     return flow
 
 
-def decode_jpeg(data: np.ndarray, place: _Place, out: np.ndarray | None = None) -> np.ndarray:
+class _Sized(Protocol):
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+
+def decode_jpeg(data: np.ndarray, place: _Sized, out: np.ndarray | None = None) -> np.ndarray:
     """A frame, uint8 (H, W, 3) RGB, in `out` where it is given; `ValueError` where it is no whole JPEG of its size."""
     image = simplejpeg.decode_jpeg(data, "RGB", buffer=out)
     if image.shape[:2] != (place.height, place.width):
