@@ -108,7 +108,7 @@ def estimate(frames: np.ndarray, backend: str = "auto", **parameters: object) ->
     Raises:
         CcsError: frames, backend or parameters are not as above, or the backend failed.
     """
-    return estimate_videos([frames], backend, **parameters)[0]
+    return estimate_videos([frames], backend, GpuSettings.gpu_memory, **parameters)[0]
 
 
 def estimate_videos(

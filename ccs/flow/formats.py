@@ -41,11 +41,11 @@ Encoded = TypeVar("Encoded")  # pairs as a format stores them
 
 
 class Encoding(NamedTuple):
-    """How flow becomes bytes."""
+    """How flow becomes bytes; None where the format has no such."""
 
-    bound: float  # of the 8-bit formats, px
-    quality: int  # of JPEG
-    first_number: int  # in the names of numbered files
+    bound: float | None  # of the 8-bit formats, px
+    quality: int | None  # of JPEG
+    first_number: int | None  # in the names of numbered files
 
 
 class Output(Generic[Encoded]):
@@ -95,6 +95,7 @@ class Hdf5(Output[np.ndarray]):
 
     @staticmethod
     def encode(flow: np.ndarray, encoding: Encoding) -> tuple[np.ndarray, int]:
+        assert encoding.bound is not None
         values, clipped = quantise(flow, encoding.bound)
         return values, round(clipped * flow.size)
 
@@ -138,6 +139,7 @@ class _Numbered(Output[list[list[bytes]]]):
     num_bytes = 0
 
     def write(self, first: int, encoded: list[list[bytes]]) -> None:
+        assert self.encoding.first_number is not None
         for number, contents in enumerate(encoded, start=first + self.encoding.first_number):
             for name, content in zip(self.names, contents, strict=True):
                 self.num_bytes += (self.part / name.format(number)).write_bytes(content)
@@ -164,6 +166,8 @@ class Jpeg(_Numbered):
 
     @staticmethod
     def encode(flow: np.ndarray, encoding: Encoding) -> tuple[list[list[bytes]], int]:
+        assert encoding.bound is not None
+        assert encoding.quality is not None
         # in double precision and with halves to even, as TSN's tools do: no motion becomes 128
         values = np.rint((flow + np.float64(encoding.bound)) * 255 / (2 * encoding.bound))
         values = np.clip(values, 0, 255).astype(np.uint8)

@@ -136,25 +136,21 @@ class Job:
         if self._output is None:
             part = self._stack.enter_context(written(self.path, settings.format))
             self._output = FORMATS[settings.format](part, self.source.name, settings.encoding)
-            self._stack.callback(self._close)
+            self._stack.callback(_close, self._output)
             if settings.visualize:
                 part = self._film_stack.enter_context(atomic(self.film_path))
                 self._film = FilmWriter(part, height, width, result.fps, self.work.tool)
                 self._film_stack.callback(self._film.close)
         self._output.write(result.first, result.encoded)
-        if self._film:
+        if self._film and result.pictures is not None:
             self._film.write(result.pictures)
         self.num_pairs += num_pairs
         self.num_clipped += result.num_clipped
         self.num_values += 2 * num_pairs * height * width
         if result.end:
-            self._finish(result)
+            self._finish(result, result.end, self._output)
 
-    def _close(self) -> None:
-        with suppress(OSError, RuntimeError):  # a full disk has been reported, and `finish` closes what is kept
-            self._output.close()
-
-    def _finish(self, result: Result) -> None:
+    def _finish(self, result: Result, end: End, output: Output) -> None:
         record = {
             "ccs": ccs.__version__,
             "settings": self.work.all_settings,
@@ -162,8 +158,8 @@ class Job:
             "backend_version": self.work.engine.version(),
             "ffmpeg": self.work.tool.version,
             "source": self.file,
-            "num_frames": result.end.num_frames,
-            "num_pairs": result.end.num_frames - self.work.settings.step,
+            "num_frames": end.num_frames,
+            "num_pairs": end.num_frames - self.work.settings.step,
             "height": result.shape[1],
             "width": result.shape[2],
             "fps": result.fps,
@@ -171,8 +167,8 @@ class Job:
         }
         if self.work.settings.bound is not None:
             record["bound"] = self.work.settings.bound
-        self._output.finish(record)
-        if not is_complete(self._output.part, self.work.settings.format, record):
+        output.finish(record)
+        if not is_complete(output.part, self.work.settings.format, record):
             raise CcsError(f"{self.path}: not all pairs were written. Nothing was kept; please report this")
         if self._film:
             self._film.finish()
@@ -192,6 +188,11 @@ class Job:
         stop = BadVideo("abandoned")
         for stack in (self._film_stack, self._stack):
             stack.__exit__(BadVideo, stop, None)
+
+
+def _close(output: Output) -> None:
+    with suppress(OSError, RuntimeError):  # a full disk has been reported, and `finish` closes what is kept
+        output.close()
 
 
 class Work:

@@ -11,7 +11,7 @@ import re
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from queue import Full, Queue
 from typing import NamedTuple, TypeVar
@@ -96,7 +96,7 @@ def _check_file(path: str) -> None:
 @contextmanager
 def read_ahead(
     videos: Iterable[Key], decode: Callable[[Key, Children], Iterator[Chunk]], num_decoders: int
-) -> Iterator[Iterator[tuple[Key, Chunk | BadVideo]]]:
+) -> Generator[Iterator[tuple[Key, Chunk | BadVideo]]]:
     """Yield an iterator over the chunks of all videos, in order, with `num_decoders` of them being decoded at a time.
 
     A video ends with the chunk that has `end`, or with what is wrong with it. On leaving, every ffmpeg is ended.
@@ -205,9 +205,9 @@ def colours(flow: np.ndarray, bound: float) -> np.ndarray:
     import torch
     from torchvision.utils import flow_to_image
 
-    flow = torch.from_numpy(flow)
-    speed = torch.linalg.vector_norm(flow, dim=1, keepdim=True)
-    scaled = flow / speed.clamp(min=1e-6) * (speed / bound).clamp(max=1).sqrt()
+    moves = torch.from_numpy(flow)
+    speed = torch.linalg.vector_norm(moves, dim=1, keepdim=True)
+    scaled = moves / speed.clamp(min=1e-6) * (speed / bound).clamp(max=1).sqrt()
     # the library scales to the fastest pixel of the pictures: a row more gives them all the same
     fastest = torch.zeros_like(scaled[:, :, :1])
     fastest[:, 0] = 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -37,6 +37,7 @@ class DecodedVideo(NamedTuple):
 def scaled_size(settings: FramesSettings) -> tuple[str, str]:
     """Width and height of the frames, as `film.command` wants them."""
     if settings.size is None:
+        assert settings.short_side is not None  # `FramesSettings` wants one of them
         return shorter_side(settings.short_side)
     width, height = settings.size.split("x")
     return width, height
@@ -87,7 +88,7 @@ def _encode(film: FilmReader, quality: int) -> list[np.ndarray]:
 
 def extract(
     videos: Sequence[VideoFile], settings: FramesSettings, tool: Ffmpeg, workers: int = 1
-) -> Iterator[tuple[VideoFile, DecodedVideo | BadVideo]]:
+) -> Generator[tuple[VideoFile, DecodedVideo | BadVideo]]:
     """Each video, in the order given, with its frames or with what is wrong with it.
 
     `workers` videos are decoded (one ffmpeg each) and encoded (one thread each) at a time, and at most twice as many

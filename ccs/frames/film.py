@@ -18,6 +18,7 @@ with ffmpeg itself, the disk or the machine is a `CcsError` instead.
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import re
 import shutil
@@ -26,7 +27,7 @@ import subprocess
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO, NamedTuple
 
@@ -123,11 +124,11 @@ def command(path: str, size: tuple[str, str], tool: Ffmpeg) -> list[str]:
 
 def _compile(video: ffmpeg.nodes.FilterableStream, size: tuple[str, str], tool: Ffmpeg) -> list[str]:
     width, height = size
-    scaled = video.filter(
-        "scale", w=width, h=height, flags="bicubic+accurate_rnd+bitexact", out_color_matrix="bt601", out_range="pc"
-    ).filter("setsar", 1)
+    quality = {"flags": "bicubic+accurate_rnd+bitexact", "out_color_matrix": "bt601", "out_range": "pc"}
+    scaled = ffmpeg.filter(video, "scale", w=width, h=height, **quality)
+    square = ffmpeg.filter(scaled, "setsar", 1)
     output = ffmpeg.output(
-        scaled, "pipe:", format="yuv4mpegpipe", pix_fmt="yuv420p", threads=1, avioflags="direct", **tool.passthrough
+        square, "pipe:", format="yuv4mpegpipe", pix_fmt="yuv420p", threads=1, avioflags="direct", **tool.passthrough
     ).global_args("-nostdin", "-nostats", "-loglevel", "level+info", "-max_error_rate", "0")
     return ffmpeg.compile(output, cmd=[tool.path, "-filter_complex_threads", "1"])
 
@@ -141,7 +142,7 @@ class Children:
         self._closed = False
 
     @contextmanager
-    def run(self, line: list[str], log: BinaryIO) -> Iterator[subprocess.Popen]:
+    def run(self, line: list[str], log: BinaryIO) -> Generator[subprocess.Popen]:
         """Start an ffmpeg, with its standard output to read and its standard error in `log`; ended on leaving.
 
         Raises `CcsError` where it cannot be started, or after `close`.
@@ -161,7 +162,8 @@ class Children:
             yield process
         finally:
             process.kill()
-            process.stdout.close()
+            if process.stdout:
+                process.stdout.close()
             process.wait()
             with self._lock:
                 self._processes.discard(process)
@@ -175,7 +177,7 @@ class Children:
 
 
 @contextmanager
-def opened(path: str, size: tuple[str, str], tool: Ffmpeg, children: Children) -> Iterator[FilmReader]:
+def opened(path: str, size: tuple[str, str], tool: Ffmpeg, children: Children) -> Generator[FilmReader]:
     """Start to decode a video file, see `command`, and wait for its first frame; on leaving, its ffmpeg is ended."""
     with tempfile.TemporaryFile() as log, children.run(command(path, size, tool), log) as process:
         yield FilmReader(path, process, log)
@@ -191,6 +193,7 @@ class FilmReader:
 
     def __init__(self, path: str, process: subprocess.Popen, log: BinaryIO):
         self.path, self._process, self._log = path, process, log
+        assert isinstance(process.stdout, io.BufferedReader)  # `Children.run` gives it to read
         self._pipe = process.stdout
         with suppress(OSError, AttributeError):  # a lower limit on pipes; systems without this call
             fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
@@ -209,7 +212,7 @@ class FilmReader:
         frame = np.empty(len(_FRAME) + luma + 2 * chroma, np.uint8)
         y, u, v = np.split(frame[len(_FRAME) :], [luma, luma + chroma])
         planes = y.reshape(self.height, self.width), u.reshape(half_h, half_w), v.reshape(half_h, half_w)
-        while size := self._pipe.readinto(memoryview(frame)):
+        while size := self._pipe.readinto(frame.data):
             self._whole = size == len(frame)
             if not self._whole:
                 return

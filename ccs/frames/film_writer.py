@@ -27,26 +27,28 @@ class FilmWriter:
         self._process = subprocess.Popen(
             line, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._errors, bufsize=0
         )
+        assert self._process.stdin is not None  # it is a pipe
+        self._pipe = self._process.stdin
 
     def write(self, pictures: np.ndarray) -> None:
         """Append pictures, uint8 RGB (n, H, W, 3), or one (H, W, 3)."""
         try:
-            data = memoryview(pictures).cast("B")
+            data = pictures.data.cast("B")
             while data:
-                data = data[self._process.stdin.write(data) :]
+                data = data[self._pipe.write(data) :]
         except BrokenPipeError:
             self._fail()
 
     def finish(self) -> None:
         """Wait until the file is whole."""
-        self._process.stdin.close()
+        self._pipe.close()
         if self._process.wait():
             self._fail()
 
     def close(self) -> None:
         """End ffmpeg if it still runs."""
         self._process.kill()
-        self._process.stdin.close()
+        self._pipe.close()
         self._process.wait()
         self._errors.close()
 
