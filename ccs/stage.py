@@ -11,10 +11,10 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -46,7 +46,7 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
 
 
 @contextmanager
-def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic(path: str | os.PathLike[str]) -> Generator[Path]:
     """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`.
 
     On any error the temporary file is removed and `path` is left as it was, so that a file which exists is whole.
@@ -95,7 +95,7 @@ class _LineBar(tqdm):
     """A progress bar for a log file: one whole line per report instead of carriage returns."""
 
     @staticmethod
-    def status_printer(file: TextIO) -> Callable[[str], None]:
+    def status_printer(file: object) -> Callable[[str], None]:
         def report(line: str) -> None:
             if line.strip():
                 print(line.strip(), file=sys.stderr, flush=True)

@@ -11,7 +11,7 @@ class Shared(nn.Module):
     Raw z feeds the classifier; the ranking losses normalise it themselves.
     """
 
-    def __init__(self, num_features: int, num_classes: int, *, embedding: int, dropout: tuple[float, ...]) -> None:
+    def __init__(self, num_features: int, num_classes: int, *, embedding: int, dropout: tuple[float, float]) -> None:
         super().__init__()
         self.dropout_rgb, self.dropout_flow = nn.Dropout(dropout[0]), nn.Dropout(dropout[1])
         self.embed = nn.Linear(num_features, embedding)
@@ -26,7 +26,7 @@ class Shared(nn.Module):
 class Separate(nn.Module):
     """A classifier of its own for each stream, on its pooled features; there is no common z."""
 
-    def __init__(self, num_features: int, num_classes: int, *, dropout: tuple[float, ...]) -> None:
+    def __init__(self, num_features: int, num_classes: int, *, dropout: tuple[float, float]) -> None:
         super().__init__()
         self.rgb = nn.Sequential(nn.Dropout(dropout[0]), nn.Linear(num_features, num_classes))
         self.flow = nn.Sequential(nn.Dropout(dropout[1]), nn.Linear(num_features, num_classes))

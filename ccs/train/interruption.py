@@ -10,7 +10,7 @@ import multiprocessing.util  # whose own end of all workers is registered by thi
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 
@@ -53,7 +53,7 @@ class Interruption:
 
 
 @contextmanager
-def held() -> Iterator[None]:
+def held() -> Generator[None]:
     """Signals come after this: a process that is started here has them until it calls `ignore`."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:

@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from ccs.clips.dataset import loaded
 from ccs.models.losses import ccs_loss
-from ccs.models.network import Output
 from ccs.models.settings import LossSettings
 from ccs.stage import CcsError
 from ccs.train import parallel
@@ -123,8 +122,9 @@ def _forward_backward(
     with accelerator.autocast():
         output = model(rgb, flow)
     labels = parallel.gather(labels)
-    output = Output(*(x if x is None else parallel.gather(x.float()) for x in output))
-    losses = ccs_loss(output.rgb, output.flow, output.z_rgb, output.z_flow, labels, settings)
+    of_rgb, of_flow = (parallel.gather(x.float()) for x in (output.rgb, output.flow))
+    z_rgb, z_flow = (x if x is None else parallel.gather(x.float()) for x in (output.z_rgb, output.z_flow))
+    losses = ccs_loss(of_rgb, of_flow, z_rgb, z_flow, labels, settings)
     accelerator.backward(losses.total * (share * parallel.num_processes()))
     return {
         "loss": losses.total.detach(),
@@ -132,8 +132,8 @@ def _forward_backward(
         "loss_embedding": losses.embedding,
         "loss_cross_entropy": losses.cross_entropy,
         "active_triplets": losses.active,
-        "train_rgb": _percent(output.rgb, labels),
-        "train_flow": _percent(output.flow, labels),
+        "train_rgb": _percent(of_rgb, labels),
+        "train_flow": _percent(of_flow, labels),
     }
 
 

@@ -85,6 +85,7 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    # pyrefly: ignore [bad-override] - torch's types want any number of gradients; there is one for each output
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return _Sum.forward(ctx, gradient)
 
@@ -105,12 +106,15 @@ class _SyncBatchNorm(_BatchNorm):
     def _check_input_dim(self, input: Tensor) -> None:
         pass
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return batch_norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+                input, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
             )
-        dtype, x = x.dtype, x.to(self.running_mean.dtype)  # sums in bf16 would be worth little
+        assert self.running_mean is not None  # backbones' batch norm keeps statistics
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        x = input.to(self.running_mean.dtype)  # sums in bf16 would be worth little
         others = [dim for dim in range(x.dim()) if dim != 1]
         count = x.numel() // x.shape[1] * num_processes()  # ranks have parts of one size
         mean = _Sum.apply(x.sum(others)) / count
@@ -122,7 +126,7 @@ class _SyncBatchNorm(_BatchNorm):
             self.running_mean.lerp_(mean, momentum)
             self.running_var.lerp_(var * count / (count - 1), momentum)
         scale = (var + self.eps).rsqrt() * self.weight
-        return (centred * _per_channel(scale, x) + _per_channel(self.bias, x)).to(dtype)
+        return (centred * _per_channel(scale, x) + _per_channel(self.bias, x)).to(input.dtype)
 
 
 def _per_channel(values: Tensor, x: Tensor) -> Tensor:
