@@ -32,6 +32,8 @@ lint: env
 	ruff check .
 	ruff format --check .
 	snakefmt --check .
+	pyrefly check --summary=none
+	lint-imports --no-cache --no-logo
 	snakemake --lint
 
 lock:
