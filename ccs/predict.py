@@ -29,7 +29,7 @@ from ccs.clips import transforms
 from ccs.clips.dataset import TestClips
 from ccs.clips.sampling import segment_starts
 from ccs.datasets import manifests
-from ccs.evaluate.__main__ import video_logits
+from ccs.evaluate.scoring import video_logits
 from ccs.evaluate.settings import EvaluateSettings
 from ccs.figures import cam
 from ccs.flow import shard

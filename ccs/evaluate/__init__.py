@@ -1,1 +1,1 @@
-"""Evaluation: a checkpoint and shards in, scores.h5 out. `__main__` is the stage."""
+"""Evaluation: a checkpoint and shards in, scores.h5 out. `__main__` is the stage, `scoring` its work."""

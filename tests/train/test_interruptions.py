@@ -18,7 +18,7 @@ from accelerate.state import AcceleratorState
 from test_train import SETTINGS, MadeUp, changed, history_rows, in_own_process, manifest, run_train, same_weights
 
 from ccs.device import CLAIMED_GPUS, choose_device
-from ccs.evaluate import __main__ as evaluate
+from ccs.evaluate import scoring as evaluate
 from ccs.models import backbones
 from ccs.models.network import CCS
 from ccs.stage import CcsError

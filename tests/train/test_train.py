@@ -17,7 +17,7 @@ import torch
 from ccs import scores
 from ccs.clips.dataset import ClipSettings
 from ccs.datasets.manifests import Manifest, Video
-from ccs.evaluate import __main__ as evaluate
+from ccs.evaluate import scoring as evaluate
 from ccs.models.losses import LossSettings
 from ccs.models.network import CCS, NetworkSettings
 from ccs.stage import CcsError

@@ -29,7 +29,7 @@ from ccs.clips.dataset import TestClips, usable_videos
 from ccs.clips.sampling import frame_indices, segment_starts
 from ccs.clips.transforms import Crop, test_crops
 from ccs.datasets import manifests
-from ccs.evaluate import __main__ as evaluate
+from ccs.evaluate.scoring import check_same_task
 from ccs.figures import cam, inputs, style
 from ccs.models.network import snippet_of
 from ccs.scores import Scores
@@ -132,7 +132,7 @@ def split_maps(paths: dict[str, str], shards: Sequence[str], classes: Sequence[s
             )
     manifest = manifests.read(paths["manifests"], state["split"])
     reader = ShardReader(_shards_of(paths["manifests"], shards))
-    evaluate.check_same_task(state, manifest, state["split"], reader.bound, path=paths["checkpoints"])
+    check_same_task(state, manifest, state["split"], reader.bound, path=paths["checkpoints"])
     usable = {video.video: video for video in usable_videos(manifest, "test", reader, paths["quarantines"])}
     trained = checkpoint.network(state)
     device = cam.to_device(trained.model)
