@@ -22,7 +22,7 @@ import pandas as pd
 import psutil
 import yaml
 
-from ccs.config import runs_of
+from ccs.config.configuration import runs_of
 
 ROOT = Path(__file__).resolve().parent.parent
 BAR = 10.0

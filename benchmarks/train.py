@@ -28,9 +28,9 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from ccs import config as configuration
 from ccs import stage
 from ccs.clips.sampling import BalancedBatches
+from ccs.config import configuration
 from ccs.datasets import adapters, demo, manifests
 from ccs.flow import __main__ as flow
 from ccs.frames import __main__ as frames
