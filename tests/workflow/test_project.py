@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import shutil
 
 import yaml
+
+from ccs.config import configuration
 
 OTHER = {"datasets": {"yours": {"adapter": "folder", "root": "videos", "shards": 1}}, "seeds": [3]}
 
@@ -61,6 +65,15 @@ def test_results_whose_notes_are_gone_are_not_taken_for_current(project):
     assert "there are results, but .snakemake/metadata is empty" in done.stdout
     (project.path / "data/datasets.json").unlink()  # as the message says
     assert "Nothing to be done" in project.run()
+
+
+def test_the_report_is_asked_for_with_the_configuration_as_it_was_understood(project):
+    """It calls Snakemake anew, with a file: what was typed as text must be numbers there."""
+    printed = project.run("--dry-run", "--printshellcmds", "--config", "seeds=[7]", "train={lr: 1e-2}", "--", "all")
+    (command,) = {line for line in printed.splitlines() if "--report results/report.html" in line}
+    given = json.loads(shlex.split(command.partition("printf ")[2])[1])
+    assert given["seeds"] == [7]
+    assert configuration.complete(given) == given
 
 
 def test_values_of_config_are_what_the_setting_is(project):

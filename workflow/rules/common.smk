@@ -69,7 +69,6 @@ def split_digests(dataset):
     return {split: manifest_files.split_digest(manifest) for split, manifest in manifests(dataset).items()}
 
 
-GIVEN_CONFIG = dict(config)  # as it was before defaults were filled in, and as the report is asked for
 SOURCE = " ".join(map(os.path.relpath, workflow.overwrite_configfiles)) or "config.yaml"
 try:
     config = configuration.complete(config, SOURCE, workflow.config_settings.config)

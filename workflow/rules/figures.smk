@@ -147,7 +147,7 @@ rule report:
         "../../envs/ccs.yaml"
     params:
         snakefile=workflow.main_snakefile,
-        config=json.dumps(GIVEN_CONFIG),
+        config=json.dumps(config),
         captions=report_captions,
     shell:
         "printf '%s' {params.config:q} > {log}.json"
