@@ -5,16 +5,14 @@ its module or any `ccs` module that it imports, however deep, has changed. Comme
 `__version__` and the modules in `NOT_COUNTED` do not count. Nothing is imported: the digest costs milliseconds wherever
 the Snakefile is parsed.
 
-Seen are import statements anywhere in a module, also inside functions, and texts that are the whole name of a module,
-as in a table of modules that are loaded by name. A module whose name is put together is not seen: name it to
-`stage_digest`.
+Seen are import statements anywhere in a module, also inside functions. A module that is loaded by its name is not: name
+it to `stage_digest`.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
-import re
 from functools import cache
 from pathlib import Path
 
@@ -22,20 +20,20 @@ from ccs.stage import CcsError
 
 ROOT = Path(__file__).resolve().parent.parent  # of `ccs`
 
-_NAME = re.compile(r"\w+(\.\w+)+")  # of a module
 _VALUES = "types, ranges, defaults and help of settings; the values are params of the rules"
-# No edit of these changes a result. Whoever adds to one of them what does takes it off the list.
+# An edit of these is taken to change no result. Whoever puts into one of them what does takes it off the list.
 NOT_COUNTED = {
     "ccs.stage": "messages, signals, progress, files that are whole or absent",
     "ccs.settings": "flags into values; the values are params of the rules",
     "ccs.frames.settings": _VALUES,
     "ccs.flow.settings": _VALUES,
     "ccs.models.settings": _VALUES,
+    "ccs.models.catalogue": "names and hints; the rules count the module of a run's own backbone",
     "ccs.clips.settings": _VALUES,
     "ccs.train.settings": _VALUES,
     "ccs.evaluate.settings": _VALUES,
     "ccs.datasets.settings": _VALUES,
-    "ccs.train.history": "what training tells of itself",
+    "ccs.train.history": "what training tells of itself; no accuracy in a table comes from it",
     "ccs.train.interruption": "when training stops; it goes on to the same bits",
 }
 
@@ -49,7 +47,7 @@ def stage_digest(
     Args:
         stage: a module such as `ccs.quarantine`, or a package such as `ccs.flow` (its `__main__` included).
         data: data files that count as code, as patterns relative to `root`, e.g. `ccs/published/*.csv`.
-        also: modules that it loads by a name that is put together.
+        also: modules that it loads by their names, such as the backbone of a run.
         without: modules that it imports and does not use, such as other engines of the flow.
         root: the directory that holds the package.
 
@@ -120,7 +118,7 @@ def _tree(root: Path, module: str) -> ast.Module:
 
 @cache
 def _imports(root: Path, module: str) -> frozenset[str]:
-    """Names that the module may load from its own top-level package, modules or not."""
+    """Names that the module's import statements may load from its own top-level package, modules or not."""
     is_package = _file(root, module).name == "__init__.py"
     package = module.split(".") if is_package else module.split(".")[:-1]
     names = set()
@@ -132,8 +130,6 @@ def _imports(root: Path, module: str) -> frozenset[str]:
             source = ".".join([*above, node.module] if node.module else above)
             names.add(source)
             names.update(f"{source}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _NAME.fullmatch(node.value):
-            names.add(node.value)
     top = module.split(".")[0]
     return frozenset(name for name in names if name.split(".")[0] == top)
 
@@ -157,9 +153,13 @@ def _canonical(node: object) -> str:
 
 
 def _is_ignored(node: object) -> bool:
-    """Docstrings and other bare strings; the version number, or else every release would compute everything anew."""
+    """Docstrings and other bare strings; the version number, or else every release would compute everything anew; what
+    the report says of a table or figure.
+    """
     if isinstance(node, ast.Expr):
         return isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
     return (
-        isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__version__"
+        isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id in ("__version__", "CAPTION")
     )

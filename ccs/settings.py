@@ -25,9 +25,18 @@ from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast, dataclass_transform
 
 from annotated_types import Ge, Gt, Le, Lt, MultipleOf
-from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict, TypeAdapter, ValidationError
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
-from pydantic_core import core_schema
+from pydantic_core import PydanticCustomError, core_schema
 
 from ccs.stage import CcsError
 
@@ -41,6 +50,8 @@ __all__ = [
     "Le",
     "Lt",
     "MultipleOf",
+    "NoBoolean",
+    "NotAllZero",
     "Number",
     "OneOf",
     "Text",
@@ -49,11 +60,24 @@ __all__ = [
 
 T = TypeVar("T")
 
+
+def _whole(value: Any) -> Any:
+    """4.0e+9 is a whole number, as JSON has it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):  # which Python takes for 0 or 1
+        raise PydanticCustomError("literal_error", "a boolean is no number")
+    return value
+
+
 # Text is no number and true is no 1: what YAML reads is what was meant.
-Integer = Annotated[int, Strict()]
+Integer = Annotated[int, BeforeValidator(_whole), Strict()]
 Number = Annotated[float, Strict()]
 Text = Annotated[str, Strict()]
 Boolean = Annotated[bool, Strict()]
+NoBoolean = BeforeValidator(_no_boolean)  # an annotation of a choice among numbers
 
 CONFIG = ConfigDict(
     extra="forbid",
@@ -108,6 +132,20 @@ class Different:
     def _check(values: tuple) -> tuple:
         if len(set(values)) < len(values):
             raise ValueError(f"{list(values)!r} has non-unique elements")
+        return values
+
+
+@dataclasses.dataclass(frozen=True)
+class NotAllZero:
+    """An annotation of several numbers: one of them at least is not 0."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    @staticmethod
+    def _check(values: tuple) -> tuple:
+        if not any(values):
+            raise ValueError(f"[{', '.join(f'{value:g}' for value in values)}] does not contain any but 0")
         return values
 
 
@@ -247,7 +285,8 @@ def _refusals(kind: type, error: ValidationError, given: Mapping[str, object]) -
             yield f"{setting.name} is not set: expected the {setting.help}"
         else:
             found = given.get(field, given.get(setting.name))
-            yield f"setting {setting.name}: expected {expected(setting.shape)}, found {found!r}"
+            told = f" ({setting.help})" if setting.help else ""
+            yield f"setting {setting.name}: expected {expected(setting.shape)}, found {found!r}{told}"
 
 
 # -- as a dictionary ---------------------------------------------------------------------------------------------------

@@ -104,17 +104,18 @@ def complete(config: Mapping, source: str = "config", overrides: Mapping | None 
     return full
 
 
-def _mapping(checker: Checker, value: object, key: Key) -> Mapping[str, Any]:
+def _mapping(checker: Checker, value: object, key: Key, told: str) -> Mapping[str, Any]:
     if isinstance(value, Mapping):
         return value
-    checker.say(key, f"{value!r} is not of type 'object'")
+    checker.say(key, f"{value!r} is not of type 'object' ({told})")
     return {}
 
 
 def _named(checker: Checker, config: Mapping, section: str, default: Mapping | None = None) -> Mapping[str, Any]:
     """A section whose keys are names."""
-    found = _mapping(checker, config.get(section, default or {}), (section,))
-    if not found and section != "bases":
+    given = checker.read(config.get(section, default or {}), (section,))
+    found = _mapping(checker, given, (section,), SECTIONS[section])
+    if given == {} and section != "bases":
         checker.say(section, f"{dict(found)} should be non-empty ({SECTIONS[section]})")
     for name in found:
         if not isinstance(name, str) or not re.search(NAME, name):
@@ -137,12 +138,15 @@ def _datasets(checker: Checker, blocks: object) -> dict[str, dict[str, Any] | No
 
 def _dataset(checker: Checker, block: object, name: str) -> dict[str, Any] | None:
     key = ("datasets", name)
-    others = dict(_mapping(checker, block, key))
+    if not isinstance(block, Mapping):
+        _mapping(checker, block, key, "a data set")
+        return None
+    others = dict(block)
     adapter = others.pop("adapter", None)
     if adapter is None:
-        checker.say((*key, "adapter"), f"missing ({ADAPTER})")
+        checker.say((*key, "adapter"), f"missing ({ADAPTER}: {', '.join(adapters.ADAPTERS)})")
         return None
-    if adapter not in adapters.ADAPTERS:
+    if not isinstance(adapter, str) or adapter not in adapters.ADAPTERS:
         checker.say((*key, "adapter"), f"{adapter!r} is not one of {list(adapters.ADAPTERS)} ({ADAPTER})")
         return None
     found = checker.block(adapters.ADAPTERS[adapter].Settings, others, key)
@@ -152,7 +156,8 @@ def _dataset(checker: Checker, block: object, name: str) -> dict[str, Any] | Non
 # -- runs --------------------------------------------------------------------------------------------------------------
 def _changes(checker: Checker, changes: object, key: Key) -> dict[str, Any] | None:
     """What a base or a run changes, checked whatever it is changed from."""
-    given = dict(_mapping(checker, {} if changes is None else changes, key))
+    changes = checker.read(changes, key)
+    given = dict(_mapping(checker, {} if changes is None else changes, key, "changes of `train` and `evaluate`"))
     evaluate = given.pop("evaluate", None)
     run = checker.block(RunSettings, given, key, given_only=True)
     scored = checker.block(EvaluateSettings, {} if evaluate is None else evaluate, (*key, "evaluate"), given_only=True)
@@ -200,7 +205,7 @@ def _run(checker: Checker, full: Mapping, run: tuple[object, dict[str, Any] | No
 # -- tables and figures ------------------------------------------------------------------------------------------------
 def _shown(checker: Checker, blocks: object, section: str, known: Mapping) -> dict[str, dict[str, Any]]:
     found = {}
-    for name, block in _mapping(checker, blocks, (section,)).items():
+    for name, block in _mapping(checker, blocks, (section,), SECTIONS[section]).items():
         if name not in known:
             checker.say((section, name), f"no such key{nearest(name, known)}")
             continue

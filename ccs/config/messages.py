@@ -59,7 +59,11 @@ class Checker:
 
         kind: its class. given_only: without the defaults, as of a run that changes a few settings.
         """
-        values = copy.deepcopy(values)
+        values, known = copy.deepcopy(self.read(values, key)), settings_of(kind)
+        if isinstance(values, dict):
+            for name in [name for name in values if name not in known]:
+                self.say((*key, name), f"no such key{nearest(name, known)}")
+                del values[name]
         adapter = _adapter(kind)
         try:
             found = adapter.validate_python(values)
@@ -70,6 +74,10 @@ class Checker:
             return None
         whole = adapter.dump_python(found, mode="json", by_alias=True)
         return {name: whole[name] for name in values} if given_only and isinstance(values, Mapping) else whole
+
+    def read(self, value: object, key: Key) -> object:
+        """A value that is to be a block: what came as text is read as YAML, such as null."""
+        return _scalar(value) if isinstance(value, str) and key in self.as_text else value
 
     def _reread(self, values: Any, error: ValidationError, key: Key) -> bool:
         """Read wrong values that came as text as YAML, in place; whether any is another value then."""
@@ -129,20 +137,24 @@ def nearest(name: object, known: Iterable[object]) -> str:
 def _sentences(kind: type, error: ValidationError, key: Key) -> Iterator[str]:
     """One line for each thing that is wrong."""
     known = settings_of(kind)
-    for each in error.errors(include_url=False):
+    errors = error.errors(include_url=False)
+    for each in errors:
         loc = tuple(step for step in each["loc"] if step != "[key]")
         setting = known.get(str(loc[0])) if loc else None
         where = dotted((*key, *loc))
-        if each["type"] == "unexpected_keyword_argument":
-            yield f"{where}: no such key{nearest(loc[-1], known)}"
-        elif each["type"] == "missing" and len(loc) == 1:
+        if each["type"] == "too_short" and any(
+            other["loc"][:-1] == each["loc"] for other in errors if other is not each
+        ):
+            continue  # what is there is wrong, and was not counted
+        if each["type"] == "missing" and len(loc) == 1:
             yield f"{where}: missing{_told(setting)}"
         elif each["type"] == "missing":  # of so many values
             yield f"{dotted((*key, *loc[:-1]))}: {each['input']!r} is too short{_told(setting)}"
         elif each["type"] == "value_error" and not loc:  # it names the setting itself
             yield f"{dotted(key)}{'.' if key else ''}{each['ctx']['error']}"
         else:
-            yield f"{where or 'it'}: {_sentence(each, setting)}{_told(setting)}{_hint(each)}"
+            told = _told(setting) if loc else f" ({' '.join(str(kind.__doc__).split()).rstrip('.')})"
+            yield f"{where or 'it'}: {_sentence(each, setting)}{told}{_hint(each)}"
 
 
 def _told(setting: Setting | None) -> str:
@@ -154,7 +166,8 @@ def _sentence(error: Any, setting: Setting | None) -> str:
     shown = repr(list(found) if isinstance(found, tuple) else found)
     if kind in _LIMITS:
         name, text = _LIMITS[kind]
-        return f"{shown} is {text} {more[name]:g}"
+        limit = more[name]
+        return f"{shown} is {text} {limit if isinstance(limit, int) else f'{limit:g}'}"
     if kind == "literal_error" and setting:
         choices = setting.shape.choices or (setting.shape.item or setting.shape).choices
         return (
@@ -169,7 +182,7 @@ def _sentence(error: Any, setting: Setting | None) -> str:
     if kind == "value_error":
         return str(more["error"])
     if kind == "finite_number":
-        return f"{shown} is not a number"
+        return f"{shown} is not a finite number"
     base = kind.removesuffix("_exact_type").removesuffix("_type").removesuffix("_from_float")
     return f"{shown} is not of type {_TYPES[base]!r}" if base in _TYPES else error["msg"]
 

@@ -45,7 +45,9 @@ def schema() -> dict[str, Any]:
             "datasets": _names("datasets", {"$ref": "#/$defs/dataset"}, minProperties=1),
             **general,
             **{name: _block(kind) | {"description": SECTIONS[name]} for name, kind in BLOCKS.items()},
-            "bases": _names("bases", {"allOf": [{"$ref": "#/$defs/run"}, {"not": {"required": ["base"]}}]}),
+            "bases": _names(
+                "bases", {"allOf": [{"$ref": "#/$defs/run"}, {"not": {"type": "object", "required": ["base"]}}]}
+            ),
             "runs": _names("runs", {"$ref": "#/$defs/run"}, minProperties=1) | {"default": RUNS},
             "tables": _shown("tables", tables()),
             "figures": _shown("figures", figures()),
@@ -101,7 +103,7 @@ def page() -> str:
         "# Every setting",
         "",
         "Written by `python -m ccs.config` from the code; do not edit. [config.yaml](../config.yaml) shows the keys at",
-        "work. Values of `--config`, such as `--config seeds=[0] train={epochs: 5}`, are read as YAML too.",
+        "work. Values of `--config`, such as `--config 'seeds=[0]' 'train={epochs: 5}'`, are read as YAML too.",
         "",
         "## The whole workflow",
         "",

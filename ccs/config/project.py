@@ -1,6 +1,8 @@
-"""A project is a directory: its configuration, its data and its results. What is there is not replaced by another's.
+"""A project is a directory: its configuration, its data and its results. Another's data sets do not replace its own.
 
-`data/datasets.json` says from which data sets what is there was made, and which configuration file asked for it.
+`data/datasets.json` says from which data sets what is there was made, and which configuration file asked for it. One
+configuration may change as it likes, and have more data sets or fewer; a second one must not redefine those of the
+first, or have none of them.
 """
 
 from __future__ import annotations
@@ -18,21 +20,24 @@ RECORD = Path("data/datasets.json")
 NOTES = Path(".snakemake/metadata")
 
 
-def check(config: Mapping[str, Any], source: str, *, only_planned: bool = False) -> None:
-    """Say where results in the working directory would be replaced by another project's, or cannot be trusted.
+def check(config: Mapping[str, Any], source: str) -> None:
+    """Before anything is written in the working directory.
 
     Args:
         config: complete.
         source: its file, or files, for messages.
-        only_planned: nothing will be written: warn on standard error instead of raising.
 
     Raises:
-        CcsError: the results were made with another configuration file's data sets; or Snakemake's notes of how they
-            were made are gone, so that it would take all of them for current whatever has changed.
+        CcsError: what is there was made with another configuration file's data sets; or Snakemake's notes of how it
+            was made are gone, so that it would take all of it for current whatever has changed.
     """
     for problem in _problems(config, source):
-        if not only_planned:
-            raise CcsError(problem)
+        raise CcsError(problem)
+
+
+def warn(config: Mapping[str, Any], source: str) -> None:
+    """The same on standard error, where nothing will be written."""
+    for problem in _problems(config, source):
         print(f"ccs: warning: {problem}", file=sys.stderr)
 
 
@@ -46,9 +51,11 @@ def _problems(config: Mapping[str, Any], source: str) -> Iterator[str]:
     before = _read()
     if not before or not _has_results():
         return
-    lost = [name for name, block in before["datasets"].items() if config["datasets"].get(name) != block]
+    here, there = config["datasets"], before["datasets"]
+    lost = [name for name in there if name in here and here[name] != there[name]]
+    lost += list(there) if not there.keys() & here.keys() else []
     if lost and before["configuration"] != source:
-        other = "other settings of it" if lost[0] in config["datasets"] else "no such data set"
+        other = "other settings of it" if lost[0] in here else "no such data set"
         yield (
             f"{os.getcwd()}: data/ and results/ were made with {before['configuration']} and its data set {lost[0]}; "
             f"{source} has {other} and would replace shards, tables and figures here. Give each project a directory "
@@ -73,4 +80,5 @@ def _read() -> dict[str, Any]:
 
 
 def _has_results() -> bool:
-    return any(path.is_file() for pattern in ("results/*", "results/runs/*/*/*/*/*") for path in Path().glob(pattern))
+    patterns = ("results/*", "results/runs/*/*/*/*/*", "data/*/frames/*.h5", "data/*/flow/*.h5", "data/*/shards/*.h5")
+    return any(path.is_file() for pattern in patterns for path in Path().glob(pattern))

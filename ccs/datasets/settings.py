@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from ccs.settings import Different, Field, Ge, Integer, Le, Lt, Number, Text, settings
+from ccs.settings import Different, Field, Ge, Integer, Le, Lt, NoBoolean, Number, Text, settings
 
 Directory = Annotated[Text, Field(min_length=1)]
 
@@ -37,5 +37,5 @@ class ListedSettings(DatasetSettings):
 class SplitSettings(ListedSettings):
     """A data set with three published splits."""
 
-    splits: Annotated[tuple[Literal[1, 2, 3], ...], Field(min_length=1), Different()] = (1,)
+    splits: Annotated[tuple[Annotated[Literal[1, 2, 3], NoBoolean], ...], Field(min_length=1), Different()] = (1,)
     """which of the published splits; tables show the mean over them"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from ccs.settings import Ge, Integer, Number, settings
+from ccs.settings import Ge, Integer, NoBoolean, NotAllZero, Number, settings
 
 Weight = Annotated[Number, Ge(0)]
 
@@ -15,13 +15,7 @@ class EvaluateSettings:
 
     segments: Annotated[Integer, Ge(1)] = 25
     """snippets per video, at the centres of so many segments"""
-    crops: Literal[1, 10] = 1
+    crops: Annotated[Literal[1, 10], NoBoolean] = 1
     """1 (centre) or 10 (corners and centre, mirrored too)"""
-    fusion: tuple[Weight, Weight] = (1.0, 1.5)
+    fusion: Annotated[tuple[Weight, Weight], NotAllZero()] = (1.0, 1.5)
     """weights of the RGB and the flow logits in RGB+Flow, fixed beforehand; not both 0"""
-
-    def __post_init__(self) -> None:
-        if not any(self.fusion):
-            raise ValueError(
-                f"fusion: [{', '.join(f'{weight:g}' for weight in self.fusion)}] does not contain any above 0"
-            )

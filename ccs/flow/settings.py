@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from ccs.settings import Ge, Gt, Integer, Le, Lt, Number, OneOf, Text, by_name, settings
+from ccs.settings import Ge, Gt, Integer, Le, Lt, NoBoolean, Number, OneOf, Text, by_name, settings
 from ccs.stage import CcsError
 
-# The engines, in the order in which auto looks for one that can be used, each with the module of its arithmetic.
+# The engines by name, each with the module of its arithmetic; `ccs.flow.engines.BACKENDS` has the same.
 ENGINES = {
     "native-cuda": "ccs.flow.gpu",
     "native": "ccs.flow.native",
@@ -57,7 +57,7 @@ class Parameters:
     """iterations between median filters at most"""
     outer_iterations: Annotated[Integer, Ge(1)] = 10
     """median filters per warp at most"""
-    median_filtering: Literal[1, 3, 5] = 5
+    median_filtering: Annotated[Literal[1, 3, 5], NoBoolean] = 5
     """side of the median filter in pixels, 1 for none; opencv-cuda has none"""
     gamma: Annotated[Number, Ge(0)] = 0.0
     """weight of the illumination term, 0 for none"""

@@ -12,7 +12,6 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ccs.models.settings import ANY_NUMBER
 from ccs.stage import CcsError
 
 RELATION_WIDTH = 256  # of the features that relations reason on (Zhou et al., ECCV 2018, their code's img_feature_dim)
@@ -30,6 +29,9 @@ class Max(nn.Module):
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         return x_BTC.amax(dim=1)
+
+
+ELEMENTWISE = {"mean": Mean, "max": Max}  # of any number of segments
 
 
 class Product(nn.Module):
@@ -102,8 +104,8 @@ def build(kind: str, num_features: int, *, segments: int) -> tuple[nn.Module, in
     Args:
         segments: K, the segments of a training clip.
     """
-    if kind in ANY_NUMBER:
-        return {"mean": Mean, "max": Max}[kind](), num_features
+    if kind in ELEMENTWISE:
+        return ELEMENTWISE[kind](), num_features
     if kind == "product":
         return Grouped(Product(), segments), num_features
     if kind == "concat":

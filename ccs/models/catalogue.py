@@ -1,7 +1,7 @@
 """The backbones by name: a line for each of our own, with its module, and the list of torchvision's.
 
 Nothing is imported, so that a configuration is checked without PyTorch. The module of a backbone is loaded by its name
-here; that it is named here makes its code part of what a training depends on (`ccs.provenance`).
+here, and the rules count its code for the runs that use it (`network_code` in common.smk).
 """
 
 from __future__ import annotations

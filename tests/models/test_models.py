@@ -19,6 +19,7 @@ from ccs.config import pages
 from ccs.models import aggregation, connection
 from ccs.models.losses import LossSettings, ccs_loss
 from ccs.models.network import CCS, NetworkSettings, snippet_of
+from ccs.models.settings import ANY_NUMBER
 from ccs.stage import CcsError
 
 SMALL = NetworkSettings(backbone="shufflenet_v2_x0_5", weights="none", embedding=16, flow_length=2)
@@ -220,6 +221,11 @@ def test_attention_keeps_no_matrix_over_positions():
         (out_rgb.sum() + out_flow.sum()).backward()
     largest = max(event.self_cpu_memory_usage for event in profiled.events())
     assert largest < matrix / 2
+
+
+def test_what_takes_any_number_of_segments_is_one_list():
+    """The configuration asks without PyTorch, the network with it."""
+    assert sorted(ANY_NUMBER) == sorted(aggregation.ELEMENTWISE)
 
 
 def admitted():

@@ -210,6 +210,21 @@ def test_the_engines_of_the_settings_are_those_that_there_are():
     assert list(ENGINES) == list(BACKENDS)
 
 
+def test_one_mistake_is_one_line():
+    for path, value in {"seeds": [-1], "train.scales": [0], "runs": None, "datasets.mine": None}.items():
+        with pytest.raises(CcsError) as error:
+            config.complete(changed(path, value))
+        assert len(str(error.value).splitlines()) == 2, error.value
+
+
+def test_a_whole_number_is_one_however_it_is_written():
+    found = config.complete({**SMALL, "train": {"epochs": 5.0}, "gpu_memory": 4.0e9})
+    assert (found["train"]["epochs"], found["gpu_memory"]) == (5, 4_000_000_000)
+    assert type(found["train"]["epochs"]) is int
+    with pytest.raises(CcsError, match=r"train\.epochs: 5\.5 is not of type 'integer'"):
+        config.complete({**SMALL, "train": {"epochs": 5.5}})
+
+
 @pytest.mark.parametrize(
     ("typed", "path", "value"),
     [
@@ -221,6 +236,7 @@ def test_the_engines_of_the_settings_are_those_that_there_are():
         ({"evaluate": {"crops": "10"}}, "evaluate.crops", 10),
         ({"runs": {"a": {"epochs": "2", "evaluate": {"segments": "4"}}}}, "runs.a.evaluate.segments", 4),
         ({"datasets": {"mine": {"shards": "7"}}}, "datasets.mine.shards", 7),
+        ({"runs": {"ccs": "null"}}, "runs.ccs.epochs", 400),
         ({"tables": {"table1": {"rows": {"ccs": "5"}}}}, "tables.table1.rows.ccs", "5"),  # a label is text
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -253,10 +269,23 @@ def test_typed_nonsense_is_told_as_such_and_text_in_a_file_is_not_read_twice():
         ("train.scales", [], "train.scales: [] should be non-empty"),
         ("train.dropout", [0.5, 1], "train.dropout.1: 1 is greater than or equal to the maximum of 1 (of RGB and of"),
         ("train.alphas", [1, 1, 1, 1], "train.alphas: [1, 1, 1, 1] is too long"),
-        ("train.lr", float("nan"), "train.lr: nan is not a number"),
+        ("train.lr", float("nan"), "train.lr: nan is not a finite number (learning rate of SGD)"),
         ("train.precision", False, "train.precision: False is not one of ['auto', 'no', 'bf16', 'fp16'] (auto takes"),
         ("train.precision", False, "YAML reads no, off, yes and on as false and true: write such a text in quotes"),
-        ("train", None, "train: None is not of type 'object'"),
+        ("train", None, "train: None is not of type 'object' (All settings of a run"),
+        ("runs", None, "runs: None is not of type 'object' (experiments by name"),
+        ("train", {5: 1}, "train.5: no such key; there are backbone"),
+        ("flow.lambda_", 0.3, "flow.lambda_: no such key: did you mean lambda?"),
+        ("seeds", [2**32], "seeds.0: 4294967296 is greater than the maximum of 4294967295 (every run"),
+        ("datasets.mine.adapter", ["a"], "datasets.mine.adapter: ['a'] is not one of ['demo', 'folder'"),
+        (
+            "datasets.mine.adapter",
+            None,
+            "datasets.mine.adapter: missing (how the videos and their lists are laid out: demo",
+        ),
+        ("evaluate.crops", True, "evaluate.crops: True is not one of [1, 10] (1 (centre)"),
+        ("flow.median_filtering", True, "flow.median_filtering: True is not one of [1, 3, 5]"),
+        ("evaluate", {"segments": 0, "fusion": [0, 0]}, "evaluate.fusion: [0, 0] does not contain any but 0 (weights"),
         ("seeds", [1, 1], "seeds: [1, 1] has non-unique elements"),
         ("datasets.mine", 5, "datasets.mine: 5 is not of type 'object'"),
         ("datasets.mine.shards", True, "datasets.mine.shards: True is not of type 'integer'"),

@@ -57,6 +57,16 @@ def test_a_preset_with_other_settings_of_a_data_set_replaces_nothing_but_more_of
     project.run("--dry-run")
 
 
+def test_data_alone_are_not_replaced_and_what_only_looks_is_let_in(project):
+    shutil.rmtree(project.path / "results")  # frames and flow of days, and no training yet
+    (project.path / "preset.yaml").write_text(yaml.safe_dump({"datasets": {"mine": {"shards": 1}}}))
+    files = ("--configfile", "config.yaml", "preset.yaml")
+    assert project.snakemake(*files).returncode == 1
+    for looking in ("--unlock", "--summary", "--list-rules"):
+        done = project.snakemake(looking, *files)
+        assert done.returncode == 0, done.stdout
+
+
 def test_results_whose_notes_are_gone_are_not_taken_for_current(project):
     shutil.rmtree(project.path / ".snakemake")
     project.configure({"train.lr": 0.5})

@@ -166,20 +166,32 @@ def test_code_reruns_the_stages_that_contain_it(project):
 
 
 def test_code_that_changes_no_result_reruns_nothing(project):
-    """What is on the list, the engines that are not in use, and a backbone's neighbours in the settings."""
+    """What is on the list, and engines and backbones that are not in use."""
     files = [f"{module.replace('.', '/')}.py" for module in NOT_COUNTED]
     engines = [f"ccs/flow/{name}.py" for name in ("gpu", "gpu_kernels", "gpu_arithmetic", "gpu_median", "opencv")]
-    for file in (*files, *engines):
+    backbones = [f"ccs/models/backbones/{name}.py" for name in ("bninception", "i3d")]
+    for file in (*files, *engines, *backbones):
         assert (project.path / file).is_file(), file
         with open(project.path / file, "a") as code:
             code.write("\nEXTRA = 1\n")
     assert project.plan() == {}
 
 
+def test_a_backbone_that_is_in_use_reruns_its_runs_and_a_caption_reruns_nothing(project):
+    project.configure({"runs.ccs": {"backbone": "bninception"}})
+    project.run()
+    project.edit("ccs/tables/table1.py", "CAPTION = (", 'CAPTION = ("Look: "')
+    assert project.plan() == {}
+    with open(project.path / "ccs/models/backbones/bninception.py", "a") as code:
+        code.write("\nEXTRA = 1\n")
+    assert project.plan() == {**_of_run("ccs"), "table": TRAINING["table"]}
+
+
 @pytest.mark.parametrize(
     ("flow", "used", "unused"),
     [
-        ({"backend": "native-cuda"}, "gpu_kernels", "kernels"),
+        ({"backend": "native-cuda"}, "gpu_kernels", "opencv"),
+        ({"backend": "native-cuda"}, "native", "opencv"),  # it has the pyramid's sizes from there
         ({"backend": "opencv"}, "opencv", "native"),
         ({"gamma": 0.1}, "opencv", "native"),  # auto: the one with an illumination term
     ],

@@ -29,7 +29,8 @@ from ccs.datasets import manifests as manifest_files
 from ccs.datasets.demo import Rendering
 from ccs.flow.settings import ENGINES
 from ccs.launch.gpus import visible_gpus
-from ccs.provenance import stage_digest
+from ccs.models.catalogue import BACKBONES
+from ccs.provenance import modules, stage_digest
 from ccs.settings import settings_of
 from ccs.stage import CcsError
 from ccs.tables import shown as catalogue
@@ -69,11 +70,12 @@ def split_digests(dataset):
     return {split: manifest_files.split_digest(manifest) for split, manifest in manifests(dataset).items()}
 
 
-SOURCE = " ".join(map(os.path.relpath, workflow.overwrite_configfiles)) or "config.yaml"
+SOURCE = " ".join(os.path.relpath(os.path.realpath(file)) for file in workflow.overwrite_configfiles) or "config.yaml"
 try:
     config = configuration.complete(config, SOURCE, workflow.config_settings.config)
     if not workflow.remote_exec:  # a cluster's job needs its own data set only, and has been checked before
-        project.check(config, SOURCE, only_planned=workflow.output_settings.dryrun)
+        if workflow.output_settings.dryrun:
+            project.warn(config, SOURCE)
         for dataset in config["datasets"]:
             shard_digests(dataset)
             for manifest in manifests(dataset).values():
@@ -107,6 +109,15 @@ def shard_files(folder, suffix):
         return [f"data/{wildcards.dataset}/{folder}/{shard}{suffix}" for shard in shard_digests(wildcards.dataset)]
 
     return files
+
+
+def start_project():
+    """Before the first job, and before anything is written."""
+    try:
+        project.check(config, SOURCE)
+        project.write(config, SOURCE)
+    except CcsError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def write_manifests():
@@ -164,7 +175,23 @@ def flow_code():
     backend, gamma = config["flow"]["backend"], config["flow"]["gamma"]
     # native-cuda gives native's bits, so that a project may move to a machine without a GPU, and none flows anew
     engine = ENGINES[backend if backend != "auto" else "opencv" if gamma else "native"]
-    return stage_digest("ccs.flow", without=tuple({*ENGINES.values()} - {engine}))
+    return stage_digest("ccs.flow", without=tuple({*ENGINES.values()} - {*modules(engine)}))
+
+
+def network_code(stage, *runs, data=()):
+    """The code of a stage that builds the networks of these runs: that of their backbones, and of no other."""
+    backbones = sorted({config["runs"][run]["backbone"] for run in runs})
+    entries = [BACKBONES[name] for name in backbones]
+    code = stage_digest(stage, *data, also=tuple(entry.module for entry in entries))
+    return f"{code} {' '.join(name for name, entry in zip(backbones, entries) if entry.is_3d)}".rstrip()
+
+
+def train_code(wildcards):
+    return network_code("ccs.train", wildcards.run)
+
+
+def evaluate_code(wildcards):
+    return network_code("ccs.evaluate", wildcards.run)
 
 
 def evaluate_settings(wildcards):
@@ -213,8 +240,8 @@ def loader_workers(wildcards, threads, resources):
 
 def provenance(wildcards, output):
     """All that the shards and the code depend on: interrupted training goes on only if none of it has changed."""
-    stages = ["ccs.frames", "ccs.shards", "ccs.train"]
-    content = [shard_digests(wildcards.dataset), config["frames"], config["flow"], flow_code()]
+    stages = ["ccs.frames", "ccs.shards"]
+    content = [shard_digests(wildcards.dataset), config["frames"], config["flow"], flow_code(), train_code(wildcards)]
     if wildcards.dataset == demo():
         stages.append("ccs.datasets.demo")
         content.append(demo_settings(wildcards))
@@ -339,7 +366,10 @@ def table_code(wildcards):
 
 
 def figure_code(wildcards):
-    return stage_digest(f"ccs.figures.{wildcards.figure}", *published(wildcards.figure))
+    stage = f"ccs.figures.{wildcards.figure}"
+    if wildcards.figure in OF_NETWORKS:
+        return network_code(stage, *configuration.runs_of(shown(wildcards)), data=published(wildcards.figure))
+    return stage_digest(stage, *published(wildcards.figure))
 
 
 def published(name):

@@ -3,7 +3,7 @@
 # manifests are written before the first job, and what depends on their content has a digest of it as a param.
 onstart:
     check_slurm()
-    project.write(config, SOURCE)
+    start_project()
     write_manifests()
 
 

@@ -17,7 +17,7 @@ rule evaluate:
         settings=evaluate_settings,
         part="test",
         workers=loader_workers,
-        code=stage_digest("ccs.evaluate"),
+        code=evaluate_code,
     shell:
         "exec python -m ccs.launch --gpus {resources.gpu} -- ccs.evaluate"
         " --checkpoint {input.checkpoint}"
@@ -43,4 +43,4 @@ use rule evaluate as evaluate_unlabelled with:
         settings=evaluate_settings,
         part=unlabelled,
         workers=loader_workers,
-        code=stage_digest("ccs.evaluate"),
+        code=evaluate_code,

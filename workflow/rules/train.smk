@@ -19,7 +19,7 @@ rule train:
         weights=weights_files,
         provenance=provenance,
         workers=loader_workers,
-        code=stage_digest("ccs.train"),
+        code=train_code,
     shell:
         "exec python -m ccs.launch --gpus {resources.gpu} -- ccs.train"
         " --manifest {params.manifest}"
