@@ -144,6 +144,7 @@ def words(flags: dict[str, list[str]], out: Path, *more: str) -> list[str]:
     return [*(word for flag, paths in flags.items() for word in (flag, *paths)), *outputs, *more]
 
 
+@pytest.mark.slow
 def test_maps_are_drawn_where_they_belong(inputs, tmp_path, monkeypatch):
     asked = []
 

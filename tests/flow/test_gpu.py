@@ -78,6 +78,7 @@ def simulated(tmp_path_factory) -> dict[str, np.ndarray]:
         return dict(results)
 
 
+@pytest.mark.slow
 @needs_numba_cuda
 @pytest.mark.parametrize("run", RUNS)
 def test_simulated_flow_is_opencvs(simulated, run):
@@ -89,6 +90,7 @@ def test_simulated_flow_is_opencvs(simulated, run):
         assert_same(flow, estimate(moving(*video), "opencv", **parameters))
 
 
+@pytest.mark.slow
 @needs_numba_cuda
 def test_neither_batches_nor_order_change_a_bit(simulated):
     """The second time with memory for one pair only, the blocks and threads of every kernel in reverse order."""
@@ -96,6 +98,7 @@ def test_neither_batches_nor_order_change_a_bit(simulated):
         np.testing.assert_array_equal(simulated[f"reversed {number}"], simulated[f"together {number}"])
 
 
+@pytest.mark.slow
 @needs_numba_cuda
 def test_flow_of_the_next_level(simulated):
     expected = np.stack([1.25 * cv2.resize(plane, (33, 27)) for plane in simulated["coarse flow"]])
@@ -107,6 +110,7 @@ def gradients(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (around[1:-1, 2:] - around[1:-1, :-2]) / 2, (around[2:, 1:-1] - around[:-2, 1:-1]) / 2
 
 
+@pytest.mark.slow
 @needs_numba_cuda
 def test_warp(simulated):
     (first, second), flow = np.float32(moving(2, 27, 33)), simulated["wild flow"]
@@ -122,6 +126,7 @@ def test_warp(simulated):
     np.testing.assert_allclose(found[2], warped - warped_x * flow[0] - warped_y * flow[1] - first, atol=1e-2)
 
 
+@pytest.mark.slow
 @needs_numba_cuda
 @pytest.mark.parametrize("window", [3, 5])
 def test_median(simulated, window):
@@ -146,6 +151,7 @@ def iterated(u, p, data, num, lt=0.045, taut=0.25 / 0.3, theta=0.3):
     return u, p, changes
 
 
+@pytest.mark.slow
 @needs_numba_cuda
 @pytest.mark.parametrize("num", [1, 2, 3])
 def test_iterations(simulated, num):
@@ -155,6 +161,7 @@ def test_iterations(simulated, num):
     np.testing.assert_allclose(simulated[f"{num} changes"].sum(axis=1), changes, rtol=1e-5)
 
 
+@pytest.mark.slow
 @needs_numba_cuda
 def test_stop_within_a_group(simulated):
     """Changes fall below the threshold at the second of three iterations: nothing is kept, two are made again."""
@@ -162,6 +169,7 @@ def test_stop_within_a_group(simulated):
     assert from_fields == {"phase": 3, "side_u": 0, "side_p": 0, "redo": 2}
 
 
+@pytest.mark.slow
 @needs_numba_cuda
 def test_compiles_for_gpus():
     """To the PTX of Ampere and Hopper: no local memory, and shared memory within what there always is."""

@@ -38,7 +38,8 @@ def opencv(first: np.ndarray, second: np.ndarray, **parameters) -> np.ndarray:
     return estimate(np.stack([first, second]), "opencv", **parameters)[0]
 
 
-SIZES = [(16, 16), (16, 100), (100, 17), (48, 64), (41, 57), (61, 31), (33, 144), (120, 161), (3, 3), (5, 40), (40, 4)]
+SIZES = [(16, 16), (16, 100), (100, 17), (48, 64), (41, 57), (61, 31), (33, 144), (3, 3), (5, 40), (40, 4)]
+SIZES += [pytest.param(120, 161, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
@@ -50,6 +51,7 @@ def test_equals_opencv_at_any_size(height, width):
         assert_same(flow[pair], fresh(*frames[pair : pair + 2]))
 
 
+@pytest.mark.slow
 def test_equals_opencv_at_1080p():
     frames = np.stack([texture(1080, 1920), texture(1080, 1920, 3.3, -1.2)])
     few = {"warps": 2, "inner_iterations": 2, "outer_iterations": 2}
@@ -75,6 +77,7 @@ def test_every_parameter_means_what_it_means_to_opencv(parameters):
     assert_same(estimate(np.stack([first, second]), "native", **parameters)[0], opencv(first, second, **parameters))
 
 
+@pytest.mark.slow
 def test_real_clips(real_data):
     """The first pair of every UCF-101 and HMDB-51 clip at 160x120; benchmarks/flow.py measures 440 pairs, full size."""
     clips = [*real_data.glob("ucf101/**/*.avi"), *real_data.glob("hmdb51/**/*.avi")]
@@ -181,6 +184,7 @@ print(kernels.LANES, hashlib.sha256(estimate(frames, "native")).hexdigest())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="AVX2 is x86's")
 @pytest.mark.skipif(not llvmlite.binding.get_host_cpu_features().get("avx2"), reason="needs a processor with AVX2")
 def test_older_processors_give_the_same_bits(tmp_path):
@@ -190,6 +194,7 @@ def test_older_processors_give_the_same_bits(tmp_path):
     assert older.split()[1] == newer.split()[1]
 
 
+@pytest.mark.slow
 def test_it_runs_where_no_compiled_code_can_be_kept(tmp_path):
     nowhere = "import tempfile\ndef fail(*args, **options): raise PermissionError\ntempfile.TemporaryFile = fail\n"
     assert run(nowhere + ESTIMATE, tmp_path) == run(ESTIMATE, tmp_path)

@@ -239,6 +239,7 @@ def admitted():
     return itertools.product(connections, heads, values["aggregation"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["shufflenet_v2_x0_5", "i3d_x0_25"])
 def test_every_admitted_combination_trains_a_step_and_evaluates(backbone):
     labels = torch.tensor([0, 0, 1, 1])

@@ -155,6 +155,7 @@ def stop_in_validation(monkeypatch, folder: Path, settings: training.Settings = 
             run_train(folder, settings, **changes)
 
 
+@pytest.mark.slow
 def test_resume_file_of_other_settings_code_or_rubbish_is_not_used(tmp_path, monkeypatch, capfd):
     expected = run_train(tmp_path)
     for i, rubbish in enumerate((False, True)):
@@ -169,6 +170,7 @@ def test_resume_file_of_other_settings_code_or_rubbish_is_not_used(tmp_path, mon
     assert capfd.readouterr().err.count("not resuming") == 2
 
 
+@pytest.mark.slow
 def test_resume_file_of_other_videos_or_weights_is_not_used(tmp_path, monkeypatch, capfd):
     """Of the same names: another file of weights in the old one's place, a video that is in quarantine since."""
     weights = tmp_path / "weights.pth"
@@ -217,6 +219,7 @@ def test_parts_that_a_killed_training_left_are_removed_and_those_of_a_live_one_k
     assert [path.exists() for path in left + kept] == [False] * 2 + [True] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("part", ["train", "val"])
 def test_what_is_wrong_with_a_shard_is_said_as_it_is(tmp_path, workers, part):

@@ -141,6 +141,7 @@ def test_it_writes_a_checkpoint_and_a_row_per_epoch(trained):
     assert state["optimizer"]["state"]
 
 
+@pytest.mark.slow
 def test_it_learns(tmp_path):
     """Either stream alone tells the two classes: after a few dozen steps both must, on videos never seen."""
     settings = dataclasses.replace(SETTINGS, train=dataclasses.replace(SETTINGS.train, epochs=25, lr_steps=(15,)))

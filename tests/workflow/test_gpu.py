@@ -114,6 +114,7 @@ def test_as_many_jobs_run_at_once_as_there_are_gpus_each_on_its_own(machine):
     assert set(parents) == {str(snakemake.pid)}
 
 
+@pytest.mark.slow
 def test_two_calls_of_snakemake_share_the_gpus_out(machine):
     arguments = ("--cores", "4", "--resources", "gpu=2", "--set-threads", "train=1", "--nolock", "--forcerun", "train")
     first = machine.start(*arguments, "--", *trainings("two_stream"))

@@ -27,6 +27,7 @@ def drawn(project):
     return project
 
 
+@pytest.mark.slow
 def test_histories_and_their_own_code_draw_curves_again_and_nothing_else_does(drawn):
     scores = drawn.path / history("ccs").replace("history.csv", "scores.h5")
     scores.touch()

@@ -52,6 +52,7 @@ def test_a_first_run_makes_everything_and_a_second_nothing(finished, record_prop
     print(f"a run with nothing to do took {seconds:.1f} s")
 
 
+@pytest.mark.slow
 def test_an_added_video_reruns_its_shard_and_what_trains_on_it(project):
     before = {path: path.stat().st_mtime_ns for path in project.path.glob("data/mine/*/*.h5")}
     project.add_video("wave/new.mp4")
@@ -76,6 +77,7 @@ def test_an_added_video_reruns_its_shard_and_what_trains_on_it(project):
     assert project.plan() == {}
 
 
+@pytest.mark.slow
 def test_a_changed_and_a_removed_video(project):
     video = project.path / "videos/wave/2.mp4"
     manifest = (project.path / "data/mine/manifest.csv").read_text()
@@ -89,6 +91,7 @@ def test_a_changed_and_a_removed_video(project):
     assert project.plan() == changed
 
 
+@pytest.mark.slow
 def test_moved_videos_rerun_nothing_and_are_found(project):
     (project.path / "videos").rename(project.path / "elsewhere")
     project.configure({"datasets.mine.root": "elsewhere"})
@@ -123,6 +126,7 @@ def test_a_setting_reruns_the_stages_that_use_it(project, changes, expected):
     assert project.plan() == expected(project)
 
 
+@pytest.mark.slow
 def test_another_file_of_pretrained_weights_under_the_same_name_trains_again(project):
     (project.path / "weights.pt").write_bytes(b"these")
     project.configure({"runs.ccs": {"weights": "weights.pt"}})
@@ -149,6 +153,7 @@ def test_what_changes_no_result_reruns_nothing(project):
     assert project.plan(*resources) == {}
 
 
+@pytest.mark.slow
 def test_code_reruns_the_stages_that_contain_it(project):
     for module in sorted((project.path / "ccs").rglob("*.py")):
         module.write_text(f"# a comment\n{module.read_text()}\n\n# another\n")
@@ -222,6 +227,7 @@ def provenances(project):
     return told
 
 
+@pytest.mark.slow
 def test_training_is_told_another_provenance_where_its_shards_or_its_code_are_others(project):
     """Interrupted training goes on only under the same. One data set is made of videos here, one is rendered."""
     settings = {"datasets.films": FILMS}
@@ -258,6 +264,7 @@ FIGURE1 = {"run": "two_stream"}
 TARGETS = ("results/table1.csv", "results/figures/figure1.svg", "results/figures/figure1.details.html")
 
 
+@pytest.mark.slow
 def test_figures_and_evaluations_rerun_for_their_own_settings(project):
     project.configure({"figures.figure1": FIGURE1})
     assert project.plan(*TARGETS) == {"figure": {TARGETS[1]}, "details": {TARGETS[2]}}  # of a run that is there
@@ -292,6 +299,7 @@ def test_published_numbers_rerun_their_table(project):
     assert project.plan() == {"table": TRAINING["table"]}
 
 
+@pytest.mark.slow
 def test_captions_rerun_the_report_alone(project):
     """What the report shows is made up here, and taken as done."""
     report = "results/report.html"
@@ -307,6 +315,7 @@ def test_captions_rerun_the_report_alone(project):
     assert project.plan(report) == {"report": {report}}
 
 
+@pytest.mark.slow
 def test_code_of_evaluation_scores_videos_without_labels_again(project):
     """Of something-something-v2: its official test videos."""
     lists = {

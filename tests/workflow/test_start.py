@@ -33,6 +33,7 @@ def test_an_error_of_the_user_stops_before_any_work(project, changes, message):
     assert (project.path / "commands.txt").read_text() == commands
 
 
+@pytest.mark.slow
 def test_a_failed_stage_shows_its_message_and_what_was_done_stays(project):
     project.configure({"frames.quality": 90})
     done = project.snakemake(failing="ccs.quarantine")
@@ -58,6 +59,7 @@ def test_a_target_that_no_data_set_has_is_an_error(project):
         assert re.search("has no video in a shard 0009|not configured to have a split 2", done.stdout)
 
 
+@pytest.mark.slow
 def test_training_asks_for_a_gpu_and_eight_threads_where_there_is_one(project, monkeypatch):
     """And says the same of threads and GPUs to the stage as to the scheduler; none of it reruns anything."""
     tool = project.path / "bin/nvidia-smi"
@@ -75,7 +77,8 @@ def test_training_asks_for_a_gpu_and_eight_threads_where_there_is_one(project, m
     assert "threads: 8" not in without
 
 
-@pytest.mark.parametrize("num_videos", [13320, pytest.param(220847, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_videos", [13320, 220847])
 def test_a_large_data_set_is_few_jobs(num_videos):
     """Seconds are for people (see the benchmark's own output); here only that it works and that jobs stay few."""
     command = [sys.executable, ROOT / "benchmarks/dag.py", "--videos", str(num_videos)]
