@@ -24,8 +24,9 @@ from pathlib import Path
 
 import h5py
 
-from ccs.frames.decode import FramesSettings, scaled_size
+from ccs.frames.decode import scaled_size
 from ccs.frames.film import check_ffmpeg, command, find_ffmpeg
+from ccs.frames.settings import FramesSettings
 
 SUFFIXES = {".avi", ".mp4", ".mkv", ".webm", ".mov"}
 

@@ -415,7 +415,7 @@ def preparation_of(state: dict[str, Any], args: argparse.Namespace) -> Preparati
         bound = float(flow.pop("bound"))
         del flow["backend"]
         parameters = Parameters.from_names(flow)
-    except (KeyError, TypeError, ValueError) as error:
+    except (CcsError, KeyError, TypeError, ValueError) as error:
         raise CcsError(
             f"{args.checkpoint}: expected the settings of the stages frames and flow that its training shards were "
             f"made with, found {state['preparation']!r} ({error!r}): make the shards with this version and train again"

@@ -15,11 +15,13 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
+import difflib
 import inspect
+import numbers
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast, dataclass_transform
@@ -62,8 +64,10 @@ T = TypeVar("T")
 
 
 def _whole(value: Any) -> Any:
-    """4.0e+9 is a whole number, as JSON has it."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    """4.0e+9 is a whole number, as JSON has it, and so is NumPy's."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return int(value) if isinstance(value, numbers.Integral) and not isinstance(value, bool) else value
 
 
 def _no_boolean(value: Any) -> Any:
@@ -271,22 +275,32 @@ def _digits(number: float) -> str:
     return str(number) if isinstance(number, int) else f"{number:g}"
 
 
+def nearest(name: object, known: Iterable[object]) -> str:
+    """What may have been meant by a name that is not known, or which there are."""
+    names = [str(each) for each in known]
+    if close := difflib.get_close_matches(str(name), names, n=1):
+        return f": did you mean {close[0]}?"
+    more = f" and {len(names) - MANY} more" if len(names) > MANY else ""
+    return f"; there are {', '.join(names[:MANY])}{more}"
+
+
 def _refusals(kind: type, error: ValidationError, given: Mapping[str, object]) -> Iterator[str]:
     """A line for each value that a class refuses; given: by field."""
     known = settings_of(kind)
     for each in error.errors(include_url=False):
         field = str(each["loc"][0]) if each["loc"] else ""
         setting = known.get(field.rstrip("_"))
+        told = f" ({setting.help})" if setting and setting.help else ""
         if each["type"] == "value_error":
-            yield (f"setting {setting.name}: " if setting else "") + str(each["ctx"]["error"])
+            yield (f"setting {setting.name}: " if setting else "") + f"{each['ctx']['error']}{told}"
         elif setting is None:
             yield f"no setting {field!r}; there are {', '.join(known)}"
         elif each["type"] == "missing" and len(each["loc"]) == 1:
             yield f"{setting.name} is not set: expected the {setting.help}"
         else:
             found = given.get(field, given.get(setting.name))
-            told = f" ({setting.help})" if setting.help else ""
-            yield f"setting {setting.name}: expected {expected(setting.shape)}, found {found!r}{told}"
+            close = nearest(found, setting.shape.choices) if len(setting.shape.choices) > MANY else ""
+            yield f"setting {setting.name}: expected {expected(setting.shape)}, found {found!r}{close}{told}"
 
 
 # -- as a dictionary ---------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from ccs.config.messages import Checker, Key, leaves, nearest
+from ccs.config.messages import Checker, Key, leaves
 from ccs.datasets import adapters
 from ccs.datasets.manifests import Manifest
 from ccs.evaluate.settings import EvaluateSettings
@@ -21,7 +21,7 @@ from ccs.flow.settings import FlowSettings, GpuSettings
 from ccs.frames.settings import FfmpegSettings, FramesSettings
 from ccs.models.settings import ANY_NUMBER
 from ccs.quarantine import QuarantineSettings
-from ccs.settings import Different, Field, Ge, Integer, Le, from_names, settings, word
+from ccs.settings import Different, Field, Ge, Integer, Le, from_names, nearest, settings, word
 from ccs.stage import CcsError
 from ccs.tables import shown
 from ccs.train.settings import RunSettings, conflicts

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import difflib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from ccs.settings import MANY, Setting, settings_of
+from ccs.settings import MANY, Setting, nearest, settings_of
 
 Key = tuple[str | int, ...]  # e.g. ("train", "dropout", 0)
 
@@ -123,15 +122,6 @@ def leaves(values: object, key: Key = ()) -> Iterator[Key]:
 def dotted(key: str | Key) -> str:
     """E.g. train.dropout.0."""
     return key if isinstance(key, str) else ".".join(map(str, key))
-
-
-def nearest(name: object, known: Iterable[object]) -> str:
-    """What may have been meant by a name that is not known, or which there are."""
-    names = [str(each) for each in known]
-    if close := difflib.get_close_matches(str(name), names, n=1):
-        return f": did you mean {close[0]}?"
-    more = f" and {len(names) - MANY} more" if len(names) > MANY else ""
-    return f"; there are {', '.join(names[:MANY])}{more}"
 
 
 def _sentences(kind: type, error: ValidationError, key: Key) -> Iterator[str]:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ccs.stage import CcsError, atomic
 
 RECORD = Path("data/datasets.json")
-NOTES = Path(".snakemake/metadata")
+NOTES = (Path(".snakemake/metadata"), Path(".snakemake/incomplete"))  # of what was made, and of what was begun
 
 
 def check(config: Mapping[str, Any], source: str) -> None:
@@ -28,16 +28,25 @@ def check(config: Mapping[str, Any], source: str) -> None:
         source: its file, or files, for messages.
 
     Raises:
-        CcsError: what is there was made with another configuration file's data sets; or Snakemake's notes of how it
-            was made are gone, so that it would take all of it for current whatever has changed.
+        CcsError: what is there was made with another configuration file's data sets.
     """
-    for problem in _problems(config, source):
+    if problem := _replaced(config, source):
+        raise CcsError(problem)
+
+
+def check_notes() -> None:
+    """Before Snakemake looks at what there is.
+
+    Raises:
+        CcsError: its notes of how the results were made are gone, so that it would take all of them for current.
+    """
+    if problem := _forgotten():
         raise CcsError(problem)
 
 
 def warn(config: Mapping[str, Any], source: str) -> None:
-    """The same on standard error, where nothing will be written."""
-    for problem in _problems(config, source):
+    """Both on standard error, where nothing will be written."""
+    for problem in filter(None, (_replaced(config, source), _forgotten())):
         print(f"ccs: warning: {problem}", file=sys.stderr)
 
 
@@ -47,28 +56,35 @@ def write(config: Mapping[str, Any], source: str) -> None:
         part.write_text(json.dumps({"configuration": source, "datasets": config["datasets"]}, indent=1) + "\n")
 
 
-def _problems(config: Mapping[str, Any], source: str) -> Iterator[str]:
+def _replaced(config: Mapping[str, Any], source: str) -> str:
+    """What would be, or ""."""
     before = _read()
-    if not before or not _has_results():
-        return
+    if not before or before["configuration"] == source or not _has_results():
+        return ""
     here, there = config["datasets"], before["datasets"]
     lost = [name for name in there if name in here and here[name] != there[name]]
     lost += list(there) if not there.keys() & here.keys() else []
-    if lost and before["configuration"] != source:
-        other = "other settings of it" if lost[0] in here else "no such data set"
-        yield (
-            f"{os.getcwd()}: data/ and results/ were made with {before['configuration']} and its data set {lost[0]}; "
-            f"{source} has {other} and would replace shards, tables and figures here. Give each project a directory "
-            "of its own, with its configuration in it: `mkdir DIR`, `cp FILE DIR/config.yaml`, then `snakemake "
-            f"--directory DIR ...`. To give up what is here, remove {RECORD}"
-        )
-    if not any(NOTES.glob("*")):
-        yield (
-            f"{os.getcwd()}: there are results, but {NOTES} is empty, where Snakemake notes the settings and the code "
-            "that made them: it would take all of them for current, whatever has changed since. Bring the folder "
-            ".snakemake back with the results, or remove data/ and results/ to make them anew. To trust them as they "
-            f"are, remove {RECORD}"
-        )
+    if not lost:
+        return ""
+    other = "other settings of it" if lost[0] in here else "no such data set"
+    return (
+        f"{os.getcwd()}: data/ and results/ were made with {before['configuration']} and its data set {lost[0]}; "
+        f"{source} has {other} and would replace shards, tables and figures here. Give each project a directory "
+        "of its own, with its configuration in it: `mkdir DIR`, `cp FILE DIR/config.yaml`, then `snakemake "
+        f"--directory DIR ...`. To give up what is here, remove {RECORD}"
+    )
+
+
+def _forgotten() -> str:
+    """What is not known any more, or ""."""
+    if not _read() or not _has_results() or any(path for folder in NOTES for path in folder.glob("*")):
+        return ""
+    return (
+        f"{os.getcwd()}: there are results, but {NOTES[0]} is empty, where Snakemake notes the settings and the code "
+        "that made them: it would take all of them for current, whatever has changed since. Bring the folder "
+        ".snakemake back with the results, or remove data/ and results/ to make them anew. To trust them as they "
+        f"are, remove {RECORD}"
+    )
 
 
 def _read() -> dict[str, Any]:

@@ -164,7 +164,11 @@ def _read(path: str | os.PathLike[str], columns: Sequence[str]) -> list[list[str
             rows = csv.reader(file)
             header = next(rows, [])
             if missing := [name for name in columns if name not in header]:
-                hint = ", with this split among the dataset's" if missing[0].startswith("split") else ""
+                hint = (
+                    f", with {missing[0].removeprefix('split')} among the dataset's splits"
+                    if missing[0].startswith("split")
+                    else ""
+                )
                 raise CcsError(
                     f"{path}: expected the column {missing[0]}, found {', '.join(header) or 'an empty file'}: "
                     f"write it again with `python -m ccs.datasets`{hint}"

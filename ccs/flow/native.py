@@ -41,7 +41,7 @@ def set_up(index: int) -> None:
 
 
 def estimate_videos(videos: Sequence[np.ndarray], parameters: Parameters, memory: int) -> list[np.ndarray]:
-    """`ccs.flow.estimate_videos` on the CPU; `memory` has no say here, gamma is not used."""
+    """`ccs.flow.engines.estimate_videos` on the CPU; `memory` has no say here, gamma is not used."""
     flows = []
     for frames in videos:
         num_frames, height, width = frames.shape

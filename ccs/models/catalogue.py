@@ -21,8 +21,8 @@ class Entry(NamedTuple):
 
 
 _NO_BNINCEPTION = (
-    "torchvision has no weights of BN-Inception; give the path of the published file "
-    "bn_inception-9f5701afb96c8044.pth, or none"
+    "torchvision has no weights of BN-Inception; fetch bn_inception-9f5701afb96c8044.pth (yjxiong/tsn-pytorch) or "
+    "bn_inception-52deb4733.pth (Cadene/pretrained-models.pytorch) and give its path, or none"
 )
 _NO_SLIM = "slim versions of I3D have no pretrained weights; set it to none or take the backbone i3d"
 

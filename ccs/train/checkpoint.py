@@ -70,7 +70,7 @@ def network(state: Mapping[str, Any]) -> TrainedNetwork:
         network, clips = NetworkSettings(**_tuples(settings["network"])), ClipSettings(**_tuples(settings["clips"]))
         model = CCS(len(state["classes"]), network, segments=clips.segments, load_weights=False)
         model.load_state_dict(state["model"])
-    except (TypeError, KeyError, ValueError, RuntimeError, AttributeError) as error:
+    except (CcsError, TypeError, KeyError, ValueError, RuntimeError, AttributeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise CcsError(
             f"the checkpoint of run {state['run']!r}, seed {state['seed']}, on {state['dataset']!r}: expected settings "

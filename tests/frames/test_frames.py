@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 from ccs.frames import __main__ as frames
-from ccs.frames.decode import FramesSettings
 from ccs.frames.film import check_ffmpeg, find_ffmpeg
+from ccs.frames.settings import FramesSettings
 from ccs.stage import CcsError
 
 FFMPEG = find_ffmpeg()

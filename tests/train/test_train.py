@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -262,6 +263,23 @@ def test_evaluation_refuses_another_split_or_class_list(trained):
     with pytest.raises(CcsError, match="bound 20 px"):
         evaluate.check_same_task(state, manifest(), 1, 10.0, path="c.pt")
     evaluate.check_same_task(state, manifest(), 1, 20.0, path="c.pt")
+
+
+@pytest.mark.parametrize("change", [{"later": 1}, {"aggregation": "median"}])
+def test_a_checkpoint_with_settings_of_another_version_is_named(change):
+    """One that has a setting, or a choice, which this version has not."""
+    settings = dataclasses.asdict(SETTINGS)
+    settings["network"] |= change
+    state = {
+        "settings": json.dumps(settings),
+        "classes": ["a", "b"],
+        "run": "mine",
+        "seed": 3,
+        "dataset": "d",
+        "model": {},
+    }
+    with pytest.raises(CcsError, match=rf"run 'mine', seed 3, on 'd': expected .*{next(iter(change))}.*; train again"):
+        checkpoint.network(state)
 
 
 def test_refusals(tmp_path):

@@ -26,6 +26,7 @@ from ccs.stage import CcsError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SCHEMA = json.loads(pages.SCHEMA.read_text())
+PAPER = [0.001, 0.1, 0.9, 5e-4, 20.0, [0.8, 0.7], [0.3, 0.3, 0.8], [0.5, 0.5], [1.0, 0.875, 0.75]]
 QUICK = ROOT / "workflow/configs/quick.yaml"  # changes another
 SMALL = {"datasets": {"mine": {"adapter": "folder", "root": "videos"}}}
 
@@ -201,6 +202,16 @@ def test_backbones_are_those_that_there_are():
     named = SCHEMA["properties"]["train"]["properties"]["backbone"]["enum"]
     assert bninception
     assert sorted(named) == sorted(["bninception", *i3d.WIDTHS, *torchvision.names()])
+
+
+def test_defaults_are_the_papers():
+    """arXiv 1908.10136, sec. 3.3, 4.1 and 4.2, and TSN's where it says nothing (ccs.md, Training and Scores)."""
+    found = config.complete(SMALL)
+    train, evaluate = found["train"], found["evaluate"]
+    assert [train[name] for name in ("lr", "lr_gamma", "momentum", "weight_decay", "clip_gradient")] == PAPER[:5]
+    assert [train[name] for name in ("dropout", "alphas", "lambdas", "scales")] == PAPER[5:]
+    assert (train["segments"], train["flow_length"], train["input_size"]) == (3, 5, 224)
+    assert (evaluate["segments"], evaluate["crops"], evaluate["fusion"]) == (25, 1, [1.0, 1.5])
 
 
 def test_the_engines_of_the_settings_are_those_that_there_are():

@@ -313,6 +313,10 @@ def test_captions_rerun_the_report_alone(project):
     with open(project.path / "workflow/report/table.rst", "a") as caption:
         caption.write("More words.")
     assert project.plan(report) == {"report": {report}}
+    project.run("--touch", report)
+    project.run("--forcerun", "report", "--touch", report)
+    project.edit("ccs/tables/table1.py", "CAPTION = (", 'CAPTION = ("Look: "')
+    assert project.plan(report) == {"report": {report}}
 
 
 @pytest.mark.slow

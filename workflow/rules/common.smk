@@ -76,6 +76,8 @@ try:
     if not workflow.remote_exec:  # a cluster's job needs its own data set only, and has been checked before
         if workflow.output_settings.dryrun:
             project.warn(config, SOURCE)
+        else:
+            project.check_notes()
         for dataset in config["datasets"]:
             shard_digests(dataset)
             for manifest in manifests(dataset).values():

@@ -39,8 +39,4 @@ use rule evaluate as evaluate_unlabelled with:
     log:
         "logs/{dataset}/split{split}/{run}/seed{seed}/unlabelled.log",
     params:
-        manifest="data/{dataset}/manifest.csv",
-        settings=evaluate_settings,
-        part=unlabelled,
-        workers=loader_workers,
-        code=evaluate_code,
+        part=unlabelled, # the others are those of evaluate

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ccs.models.backbones import weights as pretrained
 from ccs.models.backbones.backbone import Backbone
+from ccs.models.catalogue import OWN
 from ccs.stage import CcsError
 
 MEAN, FLOW_MEAN = (128.0, 117.0, 104.0), (128.0, 128.0)  # RGB and (x, y); the deviation is 1
@@ -106,8 +107,4 @@ def build(name: str = "bninception", *, weights: str = "none", flow_length: int 
 
 
 def _no_download() -> dict[str, Tensor]:
-    raise CcsError(
-        "train.weights: imagenet: torchvision has no weights of bninception. Fetch bn_inception-52deb4733.pth "
-        "(Cadene/pretrained-models.pytorch) or bn_inception-9f5701afb96c8044.pth (yjxiong/tsn-pytorch) and set "
-        "train.weights to the file's path"
-    )
+    raise CcsError(f"train.weights: imagenet: {OWN['bninception'].unpublished}")
