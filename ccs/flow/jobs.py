@@ -39,7 +39,7 @@ MAX_DECODERS = 4
 
 
 @dataclass(frozen=True)
-class Settings:
+class OutputSettings:
     """What the outputs depend on, beside the parameters of TV-L1 and the backend; None where the format has no such."""
 
     format: str = "h5"
@@ -202,7 +202,7 @@ class Work:
         self,
         backend: str,
         num_workers: int,
-        settings: Settings,
+        settings: OutputSettings,
         parameters: Parameters,
         tool: Ffmpeg,
         gpu_memory: int = GpuSettings.gpu_memory,
@@ -302,7 +302,7 @@ def _say(text: str) -> None:
     tqdm.write(f"ccs: flow: {text}", file=sys.stderr)
 
 
-def _set_up(index: int, *, backend: str, settings: Settings) -> None:
+def _set_up(index: int, *, backend: str, settings: OutputSettings) -> None:
     BACKENDS[backend].set_up(index)
     if settings.visualize:
         import torch
@@ -311,7 +311,7 @@ def _set_up(index: int, *, backend: str, settings: Settings) -> None:
 
 
 def _compute(
-    task: list[Piece], *, backend: str, parameters: Parameters, settings: Settings, gpu_memory: int
+    task: list[Piece], *, backend: str, parameters: Parameters, settings: OutputSettings, gpu_memory: int
 ) -> list[Result]:
     """In a worker: the flow of a few chunks, encoded."""
     # over several frames: every step-th frame, from each of the first ones on
@@ -328,7 +328,7 @@ def _every(frames: np.ndarray, step: int) -> list[np.ndarray]:
     return [np.ascontiguousarray(frames[start::step]) for start in range(min(step, len(frames) - step))]
 
 
-def _encode(piece: Piece, parts: list[np.ndarray], settings: Settings) -> Result:
+def _encode(piece: Piece, parts: list[np.ndarray], settings: OutputSettings) -> Result:
     frames, first, fps, end = piece.chunk
     flow = parts[0]
     if settings.step > 1:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ccs.flow.engines import BACKENDS, choose
 from ccs.flow.formats import FORMATS, is_visualized, obstacle, read_record, remove_leftovers
-from ccs.flow.jobs import Job, Settings, Work
+from ccs.flow.jobs import Job, OutputSettings, Work
 from ccs.flow.quantise import check_bound
 from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
 from ccs.flow.sources import Source, find
@@ -162,10 +162,10 @@ def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _settings(args: argparse.Namespace) -> Settings:
+def _settings(args: argparse.Namespace) -> OutputSettings:
     """The settings, without those that the format does not use: changing them changes no output."""
     check_bound(args.bound)
-    return Settings(
+    return OutputSettings(
         format=args.format,
         bound=args.bound if FORMATS[args.format].eight_bit else None,
         quality=args.quality if args.format == "jpg" else None,
@@ -176,7 +176,9 @@ def _settings(args: argparse.Namespace) -> Settings:
     )
 
 
-def _check_outputs(sources: Sequence[Source], waiting: Sequence[Source], output: Path, settings: Settings) -> None:
+def _check_outputs(
+    sources: Sequence[Source], waiting: Sequence[Source], output: Path, settings: OutputSettings
+) -> None:
     """`CcsError` where an output to be made, of `waiting`, would replace a video, something else or part of another."""
     try:
         output.mkdir(parents=True, exist_ok=True)
