@@ -39,4 +39,4 @@ use rule evaluate as evaluate_unlabelled with:
     log:
         "logs/{dataset}/split{split}/{run}/seed{seed}/unlabelled.log",
     params:
-        part=unlabelled, # the others are those of evaluate
+        part=unlabelled,  # the others are those of evaluate
