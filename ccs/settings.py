@@ -64,9 +64,7 @@ T = TypeVar("T")
 
 
 def _whole(value: Any) -> Any:
-    """4.0e+9 is a whole number, as JSON has it, and so is NumPy's."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
+    """NumPy's whole numbers are whole numbers."""
     return int(value) if isinstance(value, numbers.Integral) and not isinstance(value, bool) else value
 
 

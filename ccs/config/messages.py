@@ -79,16 +79,23 @@ class Checker:
         return _scalar(value) if isinstance(value, str) and key in self.as_text else value
 
     def _reread(self, values: Any, error: ValidationError, key: Key) -> bool:
-        """Read wrong values that came as text as YAML, in place; whether any is another value then."""
+        """Read wrong values anew, in place: text of `--config` as YAML, and 5.0 as 5, which it is in JSON.
+
+        Returns whether any is another value then.
+        """
         changed = False
         for each in error.errors(include_url=False):
-            place, loc = values, each["loc"]
-            if not loc or not isinstance(each["input"], str) or (*key, *loc) not in self.as_text:
+            place, loc, found = values, each["loc"], each["input"]
+            if loc and isinstance(found, str) and (*key, *loc) in self.as_text:
+                value = _scalar(found)
+            elif loc and each["type"] == "int_type" and isinstance(found, float) and found.is_integer():
+                value = int(found)
+            else:
                 continue
             for step in loc[:-1]:
                 place = place[step]
-            place[loc[-1]] = _scalar(each["input"])
-            changed |= place[loc[-1]] != each["input"]
+            place[loc[-1]] = value
+            changed |= type(value) is not type(found)
         return changed
 
 
