@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 from selenium import webdriver
+from selenium.common.exceptions import ElementClickInterceptedException, NoSuchElementException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -71,20 +72,21 @@ def driver(tmp_path):
 
 def check_in_a_browser(everything: Path, driver: webdriver.Chrome) -> None:
     """Every entry of each category is opened: figures are pictures that were drawn, pages have their text."""
-    wait = WebDriverWait(driver, 30)
+    # the page moves its columns when they are filled: what is in the way of a click has gone a moment later
+    wait = WebDriverWait(driver, 30, ignored_exceptions=[NoSuchElementException, ElementClickInterceptedException])
 
-    def click(locator):
-        wait.until(lambda d: d.find_element(*locator)).click()
+    def click(find):
+        wait.until(lambda d: find(d).click() or True)
 
     driver.get((everything / "results/report.html").as_uri())
     pictures, pages = [], []
     entries = {"Figures": 2 * len(CONFIG["figures"]), "Tables": len(CONFIG["tables"]), "Training": len(CONFIG["runs"])}
     for category, num_entries in entries.items():
-        click((By.LINK_TEXT, category))
+        click(lambda d, name=category: d.find_element(By.LINK_TEXT, name))
         eyes = wait.until(lambda d: d.find_elements(By.CSS_SELECTOR, "a[iconname=eye]"))
         assert len(eyes) == num_entries
         for eye in eyes:
-            eye.click()
+            click(lambda d, eye=eye: eye)
             shown = wait.until(lambda d: d.find_element(By.CSS_SELECTOR, SHOWN))
             name = shown.get_attribute("src").split("filename=")[1].split(";")[0]
             if shown.tag_name == "img":
@@ -98,7 +100,7 @@ def check_in_a_browser(everything: Path, driver: webdriver.Chrome) -> None:
                 assert "ersions" in text
                 pages.append(name)
             driver.save_screenshot(str(everything / f"{name}.png"))
-        click((By.LINK_TEXT, "Results"))
+        click(lambda d: d.find_element(By.LINK_TEXT, "Results"))
     assert sorted(pictures) == sorted(f"{name}.svg" for name in [*CONFIG["figures"], *CONFIG["runs"]])
     settings = [f"{figure}.details.html" for figure in CONFIG["figures"]]
     assert sorted(pages) == sorted([*settings, *(f"{table}.html" for table in CONFIG["tables"])])
