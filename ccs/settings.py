@@ -342,7 +342,7 @@ def add_settings(parser: Any, kind: type) -> None:
 def settings_from(args: argparse.Namespace, kind: type[T]) -> T:
     """The settings from parsed flags; `CcsError` for values out of range."""
     values = {setting.field: getattr(args, setting.field) for setting in settings_of(kind).values()}
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    return kind(**values)
 
 
 def _converter(found: Shape) -> Callable[[str], object]:

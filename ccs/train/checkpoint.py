@@ -67,7 +67,7 @@ def network(state: Mapping[str, Any]) -> TrainedNetwork:
     """
     try:
         settings = json.loads(state["settings"])
-        network, clips = NetworkSettings(**_tuples(settings["network"])), ClipSettings(**_tuples(settings["clips"]))
+        network, clips = NetworkSettings(**settings["network"]), ClipSettings(**settings["clips"])
         model = CCS(len(state["classes"]), network, segments=clips.segments, load_weights=False)
         model.load_state_dict(state["model"])
     except (CcsError, TypeError, KeyError, ValueError, RuntimeError, AttributeError) as error:
@@ -77,10 +77,6 @@ def network(state: Mapping[str, Any]) -> TrainedNetwork:
             f"and weights of this version's networks, found others ({reason}); train again"
         ) from error
     return TrainedNetwork(model.eval(), network, clips, settings)
-
-
-def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def resume(path: Path, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:

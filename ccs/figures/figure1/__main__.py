@@ -24,12 +24,11 @@ import numpy as np
 import pandas as pd
 
 from ccs.figures import inputs, matrices, style
+from ccs.figures.figure1 import Shown
 from ccs.scores import Scores, Stream, logits
 from ccs.stage import CcsError, run
 from ccs.tables.measurements import STREAMS, TestSplit, count, group, seeds_in_words
 from ccs.tables.rows import flat_rows
-
-NUM_CLASSES = 4
 
 
 class Confusion(NamedTuple):
@@ -175,7 +174,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The figure's flags."""
     inputs.add_arguments(parser, 'JSON object of the one run to its label, e.g. \'{"two_stream": "TSN"}\'')
     parser.add_argument(
-        "--num-classes", default=str(NUM_CLASSES), help="classes shown; 0 or all for every class (default: %(default)s)"
+        "--num-classes",
+        default=str(Shown.num_classes),
+        help="classes shown; 0 or all for every class (default: %(default)s)",
     )
 
 
