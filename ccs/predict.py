@@ -36,7 +36,8 @@ from ccs.flow import shard
 from ccs.flow.engines import BACKENDS, choose
 from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
 from ccs.frames import decode
-from ccs.frames.film import BadVideo, Ffmpeg, check_ffmpeg, find_ffmpeg
+from ccs.frames.film import Ffmpeg, check_ffmpeg, find_ffmpeg
+from ccs.frames.judgement import BadVideo
 from ccs.frames.settings import FfmpegSettings, FramesSettings
 from ccs.models import backbones
 from ccs.models.network import snippet_of
@@ -68,8 +69,8 @@ least one a second (at most 200 a video), and change linearly in time between
 them; brightness has one scale in all of the video. Only the centre crop, which
 the network sees, is coloured.
 
-A video that cannot be decoded is named with the reason, the others go on, and
-the exit status is 1.
+A video that cannot be decoded is named with the reason, the others go on (and
+are in the table of --output), and the exit status is 1.
 
 example: ccs predict videos/*.mp4 --checkpoint checkpoint.pt --output classes.csv --cam maps/"""
 
@@ -206,7 +207,7 @@ class Classifier:
         gets them in m interleaved groups, each of them a clip of all the video like the one that is classified.
         """
         num_frames, segments = reader.num_frames[reader.path], self.settings.segments
-        m = math.ceil(num_frames / max(reader.decoded.fps, 1) / segments)
+        m = math.ceil(reader.decoded.moments.seconds / segments)
         m = max(1, min(m, MAX_MAPS // segments))
         rgb, flow = (x[0].to(self.device) for x in self.clip(reader, m * segments))
         groups = [
@@ -221,7 +222,7 @@ class Classifier:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line. Raises `CcsError`, also at the end where videos could not be decoded."""
+    """Command line. Raises `CcsError`, also at the end where videos could not be classified."""
     args = parser().parse_args(argv)
     films = _check(args)
     state = checkpoint.read(args.checkpoint)
@@ -236,10 +237,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         progress(total=len(args.videos), desc="predict", unit="video") as bar,
     ):
         for (path, _), decoded in results:
-            if isinstance(decoded, BadVideo):
-                num_bad += 1
-                bar.write(f"ccs: predict: {path}: {' '.join(str(decoded).split())}", file=sys.stderr)
-            else:
+            try:
+                if isinstance(decoded, BadVideo | CcsError):
+                    raise decoded
                 if decoded.note:
                     bar.write(f"ccs: predict: {path}: {decoded.note}", file=sys.stderr)
                 reader = VideoReader(path, decoded, preparation)
@@ -249,12 +249,22 @@ def main(argv: Sequence[str] | None = None) -> None:
                 rows += [[path, *row] for row in table]
                 if films:
                     write_film(films[path], reader, classifier, logits, stream=args.cam_stream, tool=tool)
+            except (BadVideo, CcsError) as error:
+                num_bad += 1
+                bar.write(f"ccs: predict: {_printable(path)}: {' '.join(str(error).split())}", file=sys.stderr)
             bar.update()
     if args.output:
         with atomic(args.output) as part, open(part, "w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
     if num_bad:
-        raise CcsError(f"{num_bad} of {len(args.videos)} videos could not be decoded; they are named above")
+        raise CcsError(
+            f"{num_bad} of {len(args.videos)} videos could not be classified or filmed; they are named above"
+        )
+
+
+def _printable(path: str) -> str:
+    """A path that may not be UTF-8."""
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def ranked(logits: Logits, classes: Sequence[str], top: int) -> list[Row]:
@@ -277,8 +287,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def report(reader: VideoReader, table: Sequence[Row], fusion: tuple[float, float]) -> str:
     """The video's name, length and best classes, in columns of streams."""
-    num_frames, fps = reader.num_frames[reader.path], reader.decoded.fps
-    seconds = f"{num_frames / fps:.2f} s" if fps else "unknown duration"
+    num_frames, duration = reader.num_frames[reader.path], reader.decoded.moments.seconds
+    seconds = f"{duration:.2f} s" if duration else "unknown duration"
     weights = ":".join(f"{weight:g}" for weight in fusion)
     titles = (*STREAMS[:-1], f"{STREAMS[-1]} ({weights})")
     columns = []
@@ -307,7 +317,8 @@ def write_film(
     decoded = reader.decoded
     (crop,) = transforms.test_crops(decoded.height, decoded.width, scale=classifier.trained.clips.test_scale, crops=1)
     frames = (reader.frames(reader.path, [t])[0] for t in range(reader.num_frames[reader.path]))
-    cam.write_film(path, frames, cam.shares(maps), times, crop=crop, lines=lines, fps=decoded.fps, tool=tool)
+    clock = {"fps": decoded.fps, "shown": decoded.moments.times}
+    cam.write_film(path, frames, cam.shares(maps), times, crop=crop, lines=lines, tool=tool, **clock)
 
 
 def _percent(share: float) -> str:
@@ -378,10 +389,6 @@ def _check(args: argparse.Namespace) -> dict[str, Path]:
         if not os.path.isfile(path):
             found = "a directory: name the files in it" if os.path.isdir(path) else "nothing there: correct the path"
             raise CcsError(f"{path}: expected a video file, found {found}")
-        try:
-            path.encode()
-        except UnicodeEncodeError as error:
-            raise CcsError(f"{path!r}: expected a path in UTF-8; rename the file") from error
     films = {path: Path(args.cam, f"{Path(path).stem}.mp4") for path in args.videos} if args.cam else {}
     by_film: dict[Path, str] = {}
     for path, film in films.items():

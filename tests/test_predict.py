@@ -254,7 +254,7 @@ def test_report_and_bad_videos(made, tmp_path, capsys):
     bad.write_bytes(b"no video")
     output = tmp_path / "o.csv"
     given = ["--checkpoint", made.checkpoint("report"), "--output", str(output), "--top", "1"]
-    with pytest.raises(CcsError, match="1 of 2 videos could not be decoded"):
+    with pytest.raises(CcsError, match="1 of 2 videos could not be classified"):
         predict.main([str(bad), good, *given])
     out, err = capsys.readouterr()
     assert f"ccs: predict: {bad}: not a video that ffmpeg can decode" in err

@@ -151,6 +151,7 @@ def write_film(
     crop: Crop,
     lines: Sequence[str],
     fps: float,
+    shown: np.ndarray,
     tool: Ffmpeg,
 ) -> None:
     """Write a video with maps over it and a caption below as MP4 (H.264, even sides), whole or not at all.
@@ -162,7 +163,8 @@ def write_film(
         times: (N) moments of the maps, in frames.
         crop: that the network saw, in pixels of the frames.
         lines: of the caption.
-        fps: frames a second.
+        fps: frames a second, nominal.
+        shown: (T) seconds at which the frames are shown.
         tool: ffmpeg.
 
     Raises:
@@ -181,7 +183,7 @@ def write_film(
                 large = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
                 enlarged = Crop(*(scale * pixels for pixels in crop[:4]), flip=crop.flip)
                 (picture,) = overlay(large[None], interpolate(maps, times, np.array([t])), crop=enlarged)
-                film.write(np.concatenate([picture, foot]))
+                film.write(np.concatenate([picture, foot])[None], shown[t : t + 1])
             if film:
                 film.finish()
         finally:

@@ -28,8 +28,9 @@ from ccs.flow.pool import ordered_map
 from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
 from ccs.flow.sources import Source
 from ccs.flow.streams import Chunk, End, PairCount, chunks, colours, read_ahead
-from ccs.frames.film import BadVideo, Children, Ffmpeg
+from ccs.frames.film import Children, Ffmpeg
 from ccs.frames.film_writer import FilmWriter
+from ccs.frames.judgement import BadVideo
 from ccs.frames.settings import FramesSettings
 from ccs.stage import CcsError, atomic, progress
 
@@ -82,6 +83,7 @@ class Result(NamedTuple):
     num_clipped: int
     pictures: np.ndarray | None
     fps: float
+    times: np.ndarray  # (pairs) seconds at which their first frames are shown
     end: End | None
 
 
@@ -119,6 +121,7 @@ class Job:
         return (
             made == wanted
             and asked_backend in ("auto", record["backend"])
+            and self.work.allows(record.get("num_missing", 0), record["num_pairs"] + wanted["step"])
             and all(key in self.file and record["source"].get(key) == self.file[key] for key in ("size", "mtime_ns"))
             and is_complete(self.path, self.work.settings.format, record)
         )
@@ -143,7 +146,7 @@ class Job:
                 self._film_stack.callback(self._film.close)
         self._output.write(result.first, result.encoded)
         if self._film and result.pictures is not None:
-            self._film.write(result.pictures)
+            self._film.write(result.pictures, result.times)
         self.num_pairs += num_pairs
         self.num_clipped += result.num_clipped
         self.num_values += 2 * num_pairs * height * width
@@ -159,6 +162,7 @@ class Job:
             "ffmpeg": self.work.tool.version,
             "source": self.file,
             "num_frames": end.num_frames,
+            "num_missing": end.num_missing,
             "num_pairs": end.num_frames - self.work.settings.step,
             "height": result.shape[1],
             "width": result.shape[2],
@@ -206,12 +210,13 @@ class Work:
         parameters: Parameters,
         tool: Ffmpeg,
         gpu_memory: int = GpuSettings.gpu_memory,
+        max_missing: float = FramesSettings.max_missing_fraction,
     ):
         self.backend, self.engine = backend, BACKENDS[backend]
         self.num_processes = self.engine.num_processes(num_workers)
         self.settings, self.parameters, self.tool = settings, parameters, tool
         self.all_settings = {**dataclasses.asdict(settings), **parameters.to_names()}
-        self.gpu_memory = gpu_memory
+        self.gpu_memory, self.max_missing = gpu_memory, max_missing
         self.num_pairs, self.seconds = 0, 0.0
 
     def check_gpus(self, num_gpus: int) -> None:
@@ -224,6 +229,10 @@ class Work:
             )
         if self.num_processes < num_gpus:
             raise CcsError(f"--gpus: expected {num_gpus} GPUs, found {self.num_processes}: name fewer or others")
+
+    def allows(self, num_missing: int, num_frames: int) -> bool:
+        """Whether a damaged video that lacks so many frames beside those it has is kept."""
+        return num_missing <= self.max_missing * (num_frames + num_missing)
 
     def do(self, jobs: list[Job]) -> None:
         """Compute the outputs of `jobs`; those that fail know why."""
@@ -260,8 +269,8 @@ class Work:
             self.seconds = bar.format_dict["elapsed"]
 
     def _decode(self, jobs: Sequence[Job], index: int, children: Children) -> Iterator[Chunk]:
-        path = jobs[index].source.path
-        return chunks(path, self.settings.short_side, self.settings.step, self._max_pairs, self.tool, children)
+        path, settings = jobs[index].source.path, self.settings
+        return chunks(path, settings.short_side, settings.step, self._max_pairs, self.max_missing, self.tool, children)
 
     def _max_pairs(self, height: int, width: int) -> int:
         """Pairs of this size that a worker takes at a time."""
@@ -329,7 +338,7 @@ def _every(frames: np.ndarray, step: int) -> list[np.ndarray]:
 
 
 def _encode(piece: Piece, parts: list[np.ndarray], settings: OutputSettings) -> Result:
-    frames, first, fps, end = piece.chunk
+    frames, first, fps, times, end = piece.chunk
     flow = parts[0]
     if settings.step > 1:
         flow = np.empty((len(frames) - settings.step, 2, *frames.shape[1:]), np.float32)
@@ -339,4 +348,5 @@ def _encode(piece: Piece, parts: list[np.ndarray], settings: OutputSettings) -> 
         raise CcsError("flow: expected finite displacements, found NaN or infinity; check the flow settings")
     encoded, num_clipped = FORMATS[settings.format].encode(flow, settings.encoding)
     pictures = colours(flow, settings.visualize) if settings.visualize else None
-    return Result(piece.job, first, (len(flow), *frames.shape[1:]), encoded, num_clipped, pictures, fps, end)
+    shape = (len(flow), *frames.shape[1:])
+    return Result(piece.job, first, shape, encoded, num_clipped, pictures, fps, times[: len(flow)], end)

@@ -1,12 +1,11 @@
 """Videos in and out for `ccs flow videos/ ...`: grey frames a chunk at a time, counts for the progress bar, pictures.
 
-Decoding, and what makes a video bad, are those of the frames stage (`ccs.frames.film`). A grey frame is the luma
-that this stage would put into its JPEG: 0.299 R + 0.587 G + 0.114 B from 0 to 255, which is OpenCV's grey of the frame.
+Decoding, and what makes a video bad, are those of the frames stage (`ccs.frames.film`, `.judgement`). A grey frame is
+the luma that this stage would put into its JPEG: 0.299 R + 0.587 G + 0.114 B from 0 to 255, which is OpenCV's grey.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import threading
@@ -19,7 +18,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from ccs.flow.engines import MIN_SIDE
-from ccs.frames.film import BadVideo, Children, Ffmpeg, opened, shorter_side
+from ccs.frames.film import ONE_FILE, Children, Ffmpeg, check_file, opened, shorter_side
+from ccs.frames.judgement import BadVideo
 from ccs.stage import CcsError
 
 Key = TypeVar("Key")
@@ -32,6 +32,7 @@ class End(NamedTuple):
     """What is known of a video when it has been decoded."""
 
     num_frames: int
+    num_missing: int  # frames that a damaged video lacks
     note: str  # what to say of a video that is kept, or ""
 
 
@@ -41,6 +42,7 @@ class Chunk(NamedTuple):
     frames: np.ndarray  # uint8 (frames, H, W)
     first: int
     fps: float  # nominal
+    times: np.ndarray  # (frames) seconds at which they are shown, NaN where that is not known
     end: End | None  # in the last chunk
 
 
@@ -49,15 +51,21 @@ def chunks(
     short_side: int | None,
     step: int,
     max_pairs: Callable[[int, int], int],
+    max_missing: float,
     tool: Ffmpeg,
     children: Children,
 ) -> Iterator[Chunk]:
     """Decode the video `path` and yield its frames; `max_pairs` tells from height and width how many pairs at a time.
 
+    `max_missing` is the share of a damaged video's frames that may be missing.
+
     Raises `BadVideo` for what is wrong with the video, at the latest in place of the last chunk; `CcsError` where
     ffmpeg was stopped or the disk fails.
     """
-    _check_file(path)
+    try:
+        check_file(path)
+    except OSError as error:
+        raise BadVideo(f"cannot be read: {error.strerror}") from error
     size = AS_SHOWN if short_side is None else shorter_side(short_side)
     waiting: list[np.ndarray] = []
     first = limit = 0
@@ -69,28 +77,16 @@ def chunks(
             limit = max_pairs(height, width)
         for luma, _, _ in film.frames():
             if len(waiting) == limit + step:  # another frame is here, so that this chunk is not the last
-                yield Chunk(np.stack(waiting), first, film.fps, None)
+                times = film.times(first)[: len(waiting)]
+                yield Chunk(np.stack(waiting), first, film.fps, times, None)
                 first += limit
                 del waiting[:limit]
             waiting.append(luma.copy())
-        end = End(film.num_frames, film.finish())
+        _, verdict = film.finish(max_missing)
+        end, times = End(film.num_frames, *verdict), film.times(first)
     if end.num_frames <= step:
         raise BadVideo(f"{end.num_frames} frames decoded, at least {step + 1} are needed for flow over {step} frames")
-    yield Chunk(np.stack(waiting), first, film.fps, end)
-
-
-def _check_file(path: str) -> None:
-    try:
-        path.encode()
-    except UnicodeEncodeError as error:  # ffmpeg-python takes no other names
-        raise BadVideo("its path is not UTF-8: rename it") from error
-    try:
-        if os.path.getsize(path) == 0:
-            raise BadVideo("the file is empty")
-        with open(path, "rb"):
-            pass
-    except OSError as error:
-        raise BadVideo(f"cannot be read: {error.strerror}") from error
+    yield Chunk(np.stack(waiting), first, film.fps, times, end)
 
 
 @contextmanager
@@ -183,7 +179,8 @@ class PairCount:
 
 def _stated_frames(path: str, tool: Ffmpeg) -> int:
     """Duration times rate, which is near enough; 0 where the container does not say."""
-    line = [tool.path, "-nostdin", "-hide_banner", "-i", f"file:{path}"]  # without an output it ends at once
+    options = [word for name, value in ONE_FILE.items() for word in (f"-{name}", value)]
+    line = [tool.path, "-nostdin", "-hide_banner", *options, "-i", f"file:{path}"]  # without an output it ends at once
     try:
         said = subprocess.run(line, capture_output=True, timeout=60).stderr.decode(errors="replace")
     except (OSError, subprocess.TimeoutExpired):

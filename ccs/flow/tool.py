@@ -74,7 +74,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     tool = check_ffmpeg(find_ffmpeg(args.ffmpeg))
     sources = find(args.inputs, args.root, args.output)
     asked_gpus = select_gpus(args.gpus) if args.gpus else 0
-    work = Work(choose(args.backend, parameters.gamma), args.workers, settings, parameters, tool, memory)
+    backend, missing = choose(args.backend, parameters.gamma), args.max_missing_fraction
+    if not 0 <= missing <= 1:
+        raise CcsError(f"--max-missing-fraction: expected 0 to 1, found {missing:g}")
+    work = Work(backend, args.workers, settings, parameters, tool, memory, missing)
     if asked_gpus:
         work.check_gpus(asked_gpus)
     jobs = [Job(source, Path(args.output), work, args.backend) for source in sources]
@@ -136,6 +139,13 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also write DIR/VIDEO.mp4: hue is direction (red: right), white is no motion, saturation grows with the "
         "square root of the speed and is full at --bound",
+    )
+    parser.add_argument(
+        "--max-missing-fraction",
+        type=float,
+        default=FramesSettings.max_missing_fraction,
+        metavar="SHARE",
+        help="share of the frames of a damaged video that may be missing (default: %(default)g; 1: any)",
     )
     parser.add_argument(
         "--root", metavar="DIR", help="name outputs by the paths below this directory (default: the one given)"

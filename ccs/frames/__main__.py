@@ -3,10 +3,10 @@
     python -m ccs.frames --manifest data/D/manifest.csv --shard 0003 --output data/D/frames/0003.h5 \
         --quarantine data/D/frames/0003.quarantine.csv --workers 4 --short-side 256 --quality 95
 
-What is decoded and how, and when a video is bad, is told in `ccs.frames.film`. The frames are stored as `video` (the
-ids of the good videos, sorted) and `frames/{index:06d}` with `jpeg` (uint8, all JPEG files of the video end to end),
-`offset` (int64, T+1) and the attributes video, height, width and fps (nominal). The same videos, settings and ffmpeg
-give the same bytes, whatever the number of workers.
+What is decoded and how is told in `ccs.frames.film`, when a video is bad in `ccs.frames.judgement`. The frames are
+stored as `video` (the ids of the good videos, sorted) and `frames/{index:06d}` with `jpeg` (uint8, all JPEG files of
+the video end to end), `offset` (int64, T+1) and the attributes video, height, width and fps (nominal). The same videos,
+settings and ffmpeg give the same bytes, whatever the number of workers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from ccs.datasets import bad_videos, manifests
 from ccs.datasets.bad_videos import Bad
 from ccs.datasets.manifests import VideoFile
 from ccs.frames.decode import DecodedVideo, extract
-from ccs.frames.film import BadVideo, Ffmpeg, check_ffmpeg, find_ffmpeg
+from ccs.frames.film import Ffmpeg, check_ffmpeg, find_ffmpeg
+from ccs.frames.judgement import BadVideo
 from ccs.frames.settings import FfmpegSettings, FramesSettings
 from ccs.settings import add_settings, settings_from
 from ccs.stage import CcsError, atomic, progress, run
@@ -86,6 +87,8 @@ def _run(
         def good() -> Iterator[tuple[str, DecodedVideo]]:
             nonlocal num_frames
             for video, decoded in results:
+                if isinstance(decoded, CcsError):
+                    raise decoded
                 if isinstance(decoded, BadVideo):
                     bad.append(Bad(*video, "frames", " ".join(str(decoded).split())))
                     bar.write(f"ccs: frames: bad video {video.video} ({video.path}): {bad[-1].reason}", file=sys.stderr)

@@ -1,13 +1,12 @@
 """Decoding: video files in, JPEG frames out; what the frames stage is made of.
 
-How ffmpeg decodes them, and when a video is bad, is told in `ccs.frames.film`. A bad one is set aside (quarantined).
-`short_side` is exactly so many pixels, also where the video is smaller (UCF-101's 320x240 becomes 342x256, as TSN's
-340x256); the long side is the nearest even number. `size` is exactly this, whatever the shape.
+How ffmpeg decodes is told in `ccs.frames.film`, when a video is bad in `ccs.frames.judgement`. A bad one is set aside
+(quarantined). `short_side` is exactly so many pixels, also where the video is smaller (UCF-101's 320x240 becomes
+342x256, as TSN's 340x256); the long side is the nearest even number. `size` is exactly this, whatever the shape.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Generator, Sequence
@@ -18,7 +17,8 @@ import numpy as np
 import simplejpeg
 
 from ccs.datasets.manifests import VideoFile
-from ccs.frames.film import BadVideo, Children, Ffmpeg, FilmReader, opened, shorter_side
+from ccs.frames.film import Children, Ffmpeg, FilmReader, check_file, opened, shorter_side
+from ccs.frames.judgement import BadVideo, Moments
 from ccs.frames.settings import FramesSettings
 from ccs.stage import CcsError
 
@@ -31,6 +31,7 @@ class DecodedVideo(NamedTuple):
     height: int
     width: int
     fps: float  # as the container states it: nominal
+    moments: Moments  # when the frames are shown
     note: str  # what to say in the log about a video that is kept, or ""
 
 
@@ -50,28 +51,20 @@ def decode_video(
 
     Raises `BadVideo` for what is wrong with the video, `CcsError` for what is wrong with ffmpeg or the machine.
     """
-    _check_file(path)
-    # the first frame is here when `opened` returns: ffmpeg's start costs nobody's turn
-    with opened(path, scaled_size(settings), tool, children) as film:
-        with turns:
-            jpegs = _encode(film, settings.quality)
-        note = film.finish()
-    offset = np.cumsum([0, *map(len, jpegs)], dtype=np.int64)
-    return DecodedVideo(np.concatenate(jpegs), offset, film.height, film.width, film.fps, note)
-
-
-def _check_file(path: str) -> None:
     try:
-        if os.path.getsize(path) == 0:
-            raise BadVideo("the file is empty")
-        if not os.path.isdir(path):
-            with open(path, "rb"):
-                pass
+        check_file(path)
     except OSError as error:
         raise CcsError(
             f"{path}: {error.strerror}: expected a file that can be read; if it was there a moment ago, look at the "
             "disk or the network, else at the permissions or the lists that name it"
         ) from None
+    # the first frame is here when `opened` returns: ffmpeg's start costs nobody's turn
+    with opened(path, scaled_size(settings), tool, children) as film:
+        with turns:
+            jpegs = _encode(film, settings.quality)
+        moments, verdict = film.finish(settings.max_missing_fraction)
+    offset = np.cumsum([0, *map(len, jpegs)], dtype=np.int64)
+    return DecodedVideo(np.concatenate(jpegs), offset, film.height, film.width, film.fps, moments, verdict.note)
 
 
 def _encode(film: FilmReader, quality: int) -> list[np.ndarray]:
@@ -88,20 +81,19 @@ def _encode(film: FilmReader, quality: int) -> list[np.ndarray]:
 
 def extract(
     videos: Sequence[VideoFile], settings: FramesSettings, tool: Ffmpeg, workers: int = 1
-) -> Generator[tuple[VideoFile, DecodedVideo | BadVideo]]:
-    """Each video, in the order given, with its frames or with what is wrong with it.
+) -> Generator[tuple[VideoFile, DecodedVideo | BadVideo | CcsError]]:
+    """Each video, in the order given, with its frames, or with what is wrong with it, or with the machine meanwhile.
 
     `workers` videos are decoded (one ffmpeg each) and encoded (one thread each) at a time, and at most twice as many
     are held in memory as JPEG, some 8 MB for ten seconds. Closing the iterator, as any error does, ends every ffmpeg.
-    Raises `CcsError` as `decode_video`.
     """
     children, turns = Children(), threading.Semaphore(workers)
 
-    def attempt(video: VideoFile) -> DecodedVideo | BadVideo:
+    def attempt(video: VideoFile) -> DecodedVideo | BadVideo | CcsError:
         try:
             return decode_video(video.path, settings, tool, children, turns)
-        except BadVideo as bad:
-            return bad
+        except (BadVideo, CcsError) as error:
+            return error
 
     ahead: deque = deque()
     # one thread more than turns: its ffmpeg starts up while the others' frames are encoded

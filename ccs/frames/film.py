@@ -1,4 +1,4 @@
-"""ffmpeg: video files in, their raw frames out; whether an ffmpeg works, and what makes a video bad.
+"""ffmpeg: video files in, their raw frames out, and when each is shown; whether an ffmpeg works.
 
 The frames stage makes JPEG files of the frames (`ccs.frames.decode`), `ccs flow` grey ones (`ccs.flow.streams`).
 ffmpeg decodes and scales. Its output describes itself (YUV4MPEG), so the size and the number of frames are what the
@@ -8,54 +8,60 @@ decoder gave; no header of the video is trusted, and no ffprobe is needed. What 
 - Pixels are square: a sample aspect ratio from 1/4 to 4 is applied by scaling, anything else is taken for an error.
 - Scaling is bicubic. A frame whose size changes midstream is scaled to the first frame's. 10 bits become 8, any colour
   matrix and range becomes JPEG's; chroma is subsampled (4:2:0) as in nearly all videos.
+- It is one file: ffmpeg opens nothing else, whatever the file says, and only as a container of video (`FORMATS`).
 
-A video is bad when ffmpeg cannot open it or ends with an error, when a packet is damaged or gives no frame, when the
-file is cut short, or when fewer than two frames decode. Visible damage within a frame that the decoder concealed costs
-no frame: such a video is kept, with a note, as is one that ends long before the duration it states. Whatever is wrong
-with ffmpeg itself, the disk or the machine is a `CcsError` instead.
+A video is bad when ffmpeg cannot open it, ends with an error or falls silent, when it is damaged and frames are missing
+(`ccs.frames.judgement`), more than `max_missing_fraction` allows, or when fewer than two frames decode. Whatever is
+wrong with ffmpeg itself, the disk or the machine is a `CcsError` instead.
 """
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
-import io
 import os
 import re
+import select
 import shutil
 import signal
+import stat
 import subprocess
-import tempfile
 import threading
-from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple, NoReturn
 
 import ffmpeg
 import numpy as np
+import psutil
 
+from ccs.frames.judgement import BadVideo, Moments, Said, Verdict, judge, moments
 from ccs.stage import CcsError
 
 _PIPE_BYTES = 1 << 20  # several frames, so that ffmpeg decodes while the last ones are used
 _FRAME = b"FRAME\n"
-_LEVEL = re.compile(r"(?:\[[^\]]* @ [^\]]*\] )*\[(info|warning|error|fatal|panic)\] (.*)")
-# What ffmpeg 4 to 9 say when packets are missing or damaged, some of it with exit status 0.
-_LOST = re.compile(
-    "corrupt input packet|ended prematurely|partial file|Truncating packet|Error during demuxing"
-    "|Error submitting packet to decoder|Error while decoding stream"
+SILENCE = 120.0  # seconds that ffmpeg may take for the next frame
+
+# ffmpeg's names of containers and bare streams of video. What is not among them: playlists and scripts, which name
+# other files or servers (hls, dash, concat, imf, sdp, avisynth ...), patterns of file names, and sound alone.
+FORMATS = (
+    "mov matroska avi mpegts mpegtsraw mpeg mpegvideo asf asf_o flv live_flv kux ogg gif apng webp_anim nut ivf mxf "
+    "gxf lxf rm ivr wtv dv dhav ty pva nsv nuv swf vivo r3d cine mlv amv dxa mjpeg mjpeg_2000 smjpeg mpjpeg ingenient "
+    "h261 h263 h264 hevc vvc evc m4v vc1 vc1test av1 obu dirac dnxhd cavsvideo avs avs2 avs3 yuv4mpegpipe rawvideo "
+    "roq smk bink flic film_cpk 4xm anm bethsoftvid bfi bmv c93 cdxl dsicin ea filmstrip frm gdv hnm idcin ifv "
+    "ipmovie jv lmlm4 luodat lvf mm mods moflex mtv mv mvi paf pmp psxstr rpl segafilm sga siff thp tiertexseq tmv "
+    "txd usm vividas vmd wc3movie wsvqa xmv yop"
 )
-
-
-class BadVideo(Exception):
-    """This video cannot be used; the message says why."""
+ONE_FILE = {"protocol_whitelist": "file,pipe", "format_whitelist": FORMATS.replace(" ", ",")}  # options of an input
 
 
 class Ffmpeg(NamedTuple):
-    """An ffmpeg that was tried and works; `passthrough` is its option for frames as decoded."""
+    """An ffmpeg that was tried and works."""
 
     path: str
     version: str
-    passthrough: dict[str, str]
+    passthrough: dict[str, str]  # its option for frames as decoded
+    showinfo: dict[str, int]  # of the filter that tells the frames' times
 
 
 def find_ffmpeg(path: str | None = None) -> str:
@@ -86,20 +92,24 @@ def find_ffmpeg(path: str | None = None) -> str:
 
 def check_ffmpeg(path: str) -> Ffmpeg:
     """Run the very pipeline of this stage on two grey frames, so that a broken ffmpeg is not taken for bad videos."""
-    frames = ffmpeg.input("pipe:", format="rawvideo", pix_fmt="gray", s="16x16", r=25)["V:0"]
+    frames = ffmpeg.input("pipe:", format="rawvideo", pix_fmt="gray", s="16x16", r=25, **ONE_FILE)["V:0"]
     log = ""
-    for passthrough in ({"fps_mode": "passthrough"}, {"vsync": "passthrough"}):  # ffmpeg 5.1 and newer, and older
-        line = _compile(frames, ("16", "16"), Ffmpeg(path, "", passthrough))
+    new, old, quick = {"fps_mode": "passthrough"}, {"vsync": "passthrough"}, {"checksum": 0}
+    for names in (new, quick), (old, quick), (old, {}):  # ffmpeg 5.1 and newer, 4.2 and newer, older
+        line = _compile(frames, ("16", "16"), Ffmpeg(path, "", *names))
         try:
             tried = subprocess.run(line, input=bytes(512), capture_output=True, timeout=60)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise CcsError(f"{path}: cannot run this ffmpeg ({error}): correct or unset the path of ffmpeg") from error
         log = tried.stderr.decode(errors="replace")
-        if tried.returncode == 0 and tried.stdout.count(_FRAME) == 2:
+        said = Said()
+        said.take(tried.stderr)
+        whole = tried.stdout.count(_FRAME) == len(said.times) == said.packets == 2
+        if tried.returncode == 0 and whole:
             version = re.search(r"ffmpeg version (\S+)", log)
-            return Ffmpeg(path, version.group(1) if version else "unknown", passthrough)
+            return Ffmpeg(path, version.group(1) if version else "unknown", *names)
     raise CcsError(
-        f"{path}: this ffmpeg cannot decode, scale and write two grey frames; it says:\n"
+        f"{path}: this ffmpeg cannot decode, scale and write two grey frames and tell of it; it says:\n"
         f"{log.strip()[-1000:]}\nRepair it, or set the path of another ffmpeg in the configuration"
     )
 
@@ -119,40 +129,85 @@ def command(path: str, size: tuple[str, str], tool: Ffmpeg) -> list[str]:
     `size` is the width and the height to scale to, as ffmpeg reads them: numbers or expressions.
     """
     # "file:" keeps names with a colon from being taken for another protocol
-    return _compile(ffmpeg.input(f"file:{path}", threads=1)["V:0"], size, tool)
+    return _compile(ffmpeg.input(f"file:{path}", threads=1, **ONE_FILE)["V:0"], size, tool)
 
 
 def _compile(video: ffmpeg.nodes.FilterableStream, size: tuple[str, str], tool: Ffmpeg) -> list[str]:
     width, height = size
     quality = {"flags": "bicubic+accurate_rnd+bitexact", "out_color_matrix": "bt601", "out_range": "pc"}
-    scaled = ffmpeg.filter(video, "scale", w=width, h=height, **quality)
+    timed = ffmpeg.filter(video, "showinfo", **tool.showinfo)
+    scaled = ffmpeg.filter(timed, "scale", w=width, h=height, **quality)
     square = ffmpeg.filter(scaled, "setsar", 1)
     output = ffmpeg.output(
         square, "pipe:", format="yuv4mpegpipe", pix_fmt="yuv420p", threads=1, avioflags="direct", **tool.passthrough
-    ).global_args("-nostdin", "-nostats", "-loglevel", "level+info", "-max_error_rate", "0")
+    ).global_args("-nostdin", "-nostats", "-loglevel", "level+verbose", "-max_error_rate", "1")
     return ffmpeg.compile(output, cmd=[tool.path, "-filter_complex_threads", "1"])
+
+
+def hidden_packets(path: str, tool: Ffmpeg) -> int:
+    """How many packets of a video are not to be shown (flag 4), as what an edit list cuts away; 0 if unknown."""
+    packets = ffmpeg.output(
+        ffmpeg.input(f"file:{path}", **ONE_FILE)["V:0"], "pipe:", c="copy", copyinkf=None, format="framecrc"
+    ).global_args("-nostdin", "-loglevel", "quiet")
+    try:
+        listed = subprocess.run(ffmpeg.compile(packets, cmd=tool.path), capture_output=True, timeout=SILENCE).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(int(flags, 16) >> 2 & 1 for flags in re.findall(rb"^0,.*, *F=0x([0-9A-F]+)", listed, re.MULTILINE))
+
+
+def check_file(path: str) -> None:
+    """Raise `BadVideo` for what is no file with something in it or cannot be named to ffmpeg; `OSError` as it comes."""
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:  # ffmpeg-python takes no other names
+        raise BadVideo("its path is not UTF-8: rename it") from error
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise BadVideo(f"a {'directory' if stat.S_ISDIR(status.st_mode) else 'pipe or device'}, not a file")
+    if not status.st_size:
+        raise BadVideo("the file is empty")
+    with open(path, "rb"):
+        pass
+
+
+def _prctl() -> ctypes._FuncPointer | None:
+    try:
+        return ctypes.CDLL(None).prctl
+    except (OSError, AttributeError):  # not Linux
+        return None
+
+
+_PRCTL, _PR_SET_PDEATHSIG = _prctl(), 1
+
+
+def _end_with_parent() -> None:
+    """In ffmpeg's process, before it is ffmpeg: have the kernel end it with the thread that started it."""
+    if _PRCTL:
+        _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 class Children:
     """The running ffmpegs, so that none outlives the run."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._processes: set[subprocess.Popen] = set()
+        self._processes: set[subprocess.Popen[bytes]] = set()
         self._closed = False
 
     @contextmanager
-    def run(self, line: list[str], log: BinaryIO) -> Generator[subprocess.Popen]:
-        """Start an ffmpeg, with its standard output to read and its standard error in `log`; ended on leaving.
+    def run(self, line: list[str]) -> Generator[subprocess.Popen[bytes]]:
+        """Start an ffmpeg, with its standard output and its standard error to read, unbuffered; ended on leaving.
 
-        Raises `CcsError` where it cannot be started, or after `close`.
+        Leave it in the thread that has entered it. Raises `CcsError` where it cannot be started, or after `close`.
         """
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         with self._lock:
             if self._closed:
                 raise CcsError("stopped")
             try:
-                process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
-            except OSError as error:
+                process = subprocess.Popen(line, bufsize=0, preexec_fn=_end_with_parent, **pipes)
+            except (OSError, subprocess.SubprocessError) as error:
                 raise CcsError(
                     f"{line[0]}: cannot start ffmpeg ({error}): check the file, the memory and the limits "
                     "on processes and open files, or use fewer workers"
@@ -162,8 +217,9 @@ class Children:
             yield process
         finally:
             process.kill()
-            if process.stdout:
-                process.stdout.close()
+            for pipe in (process.stdout, process.stderr):
+                if pipe:
+                    pipe.close()
             process.wait()
             with self._lock:
                 self._processes.discard(process)
@@ -179,8 +235,8 @@ class Children:
 @contextmanager
 def opened(path: str, size: tuple[str, str], tool: Ffmpeg, children: Children) -> Generator[FilmReader]:
     """Start to decode a video file, see `command`, and wait for its first frame; on leaving, its ffmpeg is ended."""
-    with tempfile.TemporaryFile() as log, children.run(command(path, size, tool), log) as process:
-        yield FilmReader(path, process, log)
+    with children.run(command(path, size, tool)) as process:
+        yield FilmReader(path, process, tool)
 
 
 class FilmReader:
@@ -191,14 +247,21 @@ class FilmReader:
         num_frames: that `frames` has given so far.
     """
 
-    def __init__(self, path: str, process: subprocess.Popen, log: BinaryIO):
-        self.path, self._process, self._log = path, process, log
-        assert isinstance(process.stdout, io.BufferedReader)  # `Children.run` gives it to read
-        self._pipe = process.stdout
+    def __init__(self, path: str, process: subprocess.Popen[bytes], tool: Ffmpeg):
+        self.path, self._process, self._tool = path, process, tool
+        assert process.stdout is not None  # `Children.run` gives both to read
+        assert process.stderr is not None
+        self._frames, self._words = process.stdout.fileno(), process.stderr.fileno()
         with suppress(OSError, AttributeError):  # a lower limit on pipes; systems without this call
-            fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self.height, self.width, self.fps = _parse_header(self._pipe.readline(), path)
+            fcntl.fcntl(self._frames, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self._said, self._polled = Said(), select.poll()
+        for pipe in (self._frames, self._words):
+            self._polled.register(pipe, select.POLLIN)
         self.num_frames, self._whole = 0, True
+        header = bytearray()
+        while not header.endswith(b"\n") and self._read(memoryview(byte := bytearray(1))):
+            header += byte
+        self.height, self.width, self.fps = _parse_header(bytes(header), path)
 
     def frames(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Every frame that is whole, as its planes Y (H, W), U and V (half of each side, rounded up), uint8.
@@ -212,7 +275,7 @@ class FilmReader:
         frame = np.empty(len(_FRAME) + luma + 2 * chroma, np.uint8)
         y, u, v = np.split(frame[len(_FRAME) :], [luma, luma + chroma])
         planes = y.reshape(self.height, self.width), u.reshape(half_h, half_w), v.reshape(half_h, half_w)
-        while size := self._pipe.readinto(frame.data):
+        while size := self._read(memoryview(frame.data)):
             self._whole = size == len(frame)
             if not self._whole:
                 return
@@ -221,15 +284,79 @@ class FilmReader:
             self.num_frames += 1
             yield planes
 
-    def finish(self) -> str:
-        """After the last frame: what to say of a video that is kept, or "".
+    def times(self, first: int) -> np.ndarray:
+        """When frame `first` and the following that `frames` has given are shown: seconds, NaN where it is unknown."""
+        while self._words in self._ready(0):  # it tells of a frame before it writes it
+            self._listen()
+        known = self._said.times[first : self.num_frames]
+        return np.array(known + [np.nan] * (self.num_frames - first - len(known)))
 
-        Raises `BadVideo` for what is wrong with the video, `CcsError` where ffmpeg was stopped or the disk fails.
+    def finish(self, max_missing: float) -> tuple[Moments, Verdict]:
+        """After the last frame: when the frames are shown, and what to say of a video that is kept.
+
+        Raises `BadVideo` for what is wrong with the video, such as a larger share of missing frames than `max_missing`,
+        `CcsError` where ffmpeg was stopped or the disk fails.
         """
-        status = self._process.wait()
-        log = _Log(self._log)
-        _check(self.path, status, log, self.num_frames, self._whole)
-        return _note(log, self.num_frames)
+        while not self._said.ended:
+            self._wait_for(self._words)
+        try:
+            status = self._process.wait(SILENCE)
+        except subprocess.TimeoutExpired:
+            raise BadVideo(f"ffmpeg did not end within {SILENCE:g} s after {self.num_frames} frames") from None
+        said, shown = self._said, moments(self._said, self.num_frames, self.fps)
+        doubtful = (said.damaged or said.cut) and said.packets > self.num_frames
+        num_hidden = hidden_packets(self.path, self._tool) if doubtful else 0
+        return shown, judge(self.path, status, said, shown, self._whole, num_hidden, max_missing)
+
+    def _read(self, view: memoryview) -> int:
+        """Fill `view` with what ffmpeg writes; how many bytes there were before its end."""
+        filled = 0
+        while filled < len(view):
+            self._wait_for(self._frames)
+            size = os.readv(self._frames, [view[filled:]])
+            if not size:
+                self._polled.unregister(self._frames)
+                break
+            filled += size
+        return filled
+
+    def _wait_for(self, pipe: int) -> None:
+        """Come back when there is something to read, or the end, in this pipe; take in what ffmpeg says meanwhile."""
+        while True:
+            ready = self._ready(SILENCE / 2)
+            if not ready:
+                before = self._seconds_computed()
+                ready = self._ready(SILENCE / 2)
+                if not ready:
+                    self._give_up(self._seconds_computed() - before)
+            if self._words in ready:
+                self._listen()
+            if pipe in ready:
+                return
+
+    def _ready(self, seconds: float) -> set[int]:
+        return {pipe for pipe, _ in self._polled.poll(1000 * seconds)}
+
+    def _listen(self) -> None:
+        data = os.read(self._words, 1 << 16)
+        self._said.take(data)
+        if not data:
+            self._said.ended = True
+            self._polled.unregister(self._words)
+
+    def _seconds_computed(self) -> float:
+        try:
+            times = psutil.Process(self._process.pid).cpu_times()
+        except psutil.Error:  # it has just ended
+            return 0.0
+        return times.user + times.system
+
+    def _give_up(self, computed: float) -> NoReturn:
+        """ffmpeg is silent: in a loop of its own, or waiting for the file."""
+        what = f"after {self.num_frames} frames ffmpeg gave nothing for {SILENCE:g} s"
+        if computed > SILENCE / 8:
+            raise BadVideo(what)
+        raise CcsError(f"{self.path}: {what}, waiting for this file: look at the disk or the network, then run again")
 
 
 def _parse_header(header: bytes, path: str) -> tuple[int, int, float]:
@@ -241,63 +368,3 @@ def _parse_header(header: bytes, path: str) -> tuple[int, int, float]:
         raise CcsError(f"{path}: ffmpeg gave {header[:80]!r} where a YUV4MPEG 4:2:0 header was due: try another ffmpeg")
     width, height, rate, scale = map(int, found.groups())
     return height, width, rate / max(scale, 1)
-
-
-class _Log:
-    """What ffmpeg wrote on standard error, read line by line: it can be long, and need not be UTF-8."""
-
-    def __init__(self, file: BinaryIO):
-        self.lost, self.signalled, self.concealed = "", False, False
-        self.seconds = {"Duration: ": 0.0, "time=": 0.0}  # stated, decoded
-        last: deque[str] = deque(maxlen=3)
-        file.seek(0)
-        for raw in file:
-            said = _LEVEL.match(raw.decode(errors="replace"))
-            if not said:
-                continue
-            level, text = said.group(1), said.group(2).strip()
-            if level == "info":
-                self.signalled |= "received signal" in text
-                for key in self.seconds:
-                    if time := re.search(rf"{key}(\d+):(\d\d):(\d\d\.\d+)", text):
-                        hours, minutes, seconds = time.groups()
-                        self.seconds[key] = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-                continue
-            if level != "warning" and text not in last and not text.startswith("Error opening input file"):
-                last.append(text)  # those that say no more than that and the path aside
-            if not self.lost and _LOST.search(text):
-                self.lost = text
-            self.concealed |= "corrupt decoded frame" in text
-        self.errors = "; ".join(last)[-400:]
-
-
-def _check(path: str, status: int, log: _Log, num_frames: int, whole: bool) -> None:
-    """Raise what is wrong with the video or with the machine, if anything."""
-    stopped = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
-    if status in stopped or (status == 255 and log.signalled):
-        raise CcsError(
-            f"{path}: ffmpeg was stopped from outside (exit status {status}): if nobody did so, memory may "
-            "have run out: use fewer workers"
-        )
-    if status < 0:
-        raise BadVideo(f"ffmpeg crashed with signal {-status} after {num_frames} frames; {log.errors}")
-    if "Input/output error" in log.errors:
-        raise CcsError(f"{path}: {log.errors}: look at the disk or the network, then run again")
-    if "matches no streams" in log.errors:
-        raise BadVideo("no video stream")
-    if status or log.lost:
-        exit_status = f"; ffmpeg's exit status {status}" if status else ""
-        said = "; ".join(dict.fromkeys(filter(None, (log.lost, log.errors))))
-        what = "damaged or cut short" if num_frames else "not a video that ffmpeg can decode"
-        raise BadVideo(f"{what}: {num_frames} frames decoded{exit_status}; {said}")
-    if num_frames < 2 or not whole:
-        raise BadVideo(f"{num_frames} frames decoded, at least 2 are needed; {log.errors}".removesuffix("; "))
-
-
-def _note(log: _Log, num_frames: int) -> str:
-    stated, decoded = log.seconds.values()
-    if log.concealed:
-        return "kept, though parts of some frames are damaged and were concealed"
-    if decoded < 0.9 * stated - 1:
-        return f"kept, but its {num_frames} frames end at {decoded:.1f} s of {stated:.1f} s that it states"
-    return ""

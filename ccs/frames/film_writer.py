@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-import tempfile
+import threading
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -11,36 +12,50 @@ import numpy as np
 from ccs.frames.film import Ffmpeg
 from ccs.stage import CcsError
 
+MAX_HOLD = 60.0  # seconds that a picture is shown, at most: more is a broken clock
+
 
 class FilmWriter:
-    """An MP4 that pictures are written to, in the codec that this ffmpeg gives to MP4 (H.264 in most)."""
+    """An MP4 that pictures are written to, in the codec that this ffmpeg gives to MP4 (H.264 in most).
+
+    Its rate is constant, `fps` where that is from 1 to 240, else 25. A picture is repeated while it is shown, so that
+    films of a variable rate keep their time; of several within a frame's time the last one is kept.
+    """
 
     def __init__(self, part: Path, height: int, width: int, fps: float, tool: Ffmpeg):
         self.part = part
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
-        rate = f"{fps:.6f}" if 1 <= fps <= 240 else "25"
+        self.fps = fps if 1 <= fps <= 240 else 25.0
+        self._last: np.ndarray | None = None  # the picture that is shown from `_since` on, in seconds of its source
+        self._since = np.nan
+        self._elapsed, self._ticks = 0.0, 0  # seconds of the film before it, and frames written
+        rate = f"{self.fps:.6f}"
         # even sides, as the codec wants them; white is no motion
         even = "pad=2*ceil(iw/2):2*ceil(ih/2):color=white"
         raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", rate, "-i", "pipe:"]
         line = [tool.path, "-v", "error", "-y", *raw, "-vf", even, "-pix_fmt", "yuv420p", "-threads", "1"]
         line += ["-movflags", "+faststart", f"file:{part}"]
         self._process = subprocess.Popen(
-            line, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._errors, bufsize=0
+            line, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, bufsize=0
         )
-        assert self._process.stdin is not None  # it is a pipe
-        self._pipe = self._process.stdin
+        assert self._process.stdin is not None  # they are pipes
+        assert self._process.stderr is not None
+        self._pipe, self._words = self._process.stdin, self._process.stderr
+        self._errors: deque[bytes] = deque(maxlen=10)
+        self._listener = threading.Thread(target=lambda: self._errors.extend(self._words), daemon=True)
+        self._listener.start()
 
-    def write(self, pictures: np.ndarray) -> None:
-        """Append pictures, uint8 RGB (n, H, W, 3), or one (H, W, 3)."""
-        try:
-            data = pictures.data.cast("B")
-            while data:
-                data = data[self._pipe.write(data) :]
-        except BrokenPipeError:
-            self._fail()
+    def write(self, pictures: np.ndarray, times: np.ndarray) -> None:
+        """Append pictures, uint8 RGB (n, H, W, 3), shown from `times` (n) on: seconds, NaN where that is unknown."""
+        for picture, time in zip(pictures, times, strict=True):
+            if self._last is not None:
+                shown = time - self._since
+                self._hold(shown if 0 < shown <= MAX_HOLD else 1 / self.fps)
+            self._last, self._since = picture, time
 
-    def finish(self) -> None:
-        """Wait until the file is whole."""
+    def finish(self, seconds: float | None = None) -> None:
+        """Show the last picture for so long, or the time of a frame, and wait until the file is whole."""
+        if self._last is not None:
+            self._hold(1 / self.fps if seconds is None else min(seconds, MAX_HOLD))
         self._pipe.close()
         if self._process.wait():
             self._fail()
@@ -50,12 +65,26 @@ class FilmWriter:
         self._process.kill()
         self._pipe.close()
         self._process.wait()
-        self._errors.close()
+        self._listener.join()
+        self._words.close()
+
+    def _hold(self, seconds: float) -> None:
+        """Write the last picture as often as it takes; the frame that begins at a time shows half its own later."""
+        assert self._last is not None
+        self._elapsed += seconds
+        try:
+            while (self._ticks + 0.5) / self.fps <= self._elapsed:
+                data = self._last.data.cast("B")
+                while data:
+                    data = data[self._pipe.write(data) :]
+                self._ticks += 1
+        except BrokenPipeError:
+            self._fail()
 
     def _fail(self) -> None:
         self._process.wait()
-        self._errors.seek(0)
-        said = self._errors.read().decode(errors="replace").strip()[-500:]
+        self._listener.join()
+        said = b"".join(self._errors).decode(errors="replace").strip()[-500:]
         raise CcsError(
             f"{self.part}: ffmpeg cannot write this video, it says:\n{said}\nTry another ffmpeg, or do without the film"
         )

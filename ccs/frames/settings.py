@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ccs.settings import Field, Ge, Integer, Le, Text, settings
+from ccs.settings import Field, Ge, Integer, Le, Number, Text, settings
 
 
 @settings
@@ -25,6 +25,8 @@ class FramesSettings:
     """exact WIDTHxHEIGHT such as 340x256 instead of short_side"""
     quality: Annotated[Integer, Ge(1), Le(100)] = 95
     """of the JPEGs"""
+    max_missing_fraction: Annotated[Number, Ge(0), Le(1)] = 0.0
+    """share of the frames of a damaged video that may be missing; with more it is set aside, with 1 never for that"""
 
     def __post_init__(self) -> None:
         if self.size is None and self.short_side is None:

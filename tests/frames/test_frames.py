@@ -265,7 +265,10 @@ def test_the_same_bytes_whatever_the_workers(tmp_path):
     with h5py.File(results[0][0]) as file:
         assert list(file["video"].asstr()) == [f"{index}.mp4" for index in (0, 1, 2, 4, 5)]
         assert file.attrs["dataset"] == "made"
-        assert json.loads(file.attrs["settings"]) == {"short_side": 256, "size": None, "quality": 95}
+        assert json.loads(file.attrs["settings"]) == {
+            **{"short_side": 256, "size": None, "quality": 95},
+            "max_missing_fraction": 0.0,
+        }
 
 
 def test_quality_is_that_of_opencv(tmp_path):
