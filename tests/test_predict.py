@@ -264,6 +264,63 @@ def test_report_and_bad_videos(made, tmp_path, capsys):
     assert {row["video"] for row in read_csv(output)} == {good}
 
 
+def seconds_of(video: Path) -> float:
+    """When its last packet's time is over, by ffmpeg's own list of packets."""
+    line = [FFMPEG, "-v", "error", "-i", video, "-map", "0:v", "-c", "copy", "-f", "framecrc", "-"]
+    listed = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+    base = re.search(r"#tb 0: (\d+)/(\d+)", listed)
+    shown = [list(map(int, each.split(",")[2:4])) for each in listed.splitlines() if each.startswith("0,")]
+    return max(map(sum, shown)) * int(base[1]) / int(base[2])
+
+
+def test_a_variable_frame_rate_keeps_its_time(made, tmp_path, capsys):
+    """Slow motion of a phone: two seconds at 30 frames a second, then half a second at 120."""
+    video = tmp_path / "slow.mp4"
+    times = "settb=1/90000,setpts='if(lt(N,60),N*3000,60*3000+(N-60)*750)'"
+    line = [FFMPEG, "-v", "error", "-f", "lavfi", "-i", "testsrc2=s=64x48:r=30", "-frames:v", "120", "-vf", times]
+    line += ["-fps_mode", "passthrough", "-enc_time_base", "1/90000", "-c:v", "libx264", video]
+    subprocess.run(line, check=True)
+    films, given = tmp_path / "films", ["--checkpoint", made.checkpoint("slow"), "--segments", "2"]
+    predict.main([str(video), "--cam", str(films), *given])
+    assert "120 frames, 2.50 s" in capsys.readouterr().out
+    assert seconds_of(films / "slow.mp4") == pytest.approx(2.5, abs=0.02)
+    # what is shown after one second of the film is what the video shows then, frame 30 of 120
+    frame = [FFMPEG, "-v", "error", "-ss", "1.001", "-i", films / "slow.mp4", "-frames:v", "1", "-f", "image2", "-y"]
+    subprocess.run([*frame, tmp_path / "after.png"], check=True)
+    subprocess.run([FFMPEG, "-v", "error", "-i", video, "-vf", "select=gte(n\\,29)*lte(n\\,32)", "-fps_mode",
+                    "passthrough", tmp_path / "frame%d.png"], check=True)  # fmt: skip
+    shown = cv2.imread(str(tmp_path / "after.png"))
+    others = [cv2.imread(str(tmp_path / f"frame{n}.png")) for n in range(1, 5)]
+    grey = cv2.cvtColor(shown, cv2.COLOR_BGR2GRAY)[: shown.shape[1] * 48 // 64]
+    small = cv2.resize(grey, (64, 48), interpolation=cv2.INTER_AREA).astype(float)
+    fits = [np.corrcoef(small.ravel(), cv2.cvtColor(o, cv2.COLOR_BGR2GRAY).ravel())[0, 1] for o in others]
+    assert int(np.argmax(fits)) in (1, 2)  # frame 30, or 31 by rounding
+
+
+def test_one_bad_item_costs_only_itself(made, tmp_path, capsys, monkeypatch):
+    """A file that goes while others are classified, and a name that is not UTF-8."""
+    good = made.root / "test/spin/short.mp4"
+    names = [tmp_path / f"{name}.mp4" for name in "abcd"]
+    for path in names:
+        path.write_bytes(good.read_bytes())
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.mp4")
+    Path(odd).write_bytes(good.read_bytes())
+    real = decode.extract
+
+    def vanishing(videos, *rest):
+        names[2].unlink()  # after the flags were checked
+        yield from real(videos, *rest)
+
+    monkeypatch.setattr(decode, "extract", vanishing)
+    output = tmp_path / "o.csv"
+    with pytest.raises(CcsError, match="2 of 5 videos could not be classified"):
+        predict.main([*map(str, names), odd, "--checkpoint", made.checkpoint("one"), "--output", str(output)])
+    assert {row["video"] for row in read_csv(output)} == {str(names[n]) for n in (0, 1, 3)}
+    said = capsys.readouterr().err
+    assert f"{names[2]}: " in said
+    assert r"\xff.mp4: its path is not UTF-8" in said
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -101,7 +101,7 @@ def read_ahead(
     threads: list[threading.Thread] = []
 
     def fill(video: Key, queue: Queue) -> None:
-        for item in _whatever_happens(decode(video, children)):
+        for item in _whatever_happens(lambda: decode(video, children)):
             while not stopped.is_set():
                 with suppress(Full):
                     queue.put(item, timeout=0.1)
@@ -137,9 +137,9 @@ def read_ahead(
             thread.join()
 
 
-def _whatever_happens(decoded: Iterator[Chunk]) -> Iterator[Chunk | Exception]:
+def _whatever_happens(decode: Callable[[], Iterator[Chunk]]) -> Iterator[Chunk | Exception]:
     try:
-        yield from decoded
+        yield from decode()
     except CcsError as error:  # a tool for many videos goes on where a stage must stop
         yield BadVideo(str(error))
     except Exception as error:

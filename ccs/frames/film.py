@@ -27,6 +27,7 @@ import signal
 import stat
 import subprocess
 import threading
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple, NoReturn
@@ -41,6 +42,8 @@ from ccs.stage import CcsError
 _PIPE_BYTES = 1 << 20  # several frames, so that ffmpeg decodes while the last ones are used
 _FRAME = b"FRAME\n"
 SILENCE = 120.0  # seconds that ffmpeg may take for the next frame
+_TURN = 0.2  # seconds after which it is heard while it is waited for, at least
+_LISTEN_EVERY = 32  # frames: of each it says a few hundred bytes, and a pipe holds 64 KiB
 
 # ffmpeg's names of containers and bare streams of video. What is not among them: playlists and scripts, which name
 # other files or servers (hls, dash, concat, imf, sdp, avisynth ...), patterns of file names, and sound alone.
@@ -254,9 +257,7 @@ class FilmReader:
         self._frames, self._words = process.stdout.fileno(), process.stderr.fileno()
         with suppress(OSError, AttributeError):  # a lower limit on pipes; systems without this call
             fcntl.fcntl(self._frames, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self._said, self._polled = Said(), select.poll()
-        for pipe in (self._frames, self._words):
-            self._polled.register(pipe, select.POLLIN)
+        self._said = Said()
         self.num_frames, self._whole = 0, True
         header = bytearray()
         while not header.endswith(b"\n") and self._read(memoryview(byte := bytearray(1))):
@@ -282,12 +283,13 @@ class FilmReader:
             if frame[: len(_FRAME)].tobytes() != _FRAME:
                 raise CcsError("ffmpeg's frames are not of the size it stated: try another ffmpeg")
             self.num_frames += 1
+            if self.num_frames % _LISTEN_EVERY == 0:
+                self._listen()
             yield planes
 
     def times(self, first: int) -> np.ndarray:
         """When frame `first` and the following that `frames` has given are shown: seconds, NaN where it is unknown."""
-        while self._words in self._ready(0):  # it tells of a frame before it writes it
-            self._listen()
+        self._listen()  # it tells of a frame before it writes it
         known = self._said.times[first : self.num_frames]
         return np.array(known + [np.nan] * (self.num_frames - first - len(known)))
 
@@ -299,6 +301,7 @@ class FilmReader:
         """
         while not self._said.ended:
             self._wait_for(self._words)
+            self._listen()
         try:
             status = self._process.wait(SILENCE)
         except subprocess.TimeoutExpired:
@@ -315,34 +318,30 @@ class FilmReader:
             self._wait_for(self._frames)
             size = os.readv(self._frames, [view[filled:]])
             if not size:
-                self._polled.unregister(self._frames)
                 break
             filled += size
         return filled
 
     def _wait_for(self, pipe: int) -> None:
         """Come back when there is something to read, or the end, in this pipe; take in what ffmpeg says meanwhile."""
-        while True:
-            ready = self._ready(SILENCE / 2)
-            if not ready:
-                before = self._seconds_computed()
-                ready = self._ready(SILENCE / 2)
-                if not ready:
-                    self._give_up(self._seconds_computed() - before)
-            if self._words in ready:
-                self._listen()
-            if pipe in ready:
-                return
+        if _ready(pipe, _TURN):
+            return
+        since, computed = time.monotonic(), self._seconds_computed()
+        while not _ready(pipe, _TURN):
+            if self._listen():
+                since = time.monotonic()
+            if time.monotonic() - since > SILENCE:
+                self._give_up(self._seconds_computed() - computed)
 
-    def _ready(self, seconds: float) -> set[int]:
-        return {pipe for pipe, _ in self._polled.poll(1000 * seconds)}
-
-    def _listen(self) -> None:
-        data = os.read(self._words, 1 << 16)
-        self._said.take(data)
-        if not data:
-            self._said.ended = True
-            self._polled.unregister(self._words)
+    def _listen(self) -> bool:
+        """Take in all that ffmpeg has said; whether there was something."""
+        heard = False
+        while not self._said.ended and _ready(self._words, 0):
+            data = os.read(self._words, 1 << 16)
+            self._said.take(data)
+            self._said.ended = not data
+            heard |= bool(data)
+        return heard
 
     def _seconds_computed(self) -> float:
         try:
@@ -357,6 +356,13 @@ class FilmReader:
         if computed > SILENCE / 8:
             raise BadVideo(what)
         raise CcsError(f"{self.path}: {what}, waiting for this file: look at the disk or the network, then run again")
+
+
+def _ready(pipe: int, seconds: float) -> bool:
+    """Whether there is something to read, or the end, after so long at most."""
+    polled = select.poll()
+    polled.register(pipe, select.POLLIN)
+    return bool(polled.poll(1000 * seconds))
 
 
 def _parse_header(header: bytes, path: str) -> tuple[int, int, float]:

@@ -52,7 +52,7 @@ class Said:
 
     Attributes:
         times: of every frame so far in seconds, NaN where ffmpeg knows none.
-        ended: whether that was all; for the reader to set.
+        ended: whether that was all, which the reader sets.
     """
 
     def __init__(self) -> None:

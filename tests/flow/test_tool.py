@@ -185,7 +185,7 @@ def grey_frames(path: Path, short_side: int | None = None, pairs: int = 5) -> li
     tool = check_ffmpeg(FFMPEG)
 
     def decode(video, children):
-        return chunks(str(video), short_side, 1, lambda height, width: pairs, tool, children)
+        return chunks(str(video), short_side, 1, lambda height, width: pairs, 0, tool, children)
 
     with read_ahead([path], decode, 2) as items:
         return [item for _, item in items]
