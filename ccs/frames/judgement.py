@@ -31,7 +31,7 @@ _STATED = re.compile(r"Duration: (\d+):(\d\d):(\d\d\.\d+)")
 # What ffmpeg 4 to 9 say where the end is missing, at which the last packet lacks something at least.
 _CUT = re.compile("ended prematurely|partial file|Truncating packet|Error during demuxing")
 _DAMAGED = re.compile("corrupt input packet|corrupt decoded frame")  # warnings, unlike other such
-_FORBIDDEN = "Format not on whitelist"
+_FORBIDDEN = re.compile("Format not on whitelist|Not detecting m3u8/hls")
 _TAIL = 0.1  # share of a video's frames that may lack at its end, where nothing else is wrong
 _EVEN = 0.75  # share of steps of one length from which on frames count as evenly spaced
 
@@ -83,7 +83,7 @@ class Said:
             return
         if "Estimating duration from bitrate" in text:
             self.stated = -1.0  # the line that states it comes later
-        self.forbidden |= _FORBIDDEN in text
+        self.forbidden |= bool(_FORBIDDEN.search(text))
         # those that say no more than that and the path aside
         if level != "warning" and text not in self._last and not text.startswith("Error opening input file"):
             self._last.append(text)
@@ -159,7 +159,8 @@ def judge(
         raise BadVideo("a playlist, a script or the like, which names other files, or no container of videos at all")
     if "matches no streams" in said.errors:
         raise BadVideo("no video stream")
-    why = "; ".join(each for each in (said.cut, said.errors or said.damaged) if each)
+    why = said.errors or said.damaged
+    why = why if said.cut in why else "; ".join(filter(None, (said.cut, why)))
     if status or (num_frames == 0 and why):
         what = "damaged or cut short" if num_frames else "not a video that ffmpeg can decode"
         exit_status = f"; ffmpeg's exit status {status}" if status else ""
@@ -170,7 +171,7 @@ def judge(
         raise CcsError(f"{path}: this ffmpeg does not say how many packets it has read: try another ffmpeg")
     early = _early(said, shown)
     if shown.tail > _TAIL * (num_frames + shown.tail) and not said.sounds:
-        why = "; ".join(each for each in (early, why) if each)
+        why = "; ".join(filter(None, (early, why)))
     elif not said.damaged and not said.cut:
         gaps = f"its times leave room for {shown.gaps} more between its {num_frames} frames" if shown.gaps else ""
         return Verdict(0, f"kept, but {gaps or early}" if gaps or early else "")
