@@ -16,6 +16,13 @@ os.environ.update(
 from ccs.config import files
 from ccs.stage import CcsError
 
+for place in (os.getcwd(), str(workflow.basedir)):
+    if "{" in place or "}" in place:
+        raise WorkflowError(
+            f"{place}: expected a path without braces, in which Snakemake would see wildcards of its own: rename the "
+            "directory. Those of videos, lists and weights may have them"
+        )
+
 if not workflow.overwrite_configfiles:
 
     if not os.path.exists("config.yaml"):

@@ -116,12 +116,13 @@ def _scalar_problems(event: yaml.ScalarEvent, blocks: list[_Block], line: int) -
     except yaml.YAMLError:  # << and =, and tags, which are Snakemake's to read
         pass
     except (ValueError, OverflowError) as error:
-        yield f"line {line}: {event.value[:40]!r} cannot be read ({str(error).split(';')[0]}): write it in quotes if it is text"
+        reason = str(error).split(";")[0]
+        yield f"line {line}: {event.value[:40]!r} cannot be read ({reason}): write it in quotes if it is text"
     if not blocks or blocks[-1].lines is None or blocks[-1].key is not None:
         return
     key = ".".join([*(block.key for block in blocks if block.key is not None), event.value])
     if key == "__use_yte__":
-        yield f"line {line}: {key}: no such key; what it asks Snakemake for, to run values as Python, is not done here"
+        yield f"line {line}: {key}: no such key; it asks Snakemake to run values as Python, which is not done here"
     if tag.endswith(":merge"):  # several of them are all taken
         return
     value = nfc(value) if isinstance(value, str) else value

@@ -109,8 +109,10 @@ class Folder:
         candidates = self._by_stem.get(stem(name).casefold(), [])
         candidates = [known for known in candidates if stem(known) == stem(name)] or candidates
         if len(candidates) > 1:
-            found = " and ".join(sorted(self.videos[known] for known in candidates))
-            raise CcsError(f"the list names {name}, found {found}: keep one of them")
+            paths = sorted(self.videos[known] for known in candidates)
+            where = os.path.commonpath([os.path.dirname(path) for path in paths])
+            found = " and ".join(os.path.relpath(path, where) for path in paths)
+            raise CcsError(f"{where}: the list names {name}, found {found}: keep one of them")
         return self.videos[candidates[0]] if candidates else None
 
 

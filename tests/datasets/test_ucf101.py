@@ -111,6 +111,27 @@ def test_other_extensions_and_case_are_found_by_stem(tree):
         load(root)
 
 
+def test_a_listed_file_is_found_whatever_its_extension_is(tree):
+    files = {
+        name.replace("g03_c01.avi", "g03_c01.gif"): text.replace("g03_c01.avi", "g03_c01.gif")
+        for name, text in FILES.items()
+    }
+    assert next(video.path for video in load(tree(files)).videos if video.split == "test").endswith("c01.gif")
+
+
+def test_decomposed_names_are_the_composed_ones_of_the_lists(tree):
+    def renamed(text):
+        return text.replace("Sky Dive", "Se\u0301ance").replace("SkyDive", "Séance")
+
+    files = {
+        renamed(name): text.replace("Sky", "Sé").replace("Sé Dive", "Séance").replace("SéDive", "Se\u0301ance")
+        for name, text in FILES.items()
+    }
+    manifest = load(tree(files))
+    assert manifest.classes == ("Run", "Séance")
+    assert "Séance/v_Séance_g02_c01" in {video.video for video in manifest.videos}
+
+
 def test_videos_in_no_list_are_counted_and_left_out(tree, capsys):
     root = tree({**FILES, "videos/Run/v_Run_g09_c01.avi": "", "videos/Other/x.avi": ""})
     assert len(load(root).videos) == 3
