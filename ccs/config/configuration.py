@@ -123,7 +123,7 @@ def _named(checker: Checker, config: Mapping, section: str, default: Mapping | N
     if given == {} and section != "bases":
         checker.say(section, f"{dict(found)} should be non-empty ({SECTIONS[section]})")
     for name in found:
-        if not isinstance(name, str) or not re.fullmatch(NAME, name) or name.endswith("\n"):
+        if not isinstance(name, str) or not re.fullmatch(NAME, name):
             checker.say(section, f"{name!r} does not match {NAME!r} ({A_NAME}){not_text(name)}")
     return found
 

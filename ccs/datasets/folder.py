@@ -4,6 +4,7 @@ Where `root` has train/ and test/ (and perhaps val/), each of which has CLASS/ d
 share `test_fraction` of every class is the test split: a class's videos are ranked by a hash of seed and id, so that a
 new video moves at most one other. `val` is taken from `train` in the same way by `val_fraction`, unless root/val is
 there. Classes are numbered in the order of their sorted names; a video's id is CLASS/FILE without the extension.
+Folders whose names differ in their Unicode form alone are one class.
 """
 
 from __future__ import annotations
