@@ -102,7 +102,10 @@ def _videos(dataset: str, path: str, split: str, ignored: list[str]) -> list[Vid
                 "move its videos up, or point `root` at the directory whose directories are the classes"
             )
         if not inside.videos:
-            raise CcsError(f"{folder}: expected the videos of a class, found none: add some or remove the directory")
+            others = f" but {extensions(inside.others)}" if inside.others else ""
+            raise CcsError(
+                f"{folder}: expected the videos of a class, found none{others}: add some or remove the directory"
+            )
         ignored += inside.others
         ids = ((name, f"{class_name}/{nfc(stem(name))}") for name in inside.videos)
         videos += [Video(video, f"{folder}/{name}", 0, class_name, split) for name, video in ids]

@@ -128,7 +128,7 @@ def test_two_files_whose_names_look_alike_are_one_id(tree):
         (["a/1.mp4", "a/1.avi"], r"a/1\.\w+: its id a/1 is also that of .*a/1\.\w+: rename"),
         (["train/a/1.mp4", "test/a/1.mp4"], r"id a/1 is also that of"),
         (["a/1.mp4", "a/more/2.mp4"], r"a/more: .*found a directory"),
-        (["a/1.mp4", "b/notes.txt"], r"/b: expected the videos of a class, found none"),
+        (["a/1.mp4", "b/1.gif"], r"/b: expected the videos of a class, found none but 1 \.gif: add"),
         (["notes.txt"], "no videos at all"),
         (["1.mp4"], "no videos at all"),
         (["train/a/1.mp4", "val/a/2.mp4"], r"expected train/ and test/, found only train and val"),
