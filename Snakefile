@@ -2,8 +2,26 @@
 # `--directory DIR` works in DIR, with DIR/config.yaml; `--configfile FILE` replaces config.yaml, `--config KEY=VALUE`
 # changes a key of it.
 import os
+import sys
 
 from snakemake.exceptions import WorkflowError
+
+# The stages' `python` and `ccs` are those of this checkout, wherever the working directory and however it was called.
+sys.path.insert(0, workflow.basedir)
+os.environ.update(
+    PATH=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]),
+    PYTHONPATH=os.pathsep.join(filter(None, [workflow.basedir, os.environ.get("PYTHONPATH")])),
+)
+
+from ccs.config import files
+from ccs.stage import CcsError
+
+for place in (os.getcwd(), str(workflow.basedir)):
+    if "{" in place or "}" in place:
+        raise WorkflowError(
+            f"{place}: expected a path without braces, in which Snakemake would see wildcards of its own: rename the "
+            "directory. Those of videos, lists and weights may have them"
+        )
 
 if not workflow.overwrite_configfiles:
 
@@ -13,6 +31,16 @@ if not workflow.overwrite_configfiles:
             f"{workflow.basedir}/config.yaml (the demo) or {workflow.basedir}/workflow/configs/ there and edit it, or name "
             "another directory with --directory"
         )
+
+# Files of --configfile have been read by now, but nothing was done with what is in them.
+if not workflow.remote_exec:
+    try:
+        for file in workflow.overwrite_configfiles or ["config.yaml"]:
+            files.check(file, os.path.relpath(file))
+    except CcsError as error:
+        raise WorkflowError(str(error)) from None
+
+if not workflow.overwrite_configfiles:
 
     configfile: "config.yaml"
 

@@ -15,7 +15,7 @@ class ClipSettings:
 
     segments: Annotated[Integer, Ge(1)] = 3
     """snippets per video in training (K)"""
-    input_size: Annotated[Integer, Ge(32)] = 224
+    input_size: Annotated[Integer, Ge(32), Le(9999)] = 224
     """side of the square that the network sees"""
     scales: Annotated[tuple[Share, ...], Field(min_length=1)] = (1.0, 0.875, 0.75)
     """sides of training crops as shares of the short side (TSN's for flow, as the streams share crops)"""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from ccs.config.messages import Checker, Key, leaves
+from ccs.config.messages import Checker, Key, leaves, not_text, texts
 from ccs.datasets import adapters
+from ccs.datasets.disk import nfc
 from ccs.datasets.manifests import Manifest
 from ccs.evaluate.settings import EvaluateSettings
 from ccs.flow.settings import FlowSettings, GpuSettings
@@ -50,6 +51,7 @@ SECTIONS = {
 }
 ADAPTER = "how the videos and their lists are laid out"
 NAME = "^[A-Za-z0-9][A-Za-z0-9_-]*$"
+UNSAYABLE = re.compile("[\0\ud800-\udfff]")
 A_NAME = "a name is made of letters, digits, _ and -, since folders are named after it"
 
 BASES: dict[str, dict[str, Any]] = {
@@ -82,6 +84,9 @@ def complete(config: Mapping, source: str = "config", overrides: Mapping | None 
         CcsError: with a line for each thing that is wrong.
     """
     checker = Checker(list(leaves(overrides or {})))
+    for key, text in texts(config):
+        if UNSAYABLE.search(text):
+            checker.say(key, f"{text!r} has a character that no file name and no command line can hold")
     general = GeneralSettings.__pydantic_fields__  # type: ignore[attr-defined]
     for name in config:
         if name not in (*SECTIONS, *general):
@@ -118,8 +123,8 @@ def _named(checker: Checker, config: Mapping, section: str, default: Mapping | N
     if given == {} and section != "bases":
         checker.say(section, f"{dict(found)} should be non-empty ({SECTIONS[section]})")
     for name in found:
-        if not isinstance(name, str) or not re.search(NAME, name):
-            checker.say(section, f"{name!r} does not match {NAME!r} ({A_NAME})")
+        if not isinstance(name, str) or not re.fullmatch(NAME, name):
+            checker.say(section, f"{name!r} does not match {NAME!r} ({A_NAME}){not_text(name)}")
     return found
 
 
@@ -242,7 +247,7 @@ def _check_shown(checker: Checker, config: Mapping) -> None:
                 for name in names:
                     if name not in config["runs"]:
                         checker.say(f"{where}.{key}.{name}", f"no such run{nearest(name, config['runs'])}")
-                if section == "figures" and len(set(names.values())) < len(names):
+                if section == "figures" and len({*map(nfc, names.values())}) < len(names):
                     checker.say(f"{where}.{key}", "two rows have one label, which the figure could not tell apart")
             for name in block.get("datasets", []):
                 if name not in config["datasets"]:
@@ -294,13 +299,19 @@ def weights_files(run: Mapping) -> dict[str, str]:
 # -- for the rules -----------------------------------------------------------------------------------------------------
 def flags(values: Mapping[str, Any]) -> str:
     """{"short_side": 64} as "--short-side 64": the same text in whatever order and form the settings were written."""
-    return " ".join(f"--{name.replace('_', '-')} {flag(values[name])}".rstrip() for name in sorted(values))
+    return " ".join(word for name in sorted(values) for word in _words(f"--{name.replace('_', '-')}", values[name]))
+
+
+def _words(name: str, value: object) -> Iterator[str]:
+    several = value if isinstance(value, list) else [value]
+    if any(str(each).startswith("-") for each in several):  # which would be taken for flags
+        yield from (f"{name}={flag(each)}" for each in several)
+    else:
+        yield from (name, *map(flag, several))
 
 
 def flag(value: object) -> str:
-    """One value, or several, for a shell."""
-    if isinstance(value, list):
-        return " ".join(map(flag, value))
+    """One value for a shell."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return shlex.quote(word(value))

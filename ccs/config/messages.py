@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
@@ -126,6 +127,19 @@ def leaves(values: object, key: Key = ()) -> Iterator[Key]:
         yield key
 
 
+def texts(values: object, key: Key = ()) -> Iterator[tuple[Key, str]]:
+    """Every text within mappings and lists, keys of mappings too, with its key."""
+    if isinstance(values, Mapping):
+        for name, value in values.items():
+            yield from texts(name, key)
+            yield from texts(value, (*key, name))
+    elif isinstance(values, list):
+        for number, value in enumerate(values):
+            yield from texts(value, (*key, number))
+    elif isinstance(values, str):
+        yield key, values
+
+
 def dotted(key: str | Key) -> str:
     """E.g. train.dropout.0."""
     return key if isinstance(key, str) else ".".join(map(str, key))
@@ -192,6 +206,16 @@ def _hint(error: Any) -> str:
         except ValueError:
             return ""
         return "; YAML reads 1e-3 as text, write 1.0e-3 or 0.001"
-    if isinstance(found, bool) and error["type"] in ("literal_error", "string_type"):
+    meant = error["type"] == "string_type" or (isinstance(found, bool) and error["type"] == "literal_error")
+    return not_text(found) if meant else ""
+
+
+def not_text(found: object) -> str:
+    """What to do about a value that was meant as text."""
+    if isinstance(found, bool):
         return "; YAML reads no, off, yes and on as false and true: write such a text in quotes"
+    if isinstance(found, int | float):
+        return "; YAML reads it as a number: write it in quotes to have a text"
+    if isinstance(found, datetime.date):
+        return "; YAML reads it as a date: write it in quotes to have a text"
     return ""

@@ -91,7 +91,7 @@ def _read() -> dict[str, Any]:
     try:
         found = json.loads(RECORD.read_text(encoding="utf-8"))
         return found if {"configuration", "datasets"} <= found.keys() and isinstance(found["datasets"], dict) else {}
-    except (OSError, ValueError, AttributeError):  # none, or not ours to judge
+    except (OSError, ValueError, RecursionError, AttributeError):  # none, or not ours to judge
         return {}
 
 

@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         settings = json.loads(args.settings)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CcsError(f"--settings is not JSON ({error}): {args.settings}") from None
     if not isinstance(settings, dict):
         raise CcsError(f"--settings: expected a JSON object, found {args.settings}")

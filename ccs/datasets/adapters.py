@@ -7,13 +7,13 @@ before any work starts; no video is opened.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Protocol
 
 from ccs.datasets import demo, folder, hmdb51, something_v2, ucf101
+from ccs.datasets.disk import UNSAFE
 from ccs.datasets.manifests import Manifest
 from ccs.datasets.settings import DatasetSettings
 from ccs.settings import from_names
@@ -36,7 +36,6 @@ ADAPTERS: dict[str, Adapter] = {
     "something_v2": something_v2,
     "ucf101": ucf101,
 }
-_UNSAFE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and bytes that are not UTF-8
 
 
 def load(dataset: str, settings: Mapping, split: int = 1) -> Manifest:
@@ -76,8 +75,8 @@ def _check(manifest: Manifest) -> None:
     ids = [video.video for video in manifest.videos]
     if any(a >= b for a, b in pairwise(ids)):
         raise CcsError(f"{where}: video ids are not unique and sorted")
-    if _UNSAFE.search("".join(ids)) or _UNSAFE.search("".join(video.path for video in manifest.videos)):
-        bad = next(video.path for video in manifest.videos if _UNSAFE.search(video.video + video.path))
+    if UNSAFE.search("".join(ids)) or UNSAFE.search("".join(video.path for video in manifest.videos)):
+        bad = next(video.path for video in manifest.videos if UNSAFE.search(video.video + video.path))
         raise CcsError(
             f"{where}: the path {bad!r} has a control character or is not UTF-8, which tables cannot hold: rename it"
         )

@@ -4,6 +4,7 @@ Where `root` has train/ and test/ (and perhaps val/), each of which has CLASS/ d
 share `test_fraction` of every class is the test split: a class's videos are ranked by a hash of seed and id, so that a
 new video moves at most one other. `val` is taken from `train` in the same way by `val_fraction`, unless root/val is
 there. Classes are numbered in the order of their sorted names; a video's id is CLASS/FILE without the extension.
+Folders whose names differ in their Unicode form alone are one class.
 """
 
 from __future__ import annotations
@@ -12,7 +13,18 @@ import os
 from collections.abc import Mapping
 from typing import Annotated
 
-from ccs.datasets.disk import EXTENSIONS, directory, finish, note, scan, stem
+from ccs.datasets.disk import (
+    EXTENSIONS,
+    directory,
+    extensions,
+    finish,
+    form,
+    listing,
+    nfc,
+    note,
+    scan,
+    stem,
+)
 from ccs.datasets.holdout import hold_out
 from ccs.datasets.manifests import Manifest, Video
 from ccs.datasets.settings import DatasetSettings, Directory
@@ -37,12 +49,12 @@ def manifest(dataset: str, settings: Settings, split: int) -> Manifest:
     if split != 1:
         raise CcsError(f"dataset {dataset}: split {split} of a folder does not exist: only 1 does")
     root = directory(dataset, "root", settings.root, "the videos, CLASS/*.mp4")
-    parts = _parts(root)
+    parts = _parts(dataset, root)
     ignored: list[str] = []
-    videos = [video for part, path in parts.items() for video in _videos(path, part, ignored)]
+    videos = [video for part, path in parts.items() for video in _videos(dataset, path, part, ignored)]
     if ignored:
-        kinds = ", ".join(sorted({os.path.splitext(name)[1] or name for name in ignored})[:5])
-        note(dataset, f"{len(ignored)} files below {root} are no videos in a class directory and are left out: {kinds}")
+        text = f"{len(ignored)} files below {root} are no videos in a class directory and are left out"
+        note(dataset, f"{text}: {extensions(ignored)}")
     if not videos:
         raise CcsError(f"{root}: no videos at all: expected CLASS/*.mp4 (or {EXTENSIONS})")
     _check_unique(videos)
@@ -58,7 +70,7 @@ def manifest(dataset: str, settings: Settings, split: int) -> Manifest:
     return finish(dataset, classes, videos)
 
 
-def _parts(root: str) -> dict[str, str]:
+def _parts(dataset: str, root: str) -> dict[str, str]:
     """The directory of each split, or of `train` alone where the classes are directly below `root`."""
     folders = set(scan(root).folders)
     if not {"train", "test"} <= folders:
@@ -68,7 +80,7 @@ def _parts(root: str) -> dict[str, str]:
                 "or point `root` at the directory of the classes to divide them by test_fraction"
             )
         return {"train": root}
-    if others := sorted(folders - set(_SPLITS)):
+    if others := sorted(set(listing(dataset, root).folders) - set(_SPLITS)):
         raise CcsError(
             f"{root}: beside train/ and test/ only val/ is expected, found {', '.join(others)}: "
             "move it into the split that it belongs to"
@@ -76,23 +88,27 @@ def _parts(root: str) -> dict[str, str]:
     return {part: os.path.join(root, part) for part in _SPLITS if part in folders}
 
 
-def _videos(path: str, split: str, ignored: list[str]) -> list[Video]:
+def _videos(dataset: str, path: str, split: str, ignored: list[str]) -> list[Video]:
     """The videos of the class directories below `path`, not yet numbered; names of other files go to `ignored`."""
-    top = scan(path)
+    top = listing(dataset, path)
     ignored += top.videos + top.others
     videos = []
-    for class_name in sorted(top.folders):
-        folder = os.path.join(path, class_name)
-        inside = scan(folder)
+    for name in sorted(top.folders):
+        folder, class_name = os.path.join(path, name), nfc(name)
+        inside = listing(dataset, folder)
         if inside.folders:
             raise CcsError(
                 f"{os.path.join(folder, min(inside.folders))}: expected videos in {folder}, found a directory: "
                 "move its videos up, or point `root` at the directory whose directories are the classes"
             )
         if not inside.videos:
-            raise CcsError(f"{folder}: expected the videos of a class, found none: add some or remove the directory")
+            others = f" but {extensions(inside.others)}" if inside.others else ""
+            raise CcsError(
+                f"{folder}: expected the videos of a class, found none{others}: add some or remove the directory"
+            )
         ignored += inside.others
-        videos += [Video(f"{class_name}/{stem(n)}", f"{folder}/{n}", 0, class_name, split) for n in inside.videos]
+        ids = ((name, f"{class_name}/{nfc(stem(name))}") for name in inside.videos)
+        videos += [Video(video, f"{folder}/{name}", 0, class_name, split) for name, video in ids]
     return videos
 
 
@@ -101,7 +117,10 @@ def _check_unique(videos: list[Video]) -> None:
     for video in videos:
         other = seen.setdefault(video.video, video.path)
         if other != video.path:
-            raise CcsError(f"{video.path}: its id {video.video} is also that of {other}: rename or remove one of them")
+            raise CcsError(
+                f"{video.path}: its id {video.video} is also that of {other}{form(video.path, other)}: rename or "
+                "remove one of them"
+            )
 
 
 def _check_classes(parts: Mapping[str, str], videos: list[Video]) -> None:

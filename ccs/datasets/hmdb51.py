@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from ccs.datasets.disk import Listed, assemble, class_folders, directory, lines, scan, stem
+from ccs.datasets.disk import Listed, assemble, class_folders, directory, lines, listing, nfc, put, stem
 from ccs.datasets.manifests import Manifest
 from ccs.datasets.settings import SplitSettings
 from ccs.settings import settings
@@ -33,25 +33,29 @@ def manifest(dataset: str, settings: Settings, split: int) -> Manifest:
         raise CcsError(f"dataset {dataset}: split {split} of HMDB-51 does not exist: choose among 1, 2 and 3")
     root = directory(dataset, "root", settings.root, "the HMDB-51 videos, CLASS/*.avi")
     lists = directory(dataset, "lists", settings.lists, "the HMDB-51 split lists, CLASS_test_split1.txt")
-    names = [match for name in scan(lists).others if (match := _LIST.fullmatch(name))]
-    if not any(match[2] == str(split) for match in names):
+    names: dict[str, str] = {}
+    for name in listing(dataset, lists).others:
+        put(names, nfc(name), os.path.join(lists, name))
+    found = [match for name in names if (match := _LIST.fullmatch(name))]
+    if not any(match[2] == str(split) for match in found):
         raise CcsError(
-            f"{lists}: expected the lists CLASS_test_split{split}.txt, found {len(names)} lists of other splits: "
+            f"{lists}: expected the lists CLASS_test_split{split}.txt, found {len(found)} lists of other splits: "
             f"put them there, or correct `lists` or `splits` of dataset {dataset}"
         )
     # A class is known by its list of any split, so that one list that is missing is missed.
-    classes = sorted({match[1] for match in names})
+    classes = sorted({match[1] for match in found})
+    of_split = [f"{class_name}_test_split{split}.txt" for class_name in classes]
     listed = [
         item
-        for label, class_name in enumerate(classes)
-        for item in _videos(os.path.join(lists, f"{class_name}_test_split{split}.txt"), class_name, label)
+        for label, name in enumerate(of_split)
+        for item in _videos(names.get(name, os.path.join(lists, name)), classes[label], label)
     ]
-    return assemble(dataset, settings, root, classes, listed, class_folders(root))
+    return assemble(dataset, settings, root, classes, listed, class_folders(dataset, root))
 
 
 def _videos(path: str, class_name: str, label: int) -> Iterator[Listed]:
     for source, text in lines(path, f"the HMDB-51 list of class {class_name}"):
-        match = _VIDEO.fullmatch(text)
+        match = _VIDEO.fullmatch(nfc(text))
         if not match:
             raise CcsError(f"{source}: expected 'FILE.avi' and 0, 1 or 2, found {text!r}")
         video = f"{class_name}/{stem(match[1])}"

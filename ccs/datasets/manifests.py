@@ -129,11 +129,27 @@ def read(path: str | os.PathLike[str], split: int = 1) -> Manifest:
     if not rows:
         return Manifest("", (), ())
     try:
-        dataset, classes = rows[0][5], tuple(json.loads(rows[0][6]))
+        dataset, classes = rows[0][5], json.loads(rows[0][6])
         videos = tuple(Video(video, file, int(label), *rest) for video, file, label, *rest, _, _ in rows)
-    except ValueError as error:
+        _check(classes, videos)
+    except (ValueError, RecursionError) as error:
         raise _no_manifest(path, error) from error
-    return Manifest(dataset, classes, videos)
+    return Manifest(dataset, tuple(classes), videos)
+
+
+def _check(classes: object, videos: Sequence[Video]) -> None:
+    """Raises `ValueError` where classes are no names, or a video is not of them or of no part of a split."""
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"classes are {classes!r:.80} and not a list of names")
+    of_label = {-1: "", **dict(enumerate(classes))}
+    for video in videos:
+        if of_label.get(video.label) != video.class_name:
+            raise ValueError(
+                f"{video.video} has the label {video.label} and the class {video.class_name!r}, the {len(classes)} "
+                f"classes have {of_label.get(video.label)!r} there"
+            )
+        if video.split not in SPLITS:
+            raise ValueError(f"{video.video} is in {video.split!r} and in none of {', '.join(SPLITS)}")
 
 
 def read_shard(path: str | os.PathLike[str], shard: str) -> tuple[str, list[VideoFile]]:

@@ -19,7 +19,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
-from ccs.datasets.disk import Folder, Listed, assemble, directory, read_text, scan
+from ccs.datasets.disk import Folder, Listed, assemble, directory, listing, nfc, read_text
 from ccs.datasets.manifests import Manifest
 from ccs.datasets.settings import ListedSettings
 from ccs.settings import settings
@@ -49,7 +49,9 @@ def manifest(dataset: str, settings: Settings, split: int) -> Manifest:
         *_videos(_path(lists, "validation"), "test", labels),
         *_videos(_path(lists, "test"), "unlabelled", None),
     ]
-    return assemble(dataset, settings, root, classes, listed, {"": Folder(root, scan(root).videos)})
+    folder = Folder()
+    folder.add(root, listing(dataset, root))
+    return assemble(dataset, settings, root, classes, listed, {"": folder})
 
 
 def _path(lists: str, part: str) -> str:
@@ -60,7 +62,7 @@ def _path(lists: str, part: str) -> str:
 def _read(path: str, kind: type[Kind]) -> Kind:
     try:
         content = json.loads(read_text(path, "a list of something-something-v2"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CcsError(f"{path}: not JSON ({error}): download it again") from error
     if not isinstance(content, kind):
         raise CcsError(f"{path}: expected a JSON {kind.__name__}, found a {type(content).__name__}: download it again")
@@ -68,7 +70,7 @@ def _read(path: str, kind: type[Kind]) -> Kind:
 
 
 def _class_name(template: str) -> str:
-    return template.replace("[", "").replace("]", "")
+    return nfc(template.replace("[", "").replace("]", ""))
 
 
 def _classes(path: str) -> list[str]:
@@ -85,7 +87,7 @@ def _videos(path: str, split: str, labels: Mapping[str, int] | None) -> Iterator
     by_template: dict[str | None, int] = {} if labels else {None: -1}
     for number, entry in enumerate(_read(path, list), start=1):
         try:
-            video = str(entry["id"])
+            video = nfc(str(entry["id"]))
             template = entry["template"] if labels else None
         except (TypeError, KeyError):
             keys = "id and template" if labels else "id"

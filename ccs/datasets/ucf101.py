@@ -11,14 +11,14 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 
-from ccs.datasets.disk import Listed, assemble, class_folders, directory, lines, stem
+from ccs.datasets.disk import Listed, assemble, class_folders, directory, lines, nfc, stem
 from ccs.datasets.manifests import Manifest
 from ccs.datasets.settings import SplitSettings
 from ccs.settings import settings
 from ccs.stage import CcsError
 
-_CLASS = re.compile(r"(\d+)\s+(\S.*)")
-_VIDEO = re.compile(r"([^/]+)/([^/]+?\.\w+)(?:\s+(\d+))?")
+_CLASS = re.compile(r"(\d{1,9})\s+(\S.*)")
+_VIDEO = re.compile(r"([^/]+)/([^/]+?\.\w+)(?:\s+(\d{1,9}))?")
 _GROUP = re.compile(r"(.*_g\d+)_c\d+", re.IGNORECASE)
 
 
@@ -38,14 +38,14 @@ def manifest(dataset: str, settings: Settings, split: int) -> Manifest:
         *_videos(os.path.join(lists, f"trainlist{split:02d}.txt"), "train", labels),
         *_videos(os.path.join(lists, f"testlist{split:02d}.txt"), "test", labels),
     ]
-    return assemble(dataset, settings, root, list(labels), listed, class_folders(root))
+    return assemble(dataset, settings, root, list(labels), listed, class_folders(dataset, root))
 
 
 def _classes(path: str) -> dict[str, int]:
     """Label by class name, in label order."""
     labels: dict[str, int] = {}
     for source, text in lines(path, "the UCF-101 class list"):
-        match = _CLASS.fullmatch(text)
+        match = _CLASS.fullmatch(nfc(text))
         if not match or int(match[1]) != len(labels) + 1 or match[2] in labels:
             raise CcsError(f"{source}: expected '{len(labels) + 1} CLASS' with a new class, found {text!r}")
         labels[match[2]] = len(labels)
@@ -55,7 +55,7 @@ def _classes(path: str) -> dict[str, int]:
 def _videos(path: str, split: str, labels: Mapping[str, int]) -> Iterator[Listed]:
     form = "CLASS/FILE.avi LABEL" if split == "train" else "CLASS/FILE.avi"
     for source, text in lines(path, f"the UCF-101 {split} list"):
-        match = _VIDEO.fullmatch(text)
+        match = _VIDEO.fullmatch(nfc(text))
         if not match or (split == "train" and match[3] is None):
             raise CcsError(f"{source}: expected '{form}', found {text!r}")
         class_name, name, number = match.groups()

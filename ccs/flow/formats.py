@@ -241,7 +241,7 @@ def read_record(path: Path) -> dict | None:
             record.update({key: json.loads(record[key]) for key in ("settings", "source")})
         blocks = isinstance(record["settings"], dict) and isinstance(record["source"], dict)
         return record if blocks and {"backend", "num_pairs"} <= set(record) else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 

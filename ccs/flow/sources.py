@@ -1,7 +1,8 @@
 """What `ccs flow videos/ ...` is asked to work on: files, directories and lists in, videos and output names out.
 
 An output is named by the path of its video below the directory that was given, without the suffix; a single file by
-its own name; a line of a list by its path below the current directory. `--root` names another directory for all.
+its own name; a line of a list by its path below the current directory. `--root` names another directory for all. What
+is taken for no video below a directory is counted on standard error, and taken where it is named itself.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from ccs.datasets.disk import EXTENSIONS, lines, scan, stem
+from ccs.datasets.disk import EXTENSIONS, decoded, extensions, form, lines, nfc, numbered, scan, stem
 from ccs.stage import CcsError
+
+LISTS = (".txt", ".lst", ".list")
+TABLES = (".csv", ".tsv", ".json", ".jsonl", ".xls", ".xlsx", ".ods")  # which columns hold paths, they do not say
 
 
 class Source(NamedTuple):
@@ -30,29 +34,41 @@ def find(inputs: Sequence[str], root: str | None, output: str) -> list[Source]:
     found = [source for text in inputs for source in _of_input(text, root, os.path.realpath(output))]
     by_name: dict[str, Source] = {}
     for source in found:
-        other = by_name.setdefault(source.name, source)
+        other = by_name.setdefault(nfc(source.name), source)
         if os.path.realpath(other.path) != os.path.realpath(source.path):
             raise CcsError(
-                f"{other.path} and {source.path} would both be written as {source.name}: rename or leave out one, or "
-                "name a directory above both with --root"
+                f"{other.path} and {source.path} would both be written as {source.name}"
+                f"{form(other.path, source.path)}: rename or leave out one, or name a directory above both with --root"
             )
     return list(by_name.values())
 
 
 def _of_input(text: str, root: str | None, output: str) -> Iterator[Source]:
-    if text == "-" or (text.lower().endswith(".txt") and os.path.isfile(text)):
+    suffix = os.path.splitext(text)[1].lower()
+    if text == "-" or (suffix in LISTS and os.path.isfile(text)):
         yield from _of_list(text, root)
     elif os.path.isdir(text):
-        paths = list(_walk(text, output, ()))
+        others: list[str] = []
+        paths = list(_walk(text, output, (), others))
+        if others:
+            _say(
+                f"{text}: {len(others)} files are left out, whose extensions are not those of videos: "
+                f"{extensions(others)}. A video among them is taken when it is named itself"
+            )
         if not paths:
             raise CcsError(f"{text}: no video in this directory or below: expected files such as *.mp4 ({EXTENSIONS})")
         yield from (_named(path, root or text, text) for path in paths)
+    elif suffix in TABLES and os.path.isfile(text):
+        raise CcsError(
+            f"{text}: expected a video, a directory or a list ({', '.join(LISTS)}), found a {suffix} file: write the "
+            "paths of the videos alone into a list, one a line, or pipe them into `ccs flow -`"
+        )
     elif os.path.exists(text):
         yield _named(text, root or os.path.dirname(text), text)
     else:
         raise CcsError(
-            f"{text}: expected a video, a directory of videos or a list of videos (.txt), found nothing there: correct "
-            f"the path (relative ones start at {os.getcwd()})"
+            f"{text}: expected a video, a directory of videos or a list of videos ({', '.join(LISTS)}), found nothing "
+            f"there: correct the path (relative ones start at {os.getcwd()})"
         )
 
 
@@ -60,7 +76,8 @@ def _of_list(text: str, root: str | None) -> Iterator[Source]:
     listed = list(_stdin() if text == "-" else lines(text, "a list of videos"))
     if not listed:
         raise CcsError(f"{'standard input' if text == '-' else text}: expected the path of a video a line, found none")
-    absent = [f"{path} ({where})" for where, path in listed if not os.path.isfile(path)]
+    # a link that leads nowhere will be told as bad, as below a directory
+    absent = [f"{path} ({where})" for where, path in listed if not (os.path.isfile(path) or _leads_nowhere(path))]
     if absent:
         first = "; ".join(absent[:5])
         raise CcsError(
@@ -71,24 +88,35 @@ def _of_list(text: str, root: str | None) -> Iterator[Source]:
         yield _named(path, root or ".", where)
 
 
+def _leads_nowhere(path: str) -> bool:
+    return os.path.islink(path) and not os.path.exists(path)
+
+
 def _stdin() -> Iterator[tuple[str, str]]:
-    text = sys.stdin.buffer.read().decode("utf-8-sig", "surrogateescape")
-    for number, line in enumerate(text.split("\n"), start=1):
-        if path := line.strip():
-            yield f"standard input, line {number}", path
+    return numbered(decoded(sys.stdin.buffer.read(), "standard input"), "standard input")
 
 
-def _walk(directory: str, output: str, above: tuple[str, ...]) -> Iterator[str]:
+def _walk(directory: str, output: str, above: tuple[str, ...], others: list[str]) -> Iterator[str]:
+    """The videos of a directory and those below it; names of other files go to `others`."""
     real = os.path.realpath(directory)
-    if real in above or (above and real == output):  # a link to a directory above would never end
+    if real in above:
+        _say(f"{directory}: is a link to a directory above it, and is not followed")
+        return
+    if above and real == output:
         return
     inside = scan(directory)
-    with os.scandir(directory) as entries:  # links to nothing are not passed over: their videos will be named as bad
-        lost = [entry.name for entry in entries if entry.is_symlink() and stem(entry.name) != entry.name]
-    lost = [name for name in lost if not os.path.exists(os.path.join(directory, name))]
-    yield from (os.path.join(directory, name) for name in sorted({*inside.videos, *lost}))
+    others += inside.others
+    # links to nothing are not passed over: those named as videos will be told as bad
+    lost = [name for name in inside.lost if stem(name) != name]
+    for name in sorted(inside.lost.keys() - lost):
+        _say(f"{os.path.join(directory, name)}: is {inside.lost[name]}, and is left out")
+    yield from (os.path.join(directory, name) for name in sorted([*inside.videos, *lost]))
     for name in sorted(inside.folders):
-        yield from _walk(os.path.join(directory, name), output, (*above, real))
+        yield from _walk(os.path.join(directory, name), output, (*above, real), others)
+
+
+def _say(text: str) -> None:
+    print(f"ccs: flow: {text}", file=sys.stderr)
 
 
 def _named(path: str, root: str, given: str) -> Source:

@@ -31,8 +31,8 @@ USAGE = """ccs flow VIDEO|DIR|LIST.txt|- ... --output DIR [flags]
 
 DESCRIPTION = """\
 TV-L1 optical flow of videos. Inputs are video files, directories (searched for
-videos, subdirectories too) and lists, one path a line (LIST.txt, or - for
-standard input). Outputs mirror the paths below the given directory:
+videos by their extensions, subdirectories too) and lists, one path a line
+(LIST.txt, .lst or .list, or - for standard input). Outputs mirror the paths below the given directory:
 
   h5   DIR/VIDEO.h5: 8 bits, lossless, 128 + flow * 127 / bound; the layout of
        the pipeline's flow shards

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from ccs.models.catalogue import BACKBONES
-from ccs.settings import Boolean, Field, Ge, Integer, Lt, Number, OneOf, Text, settings
+from ccs.settings import Boolean, Field, Ge, Integer, Le, Lt, Number, OneOf, Text, settings
 
 Share = Annotated[Number, Ge(0), Lt(1)]
 Margin = Annotated[Number, Ge(0)]
@@ -35,7 +35,7 @@ class NetworkSettings:
     """one embedding and classifier for both streams (sec. 3.3)"""
     aggregation: Literal["mean", "max", "product", "concat", "trn", "trn_multiscale"] = "mean"
     """how segments become a video (Fig. 5a)"""
-    embedding: Annotated[Integer, Ge(1)] = 512
+    embedding: Annotated[Integer, Ge(1), Le(65536)] = 512
     """width of the shared embedding z"""
     dropout: tuple[Share, Share] = (0.8, 0.7)
     """of RGB and of flow"""

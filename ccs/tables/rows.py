@@ -18,7 +18,7 @@ def parse(text: str) -> Rows | Groups:
     """The flag's value, rows or groups of them; `CcsError` where it is neither. Runs of blanks in labels become one."""
     try:
         value = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise CcsError(f"--rows: expected {_FLAT}, found {text!r} ({error})") from error
     if isinstance(value, dict) and value and all(isinstance(rows, dict) and rows for rows in value.values()):
         return {_label(base, text): _rows(rows, text) for base, rows in value.items()}

@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_type_hints
@@ -88,8 +89,8 @@ def train(
     """Train until the last epoch (or early stop) and write the checkpoint and the history.
 
     Raises:
-        CcsError: no training videos, videos neither in a shard nor in quarantine, early stopping without validation,
-            a batch that the processes cannot share out, a loss that is not finite.
+        CcsError: no training videos, or none left of a class, videos neither in a shard nor in quarantine, early
+            stopping without validation, a batch that the processes cannot share out, a loss that is not finite.
         SystemExit: a signal asked to stop, and the resume file is written.
     """
     resume_path = checkpoint_path.with_name(f"{checkpoint_path.stem}.resume.pt")
@@ -125,6 +126,11 @@ def train(
             f"{run_name}: {len(videos['train'])} training and {len(videos['val'])} validation videos of "
             f"{manifest.dataset}, {len(manifest.classes)} classes, on {training.where}, seed {seed}"
         )
+        if untrained := _without_videos(manifest):
+            training.say(
+                f"{len(untrained)} classes have no training video in this split and will hardly be recognised: "
+                f"{', '.join(untrained[:10])}"
+            )
         clips = train_clips(reader, videos["train"], batches, training, seed=seed, workers=workers)
         val_loader = _val_loader(reader, videos["val"], training, workers=workers)
         name = "tensorboard" if history_path.stem == "history" else f"{history_path.stem}.tensorboard"
@@ -154,11 +160,26 @@ def _weights_digests(settings: NetworkSettings) -> dict[str, str]:
 def _check(videos: dict[str, list], manifest: manifests.Manifest, settings: Settings, quarantine: str) -> None:
     if not videos["train"]:
         raise CcsError(f"{manifest.dataset}: no usable training video in this split; look at {quarantine}")
+    listed = Counter(video.label for video in manifest.videos if video.split == "train")
+    if lost := sorted(listed.keys() - {video.label for video in videos["train"]}):
+        names = ", ".join(f"{manifest.classes[label]!r} (of {listed[label]})" for label in lost[:10])
+        raise CcsError(
+            f"{manifest.dataset}: no training video is usable of {len(lost)} of {len(manifest.classes)} classes: "
+            f"{names}. The network would never learn them, and tables would count their test videos all the same. "
+            f"{quarantine} has the reasons: repair or replace some of these videos, or remove the classes from the "
+            "data set"
+        )
     if settings.train.patience and not videos["val"]:
         raise CcsError(
             f"train.patience is {settings.train.patience}, but {manifest.dataset} has no validation videos to watch: "
             f"set datasets.{manifest.dataset}.val_fraction above 0, or patience to 0"
         )
+
+
+def _without_videos(manifest: manifests.Manifest) -> list[str]:
+    """The classes that no training video is listed of."""
+    listed = {video.label for video in manifest.videos if video.split == "train"}
+    return [name for label, name in enumerate(manifest.classes) if label not in listed]
 
 
 def train_clips(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ def read(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU, executing nothing in it.
 
     Raises:
-        CcsError: no such file, not a checkpoint of ccs, or of another format.
+        CcsError: no such file, not a checkpoint of ccs, of another format, or with weights that are not finite.
     """
     if not Path(path).is_file():
         raise CcsError(f"{path}: no such checkpoint; train one first (rule train, or `ccs train --help`)")
@@ -47,7 +48,32 @@ def read(path: str | Path) -> dict[str, Any]:
     missing = [key for key in KEYS if key not in state] if isinstance(state, dict) else list(KEYS)
     if missing:
         raise CcsError(f"{path}: not a checkpoint of ccs, it lacks {', '.join(missing)}; give one that ccs train wrote")
+    _check(path, state)
     return state
+
+
+def _check(path: str | Path, state: Mapping[str, Any]) -> None:
+    """What is used before the network is built must be what `write` was given."""
+    classes, bound, model = state["classes"], state["bound"], state["model"]
+    right = {
+        **{key: isinstance(state[key], str) for key in ("dataset", "run", "videos", "settings")},
+        **{key: type(state[key]) is int for key in ("split", "seed")},
+        "classes": isinstance(classes, list) and len(classes) > 0 and all(isinstance(name, str) for name in classes),
+        "bound": type(bound) in (int, float) and math.isfinite(bound) and bound > 0,
+        "preparation": isinstance(state["preparation"], dict),
+        "model": isinstance(model, dict) and all(isinstance(value, torch.Tensor) for value in model.values()),
+    }
+    if wrong := [key for key, is_right in right.items() if not is_right]:
+        found = "" if wrong[0] == "model" else f" ({state[wrong[0]]!r:.80})"
+        raise CcsError(
+            f"{path}: not a checkpoint of ccs: another {', '.join(wrong)} than training writes{found}; give one that "
+            "ccs train wrote"
+        )
+    if odd := [name for name, value in model.items() if not torch.isfinite(value).all()]:
+        raise CcsError(
+            f"{path}: the weights have NaN or infinity in {len(odd)} of {len(model)} tensors, first in {odd[0]}: its "
+            "training has diverged, or the file was changed; train again"
+        )
 
 
 class TrainedNetwork(NamedTuple):
@@ -70,8 +96,8 @@ def network(state: Mapping[str, Any]) -> TrainedNetwork:
         network, clips = NetworkSettings(**settings["network"]), ClipSettings(**settings["clips"])
         model = CCS(len(state["classes"]), network, segments=clips.segments, load_weights=False)
         model.load_state_dict(state["model"])
-    except (CcsError, TypeError, KeyError, ValueError, RuntimeError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
+    except (CcsError, TypeError, KeyError, ValueError, RuntimeError, AttributeError, MemoryError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
         raise CcsError(
             f"the checkpoint of run {state['run']!r}, seed {state['seed']}, on {state['dataset']!r}: expected settings "
             f"and weights of this version's networks, found others ({reason}); train again"

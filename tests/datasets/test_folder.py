@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 
 import pytest
@@ -72,11 +73,53 @@ def test_other_files_are_counted_and_left_out(tree, capsys):
     assert "3 files" in capsys.readouterr().err
 
 
-def test_links_count_as_files_and_dangling_ones_do_not(tree):
+def test_links_count_as_files_and_those_that_lead_nowhere_are_named_and_cost_only_themselves(tree, capsys):
     root = tree(["stored.mp4", "root/a/1.mp4"]) / "root"
     (root / "a" / "2.mp4").symlink_to(root.parent / "stored.mp4")
-    (root / "a" / "3.mp4").symlink_to(root / "gone.mp4")
+    (root / "a" / "3.mp4").symlink_to("gone.mp4")
+    (root / "a" / "4.mp4").symlink_to("4.mp4")
+    (root / "b").symlink_to("/nowhere")
     assert set(parts(load(root))) == {"a/1", "a/2"}
+    said = capsys.readouterr().err.splitlines()
+    assert f"left out in {root}: 'b' (a link to '/nowhere', where nothing is)" in said[0]
+    assert "'3.mp4' (a link to 'gone.mp4', where nothing is); '4.mp4' (a link that leads back to itself)" in said[1]
+    assert len(said) == 2
+
+
+def test_what_systems_put_beside_videos_is_no_class_no_video_and_no_error(tree, capsys):
+    foreign = (
+        "lost+found",
+        "$RECYCLE.BIN",
+        "System Volume Information",
+        "#recycle",
+        "@Recycle",
+        ".Trashes",
+        "__MACOSX",
+    )
+    names = [f"{folder}/{file}" for folder in foreign for file in ("x/1.mp4", "2.mp4")]
+    names += ["a/@eaDir/1.mp4/SYNOPHOTO_FILM_M.mp4", "a/._1.mp4", "a/Thumbs.db", "desktop.ini"]
+    assert parts(load(tree(["a/1.mp4", "b/1.mp4", *names]))) == {"a/1": "train", "b/1": "train"}
+    assert "left out" not in capsys.readouterr().err
+
+
+COMPOSED = "gr\u00f6\u00dfe"
+DECOMPOSED = unicodedata.normalize("NFD", COMPOSED)
+
+
+@pytest.mark.parametrize("names", [["train/{}/1", "test/{}/2"], ["{}/1", "{}/2"]])
+def test_names_that_look_alike_are_one_class(tree, names):
+    """As where one half of the videos was copied from a Mac."""
+    paths = [f"{name.format(form)}.mp4" for name, form in zip(names, (COMPOSED, DECOMPOSED), strict=True)]
+    manifest = load(tree(paths))
+    assert manifest.classes == (COMPOSED,)
+    assert [video.video for video in manifest.videos] == [f"{COMPOSED}/1", f"{COMPOSED}/2"]
+    assert {video.path.removeprefix(f"{tree([])}/") for video in manifest.videos} == set(paths)  # as they are on disk
+
+
+def test_two_files_whose_names_look_alike_are_one_id(tree):
+    told = rf"id a/{COMPOSED} is also that of .*they look alike: .*gr\\xf6\\xdfe|o\\u0308"
+    with pytest.raises(CcsError, match=told):
+        load(tree([f"a/{COMPOSED}.mp4", f"a/{DECOMPOSED}.mp4"]))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +128,7 @@ def test_links_count_as_files_and_dangling_ones_do_not(tree):
         (["a/1.mp4", "a/1.avi"], r"a/1\.\w+: its id a/1 is also that of .*a/1\.\w+: rename"),
         (["train/a/1.mp4", "test/a/1.mp4"], r"id a/1 is also that of"),
         (["a/1.mp4", "a/more/2.mp4"], r"a/more: .*found a directory"),
-        (["a/1.mp4", "b/notes.txt"], r"/b: expected the videos of a class, found none"),
+        (["a/1.mp4", "b/1.gif"], r"/b: expected the videos of a class, found none but 1 \.gif: add"),
         (["notes.txt"], "no videos at all"),
         (["1.mp4"], "no videos at all"),
         (["train/a/1.mp4", "val/a/2.mp4"], r"expected train/ and test/, found only train and val"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 
 import pytest
@@ -84,6 +85,32 @@ def test_line_ends_blanks_spaces_and_parentheses(tree):
         (f"wave/{WAVE[:-4]}", 1, "test"),
         ("wave/film!_wave_x_1", 1, "unused"),
     ]
+
+
+@pytest.mark.parametrize("forms", ["NFC NFD", "NFD NFC", "NFD NFD"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_names_are_one_in_any_unicode_form_and_lists_are_read_by_their_byte_order_mark(tree, forms, encoding):
+    video, (listed, there) = "Prélude_pêche_1.avi", forms.split()
+    text = ("\ufeff" if encoding == "utf-16-be" else "") + unicodedata.normalize(
+        listed, f"{video} 1\r\nb_pêche_2.avi 2\n"
+    )
+    files = {
+        unicodedata.normalize(listed, "lists/pêche_test_split1.txt"): text.encode(encoding),
+        unicodedata.normalize(there, f"videos/pêche/{video}"): "",
+        "videos/pêche/b_pêche_2.avi": "",  # the other half of the class's folder
+    }
+    manifest = load(tree(files))
+    assert manifest.classes == ("pêche",)
+    assert [(video.video, video.split) for video in manifest.videos] == [
+        ("pêche/Prélude_pêche_1", "train"),
+        ("pêche/b_pêche_2", "test"),
+    ]
+
+
+def test_a_list_without_a_byte_order_mark_that_is_no_utf8_is_refused(tree):
+    root = tree({**FILES, "lists/catch_test_split1.txt": f"{CATCH} 1\n".encode("utf-16-le")})
+    with pytest.raises(CcsError, match=r"catch_test_split1\.txt: expected lines of text in UTF-8, found zero bytes"):
+        load(root)
 
 
 @pytest.mark.parametrize("val_fraction", [0, 0.25, 0.5])

@@ -94,6 +94,29 @@ def test_a_file_that_is_no_manifest_is_named(tree, content):
         manifests.read(path.with_name("none.csv"))
 
 
+@pytest.mark.parametrize(
+    ("classes", "row", "message"),
+    [
+        ('["a", "b"]', "x,x.avi,2,c,0000,train", "x has the label 2 and the class 'c', the 2 classes have None there"),
+        ('["a", "b"]', "x,x.avi,-7,,0000,train", "x has the label -7"),
+        ('["a", "b"]', "x,x.avi,1,a,0000,train", "x has the label 1 and the class 'a', the 2 classes have 'b' there"),
+        ('["a", "b"]', f"x,x.avi,{'1' * 5000},a,0000,train", "5000 digits"),
+        ('["a", "b"]', "x,x.avi,0,a,0000,trian", "x is in 'trian' and in none of train, val"),
+        ("{}", "x,x.avi,0,a,0000,train", "classes are {} and not a list of names"),
+        ("[1]", "x,x.avi,0,a,0000,train", r"classes are \[1\] and not"),
+        ("5", "x,x.avi,0,a,0000,train", "classes are 5 and not"),
+        ("[" * 100_000, "x,x.avi,0,a,0000,train", "recursion depth"),
+    ],
+    ids=range(9),
+)
+def test_a_manifest_whose_parts_contradict_each_other_is_named(tree, classes, row, message):
+    quoted = classes.replace('"', '""')
+    text = f'video,path,label,class_name,shard,split1,dataset,classes\n{row},d,"{quoted}"\n'
+    path = tree({"m.csv": text}) / "m.csv"
+    with pytest.raises(CcsError, match=rf"m\.csv: not a manifest \(.*{message}"):
+        manifests.read(path)
+
+
 def test_split_digest_sees_all_that_training_depends_on_and_no_more():
     base = Manifest("d", ("a", "b"), videos(("x", 0, "train"), ("y", 1, "test"), ("z", 1, "unused")))
     digest = manifests.split_digest(base)
@@ -174,10 +197,26 @@ def test_wrong_settings_are_explained(settings, message):
 
 
 @pytest.mark.parametrize("name", [b"a/new\nline.mp4", b"a/latin\xe9.mp4", b"a/\ttab.mp4"])
-def test_names_that_tables_cannot_hold_are_refused(tmp_path, name):
+def test_names_that_tables_cannot_hold_cost_only_themselves(tmp_path, name, capsys):
+    """A class folder that is called so too: the others are taken, and each is named as Python would write it."""
     (tmp_path / "a").mkdir()
-    with open(os.path.join(os.fsencode(tmp_path), name), "wb"), pytest.raises(CcsError, match="rename"):
-        adapters.load("d", {"adapter": "folder", "root": str(tmp_path)})
+    (tmp_path / "a" / "good.mp4").touch()
+    os.mkdir(os.path.join(os.fsencode(tmp_path), b"c\xe9"))
+    with open(os.path.join(os.fsencode(tmp_path), name), "wb"):
+        found = adapters.load("d", {"adapter": "folder", "root": str(tmp_path)})
+    assert [video.video for video in found.videos] == ["a/good"]
+    said = capsys.readouterr().err
+    for left_out in (r"'c\udce9'", repr(os.fsdecode(name[2:]))):
+        assert (
+            f"{left_out} (its name has a control character or is not UTF-8, which tables cannot hold: rename it)"
+            in said
+        )
+
+
+def test_a_root_that_tables_cannot_hold_is_refused(tree):
+    root = tree(["new\nline/a/1.mp4"]) / "new\nline"
+    with pytest.raises(CcsError, match="rename it"):
+        adapters.load("d", {"adapter": "folder", "root": str(root)})
 
 
 @pytest.mark.parametrize("numbers", [[], [0], [1, 1], ["1"], "1", 1])

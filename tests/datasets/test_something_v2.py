@@ -110,6 +110,13 @@ def test_errors_name_the_list_and_the_entry(tree, changes, message):
         load(tree(files(**changes)))
 
 
+def test_classes_and_ids_are_one_in_any_unicode_form(tree):
+    train = [{"id": "e\u0301", "template": "Ouvrir [la boi\u0302te]"}, *entries(1, 5)]
+    lists = files(labels={"Ouvrir la boîte": "0", "Putting something on something": "1"}, train=train)
+    manifest = load(tree(lists | {"videos/é.webm": ""}))
+    assert [video.class_name for video in manifest.videos if video.video == "é"] == ["Ouvrir la boîte"]
+
+
 def test_a_list_that_is_cut_short_is_named(tree):
     root = tree({**files(), "lists/something-something-v2-train.json": '[{"id": "1", '})
     with pytest.raises(CcsError, match=r"train\.json: not JSON"):

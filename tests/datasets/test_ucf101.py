@@ -111,6 +111,30 @@ def test_other_extensions_and_case_are_found_by_stem(tree):
         load(root)
 
 
+def test_a_listed_file_is_found_whatever_its_extension_is(tree):
+    files = {
+        name.replace("g03_c01.avi", "g03_c01.gif"): text.replace("g03_c01.avi", "g03_c01.gif")
+        for name, text in FILES.items()
+    }
+    assert next(video.path for video in load(tree(files)).videos if video.split == "test").endswith("c01.gif")
+
+
+def test_names_are_one_in_any_unicode_form(tree):
+    files = {
+        "lists/classInd.txt": "1 Se\u0301ance\n",
+        "lists/trainlist01.txt": "S\u00e9ance/v_S\u00e9ance_g01_c01.avi 1\n",
+        "lists/testlist01.txt": "Se\u0301ance/v_Se\u0301ance_g02_c01.avi\n",
+        "videos/Se\u0301ance/v_Se\u0301ance_g01_c01.avi": "",
+        "videos/S\u00e9ance/v_S\u00e9ance_g02_c01.avi": "",
+    }
+    manifest = load(tree(files))
+    assert manifest.classes == ("S\u00e9ance",)
+    assert {video.video: video.split for video in manifest.videos} == {
+        "S\u00e9ance/v_S\u00e9ance_g01_c01": "train",
+        "S\u00e9ance/v_S\u00e9ance_g02_c01": "test",
+    }
+
+
 def test_videos_in_no_list_are_counted_and_left_out(tree, capsys):
     root = tree({**FILES, "videos/Run/v_Run_g09_c01.avi": "", "videos/Other/x.avi": ""})
     assert len(load(root).videos) == 3
@@ -124,6 +148,8 @@ def test_videos_in_no_list_are_counted_and_left_out(tree, capsys):
         ({"lists/testlist01.txt": None}, r"testlist01\.txt: expected.*`lists`"),
         ({"lists/classInd.txt": "1 Run\n3 Sky Dive\n"}, r"classInd\.txt, line 2: .*'3 Sky Dive'"),
         ({"lists/classInd.txt": "1 Run\n2 Run\n"}, r"classInd\.txt, line 2"),
+        ({"lists/classInd.txt": f"{'1' * 5000} Run\n"}, r"classInd\.txt, line 1: expected '1 CLASS'"),
+        ({"lists/trainlist01.txt": f"Run/v_Run_g01_c01.avi {'1' * 5000}\n"}, r"trainlist01\.txt, line 1: expected"),
         ({"lists/classInd.txt": "1 Run\n"}, r"trainlist01\.txt, line 2: unknown class 'Sky Dive'"),
         ({"lists/trainlist01.txt": "Run/v_Run_g01_c01.avi\n"}, r"trainlist01\.txt, line 1: expected .*LABEL"),
         ({"lists/trainlist01.txt": "\n\nRun/v_Run_g01_c01.avi 2\n"}, r"trainlist01\.txt, line 3: .*label 1 .*found 2"),

@@ -227,7 +227,7 @@ def test_a_class_without_evidence_says_so(inputs, tmp_path, monkeypatch):
 
 
 def test_real_maps_and_named_classes(inputs, tmp_path):
-    figure6.main(words(inputs, tmp_path, "--classes", "wave", "eat"))
+    figure6.main(words(inputs, tmp_path, "--classes=wave", "--classes", "eat"))
     table = pd.read_csv(tmp_path / "figure6.csv")
     assert table["class"][::5].tolist() == ["wave", "eat"] * 2
     assert table.groupby(["dataset", "class"])["peak"].max().between(0, 1).all()

@@ -415,7 +415,7 @@ def names(inputs: list, root: str | None = None, output: str = "flow") -> list[s
     return [source.name for source in find([str(text) for text in inputs], root, output)]
 
 
-def test_inputs_and_names_of_outputs(videos, tmp_path, monkeypatch):
+def test_inputs_and_names_of_outputs(videos, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(videos)
     everything = ["a/b/two", "a/run (1)", "größe_日本"]
     assert sorted(names(["."])) == sorted(names([videos])) == everything
@@ -434,6 +434,37 @@ def test_inputs_and_names_of_outputs(videos, tmp_path, monkeypatch):
     encode(tmp_path / "v" / "clip.MP4", texture(2, 16, 16))
     os.symlink(tmp_path / "v", tmp_path / "v" / "loop")
     assert names(["v"], output="v/flow") == ["clip"]  # not what an earlier call has drawn
+    assert "v/loop: is a link to a directory above it, and is not followed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-be"])
+@pytest.mark.parametrize("name", ["list.txt", "list.LST", "list.list"])
+def test_lists_are_read_by_their_byte_order_mark(videos, tmp_path, monkeypatch, name, encoding):
+    monkeypatch.chdir(videos)
+    text = ("\ufeff" if encoding == "utf-16-be" else "") + "a/run (1).mkv\r\n\r\ngröße_日本.mp4\n"
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    assert names([tmp_path / name]) == ["a/run (1)", "größe_日本"]
+
+
+def test_what_is_left_out_below_a_directory_is_counted_and_taken_when_it_is_named(tmp_path, capsys):
+    for name in ("a.gif", "x/b.GIF", "x/c.xyz", "x/plain", "d.mp4", "e.m2v", "f.h264", "g.Y4M", "h.divx", "i.nut"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for name in ("@eaDir/d.mp4/SYNOPHOTO_FILM_M.mp4", "lost+found/j.mp4", "x/__MACOSX/k.mp4", "x/._b.mp4", "Thumbs.db"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert sorted(names([tmp_path])) == ["d", "e", "f", "g", "h", "i"]
+    told = "4 files are left out, whose extensions are not those of videos: 2 .gif, 1 .xyz, 1 without extension"
+    assert told in capsys.readouterr().err
+    assert names([tmp_path / "a.gif", tmp_path / "x/c.xyz"]) == ["a.gif", "c.xyz"]
+    assert capsys.readouterr().err == ""
+
+
+def test_outputs_whose_names_would_look_alike_are_refused(tmp_path):
+    for name in ("\u00e9.mp4", "e\u0301.mp4"):
+        (tmp_path / name).touch()
+    with pytest.raises(CcsError, match=r"would both be written as .* \(they look alike: .*\\xe9\.mp4"):
+        names([tmp_path])
 
 
 def test_inputs_that_cannot_be_used_are_named_before_any_work(videos, tmp_path, monkeypatch):
@@ -442,6 +473,9 @@ def test_inputs_that_cannot_be_used_are_named_before_any_work(videos, tmp_path, 
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "list.txt").write_text(f"{videos}/a/run (1).mkv\ngone.mp4\n")
     (tmp_path / "far.txt").write_text(f"{videos}/a/run (1).mkv\n")
+    (tmp_path / "zero.txt").write_bytes(f"{videos}/a/run (1).mkv\n".encode("utf-16-le"))
+    (tmp_path / "odd.txt").write_bytes("a.mp4\n".encode("utf-16")[:-1])
+    (tmp_path / "list.csv").write_text(f"video\n{videos}/a/run (1).mkv\n")
     for name in ("a.avi", "a.mp4", "x/a.avi"):
         (tmp_path / "two" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "two" / name).touch()
@@ -451,6 +485,9 @@ def test_inputs_that_cannot_be_used_are_named_before_any_work(videos, tmp_path, 
         (["empty.txt"], "empty.txt: expected the path of a video a line"),
         (["list.txt"], r"1 of 2 listed videos are not there: gone.mp4 \(list.txt, line 2\)"),
         (["far.txt"], r"run \(1\).mkv \(far.txt, line 1\): expected a path below .*--root"),
+        (["zero.txt"], "zero.txt: expected lines of text in UTF-8, found zero bytes"),
+        (["odd.txt"], "odd.txt: expected text in UTF-16, as its first bytes say"),
+        (["list.csv"], r"list.csv: expected a video, a directory or a list .*, found a \.csv file: write the paths"),
         (["two"], "two/a.avi and two/a.mp4 would both be written as a: rename"),
         (["two/a.avi", "two/x"], "two/a.avi and two/x/a.avi would both be written as a"),
     ]:
@@ -586,9 +623,19 @@ def test_files_that_others_add_to_an_output_do_not_stop_the_next_call(tmp_path, 
 def test_a_link_to_nothing_is_a_failure(tmp_path, capsys):
     encode(tmp_path / "videos" / "a.mkv", texture(3, 20, 24))
     (tmp_path / "videos" / "gone.avi").symlink_to("nowhere.avi")
-    with pytest.raises(CcsError, match=r"(?s)1 of 2 videos have no flow.*gone\.avi: .*"):
+    (tmp_path / "videos" / "loop.avi").symlink_to("loop.avi")
+    (tmp_path / "videos" / "class").symlink_to("/nowhere/class")
+    (tmp_path / "list.txt").write_text(
+        "".join(f"{tmp_path}/videos/{name}\n" for name in ("a.mkv", "gone.avi", "loop.avi"))
+    )
+    told = r"(?s)2 of 3 videos have no flow.*gone\.avi: .*No such file.*loop\.avi: .*Too many levels"
+    with pytest.raises(CcsError, match=told):
         flow(tmp_path / "videos", "--output", tmp_path / "flow")
-    assert "1 made" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "1 made" in said
+    assert "videos/class: is a link to '/nowhere/class', where nothing is, and is left out" in said
+    with pytest.raises(CcsError, match=told):
+        flow(tmp_path / "list.txt", "--root", tmp_path, "--output", tmp_path / "flow2")
 
 
 @pytest.mark.parametrize("format", ["h5", "npy", "flo"])

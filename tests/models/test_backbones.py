@@ -397,6 +397,13 @@ def test_files_that_do_not_fit_are_refused_with_their_keys(tmp_path):
         torch.save(content, path)
         with pytest.raises(CcsError, match=r"bad\.pt holds .*expected a state dict of resnet18"):
             backbones.build("resnet18", weights=str(path))
+    # 1e300 is finite in the file and infinite in the network
+    for value in (float("nan"), float("inf"), 1e300):
+        odd = torchvision.models.resnet18().state_dict()
+        odd["layer1.0.conv1.weight"] = torch.full((64, 64, 3, 3), value, dtype=torch.float64)
+        torch.save(odd, path)
+        with pytest.raises(CcsError, match=r"bad\.pt has NaN or infinity.* in layer1\.0\.conv1\.weight: .*Give other"):
+            backbones.build("resnet18", weights=str(path))
     path.write_text("no weights")
     with pytest.raises(CcsError, match=r"bad\.pt cannot be read"):
         backbones.build("resnet18", weights=str(path))

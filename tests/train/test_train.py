@@ -282,6 +282,57 @@ def test_a_checkpoint_with_settings_of_another_version_is_named(change):
         checkpoint.network(state)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": 5}, r"another classes than training writes \(5\)"),
+        ({"classes": []}, "another classes"),
+        ({"classes": ["a", 1]}, "another classes"),
+        ({"bound": "x"}, r"another bound than training writes \('x'\)"),
+        ({"bound": float("nan")}, "another bound"),
+        ({"preparation": 5, "split": "1"}, "another split, preparation"),
+        ({"settings": 5}, "another settings"),
+        ({"model": None}, "another model"),
+        ({"model": {"a.weight": 1}}, "another model"),
+        (
+            {"model": {"a.weight": torch.tensor([1, float("nan")])}},
+            "the weights have NaN or infinity in 1 of 1 tensors",
+        ),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_of_other_content_is_named(tmp_path, trained, change, message):
+    torch.save({**trained[1], **change}, tmp_path / "odd.pt")
+    with pytest.raises(CcsError, match=rf"odd\.pt: .*{message}"):
+        checkpoint.read(tmp_path / "odd.pt")
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "null", "[" * 100_000, '{"network": {"embedding": 1000000000000}, "clips": {}}']
+)
+def test_settings_of_a_checkpoint_that_are_none_are_told(trained, text):
+    with pytest.raises(CcsError, match=r"run 'ccs', seed 0, on 'made_up': expected settings"):
+        checkpoint.network({**trained[1], "settings": text})
+
+
+def test_a_class_that_lost_all_its_training_videos_stops_the_training(tmp_path, capsys):
+    """As the table would count its test videos as those of a class that was trained; one that is left is enough."""
+    videos = manifest()
+    lost = [video for video in videos.videos if video.split == "train" and video.label == 1]
+    reader = MadeUp([video for video in videos.videos if video not in lost])
+    bad = "video,path,stage,reason\n" + "".join(f"{video.video},x,frames,cut short\n" for video in lost)
+    told = r"no training video is usable of 1 of 2 classes: 'right' \(of 8\).*quarantine\.csv has the reasons: repair"
+    with pytest.raises(CcsError, match=told):
+        start_train(tmp_path, changed(epochs=1, batch_classes=1), videos, reader, quarantine=bad)
+    assert not (tmp_path / "checkpoint.pt").exists()
+    reader.num_frames[lost[0].video] = 6
+    reader.label[lost[0].video] = 1
+    # one that no training video is listed of, as small subsets of something-something-v2 have them, is told
+    of_three = dataclasses.replace(videos, classes=("left", "right", "up"))
+    start_train(tmp_path, changed(epochs=1, batch_classes=1), of_three, reader, quarantine=bad)
+    assert "1 classes have no training video in this split and will hardly be recognised: up" in capsys.readouterr().err
+
+
 def test_refusals(tmp_path):
     with pytest.raises(CcsError, match="ranking"):
         dataclasses.replace(SETTINGS, network=dataclasses.replace(SETTINGS.network, shared=False))

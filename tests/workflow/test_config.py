@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import copy
 import dataclasses
+import datetime
 import json
 import re
+import shlex
 import subprocess
 import sys
+import time
 import typing
+from itertools import pairwise
 from pathlib import Path
 
 import jsonschema
@@ -19,7 +24,7 @@ from snakemake.utils import update_config
 
 from ccs import cli
 from ccs.config import configuration as config
-from ccs.config import pages
+from ccs.config import files, pages
 from ccs.datasets.manifests import Manifest
 from ccs.provenance import NOT_COUNTED
 from ccs.stage import CcsError
@@ -302,6 +307,27 @@ def test_typed_nonsense_is_told_as_such_and_text_in_a_file_is_not_read_twice():
         ("datasets.mine.shards", True, "datasets.mine.shards: True is not of type 'integer'"),
         ("tables.table1.rows", {"ccs": ""}, "tables.table1.rows.ccs: '' should be non-empty"),
         ("tables.table5", {}, "tables.table5: no such key: did you mean table"),
+        ("datasets", {False: {"adapter": "folder", "root": "x"}}, "datasets: False does not match"),
+        ("datasets", {False: {"adapter": "folder", "root": "x"}}, "YAML reads no, off, yes and on as false and true"),
+        ("datasets.mine\n", {"adapter": "folder", "root": "x"}, r"datasets: 'mine\n' does not match"),
+        ("runs", {True: {}}, "runs: True does not match"),
+        ("bases", {1: {}}, "YAML reads it as a number: write it in quotes to have a text"),
+        ("tables.table1.rows", {"ccs": False}, "YAML reads no, off, yes and on as false and true"),
+        ("tables.table1.rows", {True: "CCS"}, "YAML reads no, off, yes and on as false and true"),
+        ("tables.table1.rows", {"ccs": datetime.date(2020, 1, 2)}, "YAML reads it as a date: write it in quotes"),
+        ("tables.table1.rows", {"ccs": 1908.10136}, "YAML reads it as a number: write it in quotes to have a text"),
+        ("tables.table3.groups", {False: {"ccs": "All"}}, "YAML reads no, off, yes and on as false and true"),
+        ("figures.figure6", {"run": "ccs", "classes": [True]}, "YAML reads no, off, yes and on as false and true"),
+        (
+            "figures.figure6",
+            {"run": "ccs", "classes": ["é", "e\u0301"]},
+            "figures.figure6.classes: ['é', 'é'] has non-",
+        ),
+        ("figures.figure5a", {"rows": {"ccs": "é", "b": "e\u0301"}}, "figures.figure5a.rows: two rows have one label"),
+        ("datasets.mine.root", "a\0b", r"datasets.mine.root: 'a\x00b' has a character that no file name"),
+        ("frames.short_side", 10**9, "frames.short_side: 1000000000 is greater than the maximum of 9999"),
+        ("train.input_size", 10**9, "train.input_size: 1000000000 is greater than the maximum of 9999"),
+        ("train.embedding", 10**12, "train.embedding: 1000000000000 is greater than the maximum of 65536"),
         ("runs", {}, "runs: {} should be non-empty (experiments by name"),
     ],
 )
@@ -309,6 +335,71 @@ def test_more_mistakes_are_named(path, value, message):
     with pytest.raises(CcsError) as error:
         config.complete(changed(path, value))
     assert message in str(error.value)
+
+
+HEAD = "datasets:\n  mine: {adapter: folder, root: videos}\n"
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{after}: &{after} [{', '.join([f'*{each}'] * 10)}]\n" for each, after in pairwise("abcdefghij")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seeds: [0]\nseeds: [1]\n", "line 4: seeds is given a second time, first in line 3: keep one of them"),
+        ("train:\n  lr: 1\n  epochs: 3\n  'lr': 2\n", "line 6: train.lr is given a second time, first in line 4"),
+        ("runs: {ccs: {lr: 0.1, lr: 0.2}}\n", "line 3: runs.ccs.lr is given a second time, first in line 3"),
+        ("x:\n- {a: 1}\n- {a: 1, b: {c: 1, c: 2}}\n", "line 5: x.b.c is given a second time"),
+        ("no: 1\noff: 2\n", "line 4: off is given a second time, first in line 3"),
+        ("é: 1\ne\u0301: 2\n", "is given a second time, first in line 3"),
+        (BOMB, "more than 100,000 values, with those that aliases repeat"),
+        (BOMB.replace("[", "{k: [").replace("]", "]}"), "more than 100,000 values, with those that aliases repeat"),
+        ("runs: &r {ccs: *r}\n", "line 3: *r contains itself"),
+        ("seeds: &s [*s]\n", "line 3: *s contains itself"),
+        ("seeds: *s\n", "line 3: *s stands for nothing"),
+        ("seeds: " + "[" * 100_000, "line 3: blocks within blocks, more than 40 deep"),
+        (f"seeds: [{'1' * 5000}]\n", "line 3: '1111111111111111111111111111111111111111' cannot be read"),
+        ("seeds: 2020-13-45\n", "line 3: '2020-13-45' cannot be read (month must be in 1..12)"),
+        ("---\nseeds: [1]\n", "line 3: a second document begins with ---"),
+        ("train:\n\tlr: 1\n", "line 4: no YAML: found character that cannot start any token"),
+        ("__use_yte__: true\n", "line 3: __use_yte__: no such key"),
+    ],
+    ids=range(17),
+)
+def test_what_yaml_would_pass_over_or_never_end_to_unfold_is_told_at_once(tmp_path, text, message):
+    path = tmp_path / "config.yaml"
+    path.write_text(HEAD + text, encoding="utf-8")
+    start = time.monotonic()
+    with pytest.raises(CcsError, match=rf"(?s)my\.yaml.*{re.escape(message)}"):
+        files.check(path, "my.yaml")
+    assert time.monotonic() - start < 2
+
+
+def test_files_that_are_as_they_should_be_are_passed(tmp_path):
+    """Aliases and merges of some use, texts that look like others, JSON with its tabs."""
+    good = "x: &x {lr: 0.1}\ny: &y {epochs: 1}\nruns: {a: {<<: *x, <<: *y, lr: 0.2}, b: *x}\n"
+    good += "z: [1, '1', =, no, 2020-01-02]\n1: a\n'1': b\n"
+    for text in (
+        HEAD + good,
+        json.dumps({"a": {"b": 1}, "c": {"b": 1}}, indent="\t").replace("/", "\\/"),
+        "",
+        "\ufeffa: 1",
+    ):
+        (tmp_path / "good.yaml").write_text(text, encoding="utf-8")
+        files.check(tmp_path / "good.yaml", "good.yaml")
+    (tmp_path / "good.yaml").write_text("a: 1\n", encoding="utf-16")
+    with pytest.raises(CcsError, match=r"my\.yaml: expected YAML in UTF-8, found .*: save it as UTF-8"):
+        files.check(tmp_path / "good.yaml", "my.yaml")
+
+
+def test_no_value_is_taken_for_a_flag():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--classes", nargs="+", action="extend", default=[])
+    parser.add_argument("--weights")
+    parser.add_argument("--num", type=int)
+    for classes in (["-other", "--weights", "a b"], ["eat", "-1"], ["-"], ["eat", "$HOME 'x' {y}"]):
+        values = {"weights": "-w {x} $HOME.pt", "num": 5, "classes": classes}
+        assert vars(parser.parse_args(shlex.split(config.flags(values)))) == values
 
 
 @pytest.mark.parametrize(("path", "made"), [(pages.SCHEMA, lambda: pages.schema()), (pages.PAGE, lambda: pages.page())])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from itertools import pairwise
 
 import yaml
 
@@ -84,6 +85,66 @@ def test_the_report_is_asked_for_with_the_configuration_as_it_was_understood(pro
     given = json.loads(shlex.split(command.partition("printf ")[2])[1])
     assert given["seeds"] == [7]
     assert configuration.complete(given) == given
+
+
+def test_text_of_the_user_is_text_to_the_last_command(project, tmp_path):
+    """No template of Snakemake's, no word of the shell's and no flag: labels, classes, and paths of all kinds."""
+    hostile = "$\\alpha_{inter}$ {x} {params.rows} {{ % 'q' \"d\" $HOME `id` \\n # ;"
+    mine = tmp_path / "project 'q' \"d\" $HOME `id` % \\n # ;"
+    mine.mkdir()
+    root, weights, labels = f"videos {hostile}", f"-w {hostile}.pt", {"two_stream": hostile, "ccs": f"a\n{hostile}"}
+    (project.path / "videos").rename(mine / root)
+    (mine / root / "jump").rename(mine / root / "-other")
+    (mine / weights).touch()
+    changes = {
+        "datasets.mine.root": root,
+        "train.weights": weights,
+        "ffmpeg": f"-ffmpeg {hostile}",
+        "tables.table1.rows": labels,
+        "figures.figure6": {"run": "ccs", "classes": ["-other", "wave"]},
+    }
+    config = project.configure(changes)
+    (project.path / "config.yaml").rename(mine / "config.yaml")
+
+    planned = project.run("--directory", str(mine), "--dry-run", "--printshellcmds", "--", "all")
+    (report,) = {line for line in planned.splitlines() if "--report results/report.html" in line}
+    given = json.loads(shlex.split(report.partition("printf ")[2])[1])
+    assert given["tables"]["table1"]["rows"] == labels
+    (figure,) = {line for line in planned.splitlines() if "ccs.figures.figure6" in line}
+    assert {"--classes=-other", "--classes=wave"} <= {*shlex.split(figure)}
+
+    project.run("--directory", str(mine))
+    words = {line.split("\t")[0]: line.split("\t") for line in (mine / "commands.txt").read_text().splitlines()}
+    assert f"--weights={weights}" in words["ccs.train"]
+    assert f"--ffmpeg={config['ffmpeg']}" in words["ccs.frames"]
+    assert json.loads(words["ccs.tables"][words["ccs.tables"].index("--rows") + 1]) == labels
+
+
+def test_a_project_whose_path_snakemake_would_take_for_a_pattern_is_refused(project, tmp_path):
+    (tmp_path / "{x}").mkdir()
+    done = project.snakemake("--directory", str(tmp_path / "{x}"), "--configfile", "config.yaml")
+    assert done.returncode == 1
+    assert "{x}: expected a path without braces, in which Snakemake would see wildcards of its own" in done.stdout
+    assert list((tmp_path / "{x}").glob("[!.]*")) == []
+
+
+def test_a_configuration_that_yaml_reads_otherwise_than_it_looks_stops_before_any_work(project):
+    text = (project.path / "config.yaml").read_text()
+    commands = (project.path / "commands.txt").read_text()
+    bomb = "a: &a {x: 1}\n" + "".join(
+        f"{after}: &{after} {{{', '.join(f'k{n}: *{each}' for n in range(10))}}}\n"
+        for each, after in pairwise("abcdefgh")
+    )
+    for name, more, message, flags in (
+        ("config.yaml", bomb, "config.yaml is not valid:\n  line", ()),
+        ("other.yaml", "seeds: [1]\n", "seeds is given a second time, first in line", ("--configfile", "other.yaml")),
+    ):
+        (project.path / name).write_text(text + more)
+        done = project.snakemake("--forceall", *flags)
+        assert done.returncode == 1
+        assert message in done.stdout
+        assert "Traceback" not in done.stdout
+    assert (project.path / "commands.txt").read_text() == commands
 
 
 def test_values_of_config_are_what_the_setting_is(project):

@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +14,6 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.27")
-
-# The stages' `python` and `ccs` are those of this checkout, wherever the working directory and however it was called.
-sys.path.insert(0, workflow.basedir)
-os.environ.update(
-    PATH=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]),
-    PYTHONPATH=os.pathsep.join(filter(None, [workflow.basedir, os.environ.get("PYTHONPATH")])),
-)
 
 from ccs.config import configuration, project
 from ccs.datasets import adapters
@@ -32,7 +24,6 @@ from ccs.launch.gpus import visible_gpus
 from ccs.models.catalogue import BACKBONES
 from ccs.provenance import modules, stage_digest
 from ccs.settings import settings_of
-from ccs.stage import CcsError
 from ccs.tables import shown as catalogue
 
 
@@ -413,6 +404,15 @@ def unlabelled(wildcards):
             "of something-something-v2"
         )
     return "unlabelled"
+
+
+# Functions, as in text that stands in `params` itself Snakemake looks for wildcards, such as the {inter} of a label.
+def whole_config(wildcards):
+    return json.dumps(config)
+
+
+def snakefile(wildcards):
+    return str(workflow.main_snakefile)
 
 
 def report_captions(wildcards):

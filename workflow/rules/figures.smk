@@ -146,8 +146,8 @@ rule report:
     conda:
         "../../envs/ccs.yaml"
     params:
-        snakefile=workflow.main_snakefile,
-        config=json.dumps(config),
+        snakefile=snakefile,
+        config=whole_config,
         captions=report_captions,
     shell:
         "printf '%s' {params.config:q} > {log}.json"

@@ -23,7 +23,7 @@ rule frames:
         " --output {output.frames}"
         " --quarantine {output.quarantine}"
         " --workers {threads}"
-        " --ffmpeg {params.ffmpeg}"
+        " --ffmpeg={params.ffmpeg}"
         " --max-bad {params.max_bad}"
         " {params.settings}"
         " > {log} 2>&1"

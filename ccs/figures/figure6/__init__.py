@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from pydantic import AfterValidator
+
+from ccs.datasets.disk import nfc
 from ccs.settings import Different, Field, Text, settings
 from ccs.tables.shown import OneRun
 
@@ -18,5 +21,5 @@ OF_NETWORKS = True  # it is drawn from checkpoints and shards, of the first seed
 class Shown(OneRun):
     """Figure 6 of the paper, class activation maps of the RGB stream."""
 
-    classes: Annotated[tuple[Text, ...], Field(min_length=1), Different()] | None = None
+    classes: Annotated[tuple[Annotated[Text, AfterValidator(nfc)], ...], Field(min_length=1), Different()] | None = None
     """names of classes; without it the first three of the data set"""

@@ -29,6 +29,7 @@ from ccs.clips.dataset import TestClips, usable_videos
 from ccs.clips.sampling import frame_indices, segment_starts
 from ccs.clips.transforms import Crop, test_crops
 from ccs.datasets import manifests
+from ccs.datasets.disk import nfc
 from ccs.evaluate.scoring import check_same_task
 from ccs.figures import cam, inputs, style
 from ccs.models.network import snippet_of
@@ -342,7 +343,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", nargs="+", required=True, metavar="FILE", help=text[name])
     parser.add_argument("--shards", nargs="+", required=True, metavar="H5", help="training shards of all data sets")
     parser.add_argument(
-        "--classes", nargs="+", default=[], metavar="NAME", help=f"classes shown (default: the first {NUM_CLASSES})"
+        "--classes",
+        nargs="+",
+        action="extend",  # --classes=-NAME --classes=-NAME
+        type=nfc,
+        default=[],
+        metavar="NAME",
+        help=f"classes shown (default: the first {NUM_CLASSES})",
     )
     parser.add_argument("--svg", required=True, help="output: the figure, its text as vector graphics")
     parser.add_argument("--png", required=True, help="output: the figure as an image")

@@ -38,7 +38,8 @@ def load(
         classifier: how the keys of the file begin that are not used, whatever the number of classes.
 
     Raises:
-        CcsError: no such file, not a state dict, or one that does not fit (the keys and shapes are listed).
+        CcsError: no such file, not a state dict, one that does not fit (the keys and shapes are listed), or numbers
+            that are not finite.
     """
     if weights == "none":
         return
@@ -68,6 +69,11 @@ def load(
             f"Give weights of this network with {fitting} input channels, or set train.weights to none"
         )
     body.load_state_dict(state, strict=False)
+    if odd := [key for key, value in body.state_dict().items() if not torch.isfinite(value).all()]:
+        raise CcsError(
+            f"train.weights: {weights} has NaN or infinity, as the float32 that {name} computes with, in {_some(odd)}: "
+            "the file is damaged or of a training that diverged. Give other weights"
+        )
 
 
 def first_convolution(body: nn.Module) -> tuple[str, nn.Conv2d | nn.Conv3d]:
