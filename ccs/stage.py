@@ -1,4 +1,4 @@
-"""What every stage shares: errors for people, outputs that are whole or absent, and progress.
+"""What every stage shares: errors for people, outputs that are whole or absent, signals, and progress.
 
 No edit here changes a result, so none makes anything run again (`ccs.provenance.NOT_COUNTED`).
 A stage is a module with a `main(argv)`; `run(main)` is its `if __name__ == "__main__":` body.
@@ -6,19 +6,27 @@ A stage is a module with a `main(argv)`; `run(main)` is its `if __name__ == "__m
 
 from __future__ import annotations
 
+import atexit
 import io
+import math
+import multiprocessing.util  # whose own end of all workers is registered by this, and comes after ours
 import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TypeVar
 
 from tqdm import tqdm
 
 T = TypeVar("T")
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)  # that ask a stage, or all processes of a job, to end
+PATIENCE = 2.0  # seconds in which a second SIGINT is the echo of the first: a keyboard's comes directly and by a parent
 
 
 class CcsError(Exception):
@@ -30,7 +38,10 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
 
     SIGTERM, as a scheduler or `timeout` sends it, unwinds as Ctrl-C does: workers ended, half-written files removed.
     """
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    unwind = _unwind_once()
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, unwind)}
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as a shell's background jobs have it
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, unwind)
     try:
         main(argv)
         return
@@ -42,9 +53,69 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     except BrokenPipeError:  # `... | head`: what reads the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     sys.exit(status)  # out here the error no longer holds what it came through, such as a loader and its processes
 
 
+def _unwind_once() -> Callable[[int, FrameType | None], None]:
+    """A handler that raises at the first signal. A second one would tear what the first has to clean up, so that only a
+    SIGINT, for the impatient, and no echo of the first, raises again.
+    """
+    impatient = -math.inf  # from when on
+
+    def unwind(number: int, frame: FrameType | None) -> None:
+        nonlocal impatient
+        now = time.monotonic()
+        if impatient < 0 or (number == signal.SIGINT and now > impatient):
+            impatient = now + PATIENCE
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            sys.exit(128 + number)
+
+    return unwind
+
+
+# -- worker processes --------------------------------------------------------------------------------------------------
+@contextmanager
+def held() -> Generator[None]:
+    """Signals come after this: a process that is started here has them until it calls `ignore`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ignore(worker: int = 0) -> None:
+    """For a worker process: a signal to all processes of a terminal or a job must not end it under its parent's feet,
+    which decides, and ends it.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Python ends those that are left, after an error, by the SIGTERM that they ignore, and waits for them for ever."""
+    for worker in multiprocessing.active_children():
+        worker.kill()
+
+
+def death_of_worker(status: int | None) -> CcsError:
+    """What to say of a worker process that ended too early, with this `exitcode`."""
+    if status == -signal.SIGKILL:
+        how, advice = "was killed", "Most often memory ran out: use fewer workers or give the job more memory."
+    elif status is not None and status < 0:
+        how, advice = f"died of {signal.Signals(-status).name}", "See above for what it printed, if any."
+    else:
+        how, advice = f"ended with status {status}", "See above for what it printed."
+    return CcsError(f"a worker process {how} before its task was done. {advice}")
+
+
+# -- outputs and progress ----------------------------------------------------------------------------------------------
 @contextmanager
 def atomic(path: str | os.PathLike[str]) -> Generator[Path]:
     """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`.
