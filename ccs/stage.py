@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,9 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)  # that ask a stage, or all processes of a job, to end
-PATIENCE = 2.0  # seconds in which a second SIGINT is the echo of the first: a keyboard's comes directly and by a parent
+PATIENCE = (
+    2.0  # seconds in which a second signal is the echo of the first: it reaches a process directly and by a parent
+)
 
 
 class CcsError(Exception):
@@ -38,54 +41,80 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
 
     SIGTERM, as a scheduler or `timeout` sends it, unwinds as Ctrl-C does: workers ended, half-written files removed.
     """
-    unwind = _unwind_once()
-    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, unwind)}
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as a shell's background jobs have it
-        before[signal.SIGINT] = signal.signal(signal.SIGINT, unwind)
+    signals = _Signals()
     try:
-        main(argv)
-        return
+        with signals:
+            main(argv)
+            return
     except CcsError as error:
-        print(f"ccs: error: {error}", file=sys.stderr)
-        status = 1
+        status = 128 + signals.number if signals.number else 1  # a signal to a group also ends what the stage waits for
+        if not signals.number:
+            print(f"ccs: error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         status = 130
     except BrokenPipeError:  # `... | head`: what reads the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     sys.exit(status)  # out here the error no longer holds what it came through, such as a loader and its processes
 
 
-def _unwind_once() -> Callable[[int, FrameType | None], None]:
-    """A handler that raises at the first signal. A second one would tear what the first has to clean up, so that only a
-    SIGINT, for the impatient, and no echo of the first, raises again.
+class _Signals:
+    """Within it the first SIGTERM or SIGINT raises, and again one of the impatient, but no echo of the first, which
+    would tear what that has to clean up.
     """
-    impatient = -math.inf  # from when on
 
-    def unwind(number: int, frame: FrameType | None) -> None:
-        nonlocal impatient
+    def __init__(self) -> None:
+        self.number = 0  # of the signal that came
+        self._impatient = -math.inf  # from when on
+
+    def __enter__(self) -> None:
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._lost
+        self._before = {}
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) != signal.SIG_IGN:  # as a shell's background jobs have SIGINT
+                self._before[number] = signal.signal(number, self._raise)
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        sys.unraisablehook = self._hook
+
+    def _raise(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if impatient < 0 or (number == signal.SIGINT and now > impatient):
-            impatient = now + PATIENCE
+        if now > self._impatient:
+            self.number, self._impatient = number, now + PATIENCE
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
             sys.exit(128 + number)
 
-    return unwind
+    def _lost(self, unraisable: sys.UnraisableHookArgs) -> None:
+        """Where Python calls code that cannot raise, in a weak reference's callback for one, it comes once more."""
+        if not (self.number and issubclass(unraisable.exc_type, (KeyboardInterrupt, SystemExit))):
+            self._hook(unraisable)
+            return
+        self._impatient = -math.inf
+        threading.Timer(0.05, os.kill, (os.getpid(), self.number)).start()
 
 
 # -- worker processes --------------------------------------------------------------------------------------------------
 @contextmanager
 def held() -> Generator[None]:
     """Signals come after this: a process that is started here has them until it calls `ignore`."""
+    noted: list[int] = []
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():  # a mask is its own, and others take signals for it
+        for number in SIGNALS:
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                handlers[number] = signal.signal(number, lambda number, frame: noted.append(number))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in dict.fromkeys(noted):
+            signal.raise_signal(number)
 
 
 def ignore(worker: int = 0) -> None:

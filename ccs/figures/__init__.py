@@ -3,3 +3,8 @@
 Each writes an SVG with its text as text, a PNG of the same drawing, and a CSV of every number drawn. `style` is what
 they share in looks, `bars` the bar charts of figure 5. Nothing here imports the network but the figure that needs it.
 """
+
+import logging
+
+# without a home that it can write, it makes itself a temporary folder, and a long warning of it
+logging.getLogger("matplotlib").addFilter(lambda record: "temporary cache directory" not in record.msg)

@@ -1,6 +1,7 @@
 # What the rules share: the checked configuration, the data sets' videos in memory, and settings as flags.
 # Jobs of a cluster parse this file again, so nothing here may import what is slow to import.
 import functools
+import getpass
 import hashlib
 import json
 import os
@@ -22,8 +23,12 @@ os.environ.update(
     PATH=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]),
     PYTHONPATH=os.pathsep.join(filter(None, [workflow.basedir, os.environ.get("PYTHONPATH")])),
 )
+try:
+    getpass.getuser()
+except (KeyError, OSError):  # a container's user may have no name, and Snakemake asks for it
+    os.environ["LOGNAME"] = str(os.getuid())
 
-from ccs.config import configuration, project
+from ccs.config import configuration, project, running
 from ccs.datasets import adapters
 from ccs.datasets import manifests as manifest_files
 from ccs.datasets.demo import Rendering
@@ -69,6 +74,9 @@ def split_digests(dataset):
     """A digest per split number of what training depends on: classes, and the videos' labels and parts."""
     return {split: manifest_files.split_digest(manifest) for split, manifest in manifests(dataset).items()}
 
+
+if workflow.is_main_process and not workflow.output_settings.dryrun:
+    running.begin()
 
 SOURCE = " ".join(os.path.relpath(os.path.realpath(file)) for file in workflow.overwrite_configfiles) or "config.yaml"
 try:
