@@ -6,5 +6,6 @@ they share in looks, `bars` the bar charts of figure 5. Nothing here imports the
 
 import logging
 
-# without a home that it can write, it makes itself a temporary folder, and a long warning of it
-logging.getLogger("matplotlib").addFilter(lambda record: "temporary cache directory" not in record.msg)
+# where there is no home that it can write it makes itself a temporary folder, and two warnings of it
+_HOMELESS = ("mkdir -p failed", "temporary cache directory")
+logging.getLogger("matplotlib").addFilter(lambda record: not any(each in record.msg for each in _HOMELESS))
