@@ -6,6 +6,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
+# Snakemake keeps a cache in the home, and ends with a traceback where there is none that it can write
+ifneq ($(shell test -w "$$HOME" && echo writable),writable)
+export HOME := $(CURDIR)/.snakemake
+endif
+
 .PHONY: env test lint lock
 .DELETE_ON_ERROR:
 

@@ -54,17 +54,20 @@ HELP = "\n".join(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage that the first argument names with the arguments after it; only its modules are imported."""
-    run(_dispatch, argv)
-
-
-def _dispatch(argv: Sequence[str] | None) -> None:
     name, *rest = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
+    if name in STAGES:
+        stage = importlib.import_module(STAGES[name][0])  # before `run`, so that Ctrl-C ends it as `ccs` has it
+        run(stage.main, rest)
+    else:
+        run(_tell, [name])
+
+
+def _tell(argv: Sequence[str] | None) -> None:
+    name = (argv or [""])[0]
     if name in ("-h", "--help"):
         print(HELP)
     elif name == "--version":
         print(f"ccs {__version__}")
-    elif name in STAGES:
-        importlib.import_module(STAGES[name][0]).main(rest)
     else:
         raise CcsError(f"no stage {name!r}; there are {', '.join(STAGES)}")
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
+import shutil
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = (ROOT / "envs" / "requirements.lock").read_text()
@@ -41,3 +47,23 @@ def test_one_package_owns_cv2():
 def test_the_conda_environment_is_that_of_the_lock():
     conda = runpy.run_path(str(ROOT / "envs" / "conda.py"))
     assert (ROOT / "envs" / "ccs.yaml").read_text() == conda["conda_environment"]()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+@pytest.mark.parametrize("home", [None, "/nonexistent", "."])
+def test_make_gives_snakemake_a_home_that_can_be_written(home, tmp_path):
+    """Where there is one it stays."""
+    environment = {name: value for name, value in os.environ.items() if name != "HOME"}
+    if home:
+        environment["HOME"] = str(tmp_path / home)
+    command = ["make", "--no-print-directory", "--eval", "show: ; @echo $$HOME", "show"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == (str(tmp_path) if home == "." else str(ROOT / ".snakemake"))
+
+
+def test_figures_need_no_home():
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("XDG", "MPL"))}
+    command = [sys.executable, "-c", "import ccs.figures.style"]
+    environment |= {"HOME": "/dev/null/none", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr == ""

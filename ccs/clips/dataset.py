@@ -5,8 +5,12 @@ Everything random is a function of (seed, epoch, video), so that the number of l
 
 from __future__ import annotations
 
+import errno
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import signal
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -21,7 +25,7 @@ from ccs.datasets import bad_videos
 from ccs.datasets.manifests import Manifest, Video
 from ccs.models.snippet import Snippet
 from ccs.shards.reader import ShardReader
-from ccs.stage import CcsError
+from ccs.stage import CcsError, death_of_worker, held, ignore
 
 
 def videos_digest(videos: Mapping[str, Sequence[Video]], reader: ShardReader) -> str:
@@ -63,22 +67,79 @@ def loader(clips: _Clips, *, workers: int, **options: Any) -> DataLoader:
     """A DataLoader whose batches are for `loaded`."""
     # it draws from a generator of its own, so as not to disturb the random state of the network
     generator, pin = torch.Generator(), torch.cuda.is_available()
-    return DataLoader(clips, num_workers=workers, collate_fn=_collate, generator=generator, pin_memory=pin, **options)
+    options |= {"collate_fn": _collate, "worker_init_fn": _start_worker, "generator": generator, "pin_memory": pin}
+    return DataLoader(clips, num_workers=workers, **options)
+
+
+def _start_worker(worker: int) -> None:
+    ignore()
+    signal.signal(signal.SIGBUS, signal.SIG_DFL)  # of which PyTorch would print what `_broken` says
 
 
 def _collate(items: list[Any]) -> Any:
-    return items[0] if isinstance(items[0], CcsError) else default_collate(items)
+    if isinstance(items[0], CcsError):
+        return items[0]
+    try:
+        return default_collate(items)
+    except RuntimeError as error:
+        if os.strerror(errno.ENOSPC) in str(error):  # in a worker, which puts the batch into shared memory
+            return _no_room()
+        raise
 
 
 def loaded(batches: DataLoader) -> Iterator[Any]:
-    """Start a `loader`; what was wrong is raised here as it is, without a worker's traceback around it."""
-    return map(_checked, batches)
+    """Start a `loader`; what was wrong is raised here as it is, without a worker's traceback around it.
+
+    Raises:
+        CcsError: as a clip's reading raised it; a worker died, or had no room for a batch.
+    """
+    before = signal.getsignal(signal.SIGCHLD)
+    with _broken(batches), held():
+        iterator = iter(batches)
+    if signal.getsignal(signal.SIGCHLD) is not before:
+        # PyTorch's handler tells of a dead worker wherever the program just is; `next` tells of it too
+        signal.signal(signal.SIGCHLD, before)
+    return _checked(batches, iterator)
 
 
-def _checked(batch: Any) -> Any:
-    if isinstance(batch, CcsError):
-        raise batch
-    return batch
+def _checked(batches: DataLoader, iterator: Iterator[Any]) -> Generator[Any]:
+    while True:
+        with _broken(batches, iterator):
+            batch = next(iterator, None)
+        if batch is None:
+            return
+        if isinstance(batch, CcsError):
+            raise batch
+        yield batch
+
+
+@contextmanager
+def _broken(batches: DataLoader, iterator: Any = None) -> Generator[None]:
+    """Within it, what PyTorch raises because its workers cannot start, or have died, is a `CcsError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:  # for the semaphores of the workers' queues
+            raise _no_room() from None
+        raise
+    except RuntimeError:
+        iterator = batches._iterator if iterator is None else iterator
+        statuses = [worker.exitcode for worker in getattr(iterator, "_workers", ())]
+        died = [status for status in statuses if status]
+        if not died:
+            raise
+        raise (_no_room() if -signal.SIGBUS in died else death_of_worker(died[0])) from None
+
+
+def _no_room() -> CcsError:
+    folder = "/dev/shm"
+    found = os.statvfs(folder) if os.path.isdir(folder) else None
+    size = f" of {found.f_blocks * found.f_frsize >> 20} MiB" if found else ""
+    return CcsError(
+        f"{folder}: expected room for the clips that the loading processes pass on there, found too little{size}. Give "
+        "it more, 1 GiB say (a container by `docker run --shm-size=1g` or its scheduler's like), or load without "
+        "processes: `--workers 0`, in the workflow one thread, `--set-threads train=1 evaluate=1` or in a profile"
+    )
 
 
 class TrainClips(_Clips):

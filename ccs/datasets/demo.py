@@ -19,15 +19,16 @@ hues, bodies and faces are drawn anew, and the walls come from other families of
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from ccs.datasets.holdout import hold_out
 from ccs.datasets.manifests import Manifest, Video
 from ccs.datasets.settings import DatasetSettings
+from ccs.pool import ordered_map
 from ccs.settings import Ge, Integer, MultipleOf, add_settings, settings, settings_from
 from ccs.stage import CcsError, atomic, progress, run
 
@@ -163,20 +164,19 @@ def render_all(
     jobs = [
         (recipe, settings, str(Path(output_dir, recipe.class_name, f"{recipe.video}.mp4")), ffmpeg) for recipe in listed
     ]
-    for _ in progress(_each(jobs, workers), total=len(jobs), desc="demo", unit="video"):
-        pass
+    with closing(_each(jobs, workers)) as done:
+        for _ in progress(done, total=len(jobs), desc="demo", unit="video"):
+            pass
 
 
-def _each(jobs: list[tuple], workers: int) -> Iterator[None]:
+def _each(jobs: list[tuple], workers: int) -> Generator[None]:
     if workers <= 1:
         yield from map(_job, jobs)
-        return
-    # spawn: a fork would copy whatever threads and locks the caller has
-    with multiprocessing.get_context("spawn").Pool(min(workers, len(jobs)), _one_thread) as pool:
-        yield from pool.imap_unordered(_job, jobs, chunksize=4)
+    else:
+        yield from ordered_map(_job, jobs, min(workers, len(jobs)), _one_thread)
 
 
-def _one_thread() -> None:
+def _one_thread(worker: int) -> None:
     import cv2
 
     cv2.setNumThreads(1)

@@ -20,9 +20,9 @@ import h5py
 import ccs
 from ccs.flow import shard
 from ccs.flow.engines import BACKENDS, choose
-from ccs.flow.pool import ordered_map
 from ccs.flow.quantise import check_bound
 from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
+from ccs.pool import ordered_map
 from ccs.settings import add_settings, settings_from
 from ccs.stage import CcsError, atomic, progress, run
 

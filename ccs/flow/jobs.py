@@ -24,7 +24,6 @@ from tqdm import tqdm
 import ccs
 from ccs.flow.engines import BACKENDS, estimate_videos
 from ccs.flow.formats import FORMATS, Encoding, Output, is_complete, is_visualized, read_record, written
-from ccs.flow.pool import ordered_map
 from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
 from ccs.flow.sources import Source
 from ccs.flow.streams import Chunk, End, PairCount, chunks, colours, read_ahead
@@ -32,6 +31,7 @@ from ccs.frames.film import Children, Ffmpeg
 from ccs.frames.film_writer import FilmWriter
 from ccs.frames.judgement import BadVideo
 from ccs.frames.settings import FramesSettings
+from ccs.pool import ordered_map
 from ccs.stage import CcsError, atomic, progress
 
 TASK_BYTES = 64 << 20  # of float flow that a worker makes at a time, at most

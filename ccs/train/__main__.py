@@ -30,7 +30,7 @@ from ccs.settings import add_settings, settings_from
 from ccs.shards.reader import ShardReader
 from ccs.stage import CcsError, atomic, remove_left_parts, run
 from ccs.train import checkpoint, history, parallel
-from ccs.train.interruption import Interruption, held, ignore
+from ccs.train.interruption import Interruption
 from ccs.train.loop import Clips
 from ccs.train.training import Settings, Training
 
@@ -201,8 +201,7 @@ def train_clips(
         num_ranks=parallel.num_processes(),
     )
     clips = TrainClips(reader, videos, settings.clips, snippet=snippet_of(settings.network), seed=seed)
-    with held():
-        return loaded(loader(clips, workers=workers, worker_init_fn=ignore, batch_sampler=course))
+    return loaded(loader(clips, workers=workers, batch_sampler=course))
 
 
 def _val_loader(
@@ -221,7 +220,7 @@ def _val_loader(
         crops=1,
     )
     batch = settings.train.batch_classes * settings.train.batch_videos
-    return loader(clips, workers=workers, worker_init_fn=ignore, batch_size=batch, persistent_workers=workers > 0)
+    return loader(clips, workers=workers, batch_size=batch, persistent_workers=workers > 0)
 
 
 if __name__ == "__main__":

@@ -4,20 +4,17 @@ priority, SIGUSR1 where a job asked to be told earlier, SIGINT from a keyboard.
 
 from __future__ import annotations
 
-import atexit
 import math
-import multiprocessing.util  # whose own end of all workers is registered by this, and comes after ours
 import os
 import signal
 import time
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from types import FrameType, TracebackType
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+from ccs.stage import PATIENCE, SIGNALS
+
 # EX_TEMPFAIL of sysexits.h: a failure that another attempt mends. Schedulers that look at the code can requeue by it.
 EXIT_STATUS = 75
-PATIENCE = 2.0  # seconds
 
 
 class Interruption:
@@ -50,28 +47,3 @@ class Interruption:
             # not by sys.stderr, which what was interrupted may be writing to
             with suppress(OSError):
                 os.write(2, f"{signal.Signals(number).name}: stopping within a few batches\n".encode())
-
-
-@contextmanager
-def held() -> Generator[None]:
-    """Signals come after this: a process that is started here has them until it calls `ignore`."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def ignore(worker: int = 0) -> None:
-    """For a loader's worker: a signal to all processes of a job must not end it under the training's feet."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-
-
-@atexit.register
-def _end_workers() -> None:
-    """Python ends those that are left, after an error, by the SIGTERM that they ignore, and waits for them for ever."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's tells of workers that were killed
-    for worker in multiprocessing.active_children():
-        worker.kill()

@@ -19,7 +19,6 @@ from ccs.models.losses import ccs_loss
 from ccs.models.settings import LossSettings
 from ccs.stage import CcsError
 from ccs.train import parallel
-from ccs.train.interruption import held
 
 Clips = tuple[Tensor, Tensor, Tensor]  # of a batch: RGB (B, K, F, 3, S, S), flow (B, K, L, 2, S, S), labels (B)
 
@@ -150,9 +149,7 @@ def validate(
     logits: dict[str, list[Tensor]] = {"rgb": [], "flow": []}
     labels = []
     stopped = False
-    with held():  # the workers are started here
-        batches = loaded(loader)
-    for rgb, flow, label in batches:
+    for rgb, flow, label in loaded(loader):
         with accelerator.autocast():  # the one crop of each video
             output = model(rgb[:, 0].to(accelerator.device), flow[:, 0].to(accelerator.device))
         logits["rgb"].append(output.rgb.float().cpu())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -105,6 +108,27 @@ def test_rendered_files(tmp_path: Path):
         error = np.mean((decoded.astype(float) - drawn) ** 2, axis=(1, 2, 3))
         assert (10 * np.log10(255**2 / error) > 28).all()  # dB, of every frame: none dropped, doubled or swapped
         assert np.mean((decoded[0].astype(float) - drawn[-1]) ** 2) > 2 * error.max()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads Linux's /proc")
+def test_a_killed_worker_ends_the_stage(tmp_path: Path):
+    command = [sys.executable, "-m", "ccs.datasets.demo", "--output-dir", str(tmp_path), "--workers", "2"]
+    stage = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    children = Path(f"/proc/{stage.pid}/task/{stage.pid}/children")
+    try:
+        while not any(tmp_path.rglob("*.mp4")):
+            assert stage.poll() is None, stage.stderr.read()
+            time.sleep(0.05)
+        lines = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children.read_text().split()}
+        workers = [pid for pid, line in lines.items() if b"spawn_main" in line]
+        os.kill(workers[0], signal.SIGKILL)
+        _, log = stage.communicate(timeout=60)
+    finally:
+        stage.kill()
+    assert stage.returncode == 1
+    assert "ccs: error: a worker process was killed before its task was done. Most often memory ran out" in log
+    assert "Traceback" not in log
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
 
 
 def test_video_depends_on_seed_and_own_name_only():

@@ -23,8 +23,8 @@ import ccs
 from ccs.flow import shard
 from ccs.flow.__main__ import main
 from ccs.flow.engines import estimate
-from ccs.flow.pool import ordered_map
 from ccs.flow.quantise import dequantise
+from ccs.pool import ordered_map
 from ccs.stage import CcsError, run
 
 

@@ -33,7 +33,7 @@ while not Path(f"{name}.end").exists():
 # the same in a worker of a pool, as the flow stage has them
 POOL = """
 import sys
-from ccs.flow.pool import ordered_map
+from ccs.pool import ordered_map
 def nothing(index): pass
 def work(name):
     sys.argv = ["", name]

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ import torch
 from accelerate.state import AcceleratorState
 from test_train import SETTINGS, MadeUp, changed, history_rows, in_own_process, manifest, run_train, same_weights
 
+from ccs import stage
 from ccs.device import CLAIMED_GPUS, choose_device
 from ccs.evaluate import scoring as evaluate
 from ccs.models import backbones
@@ -233,6 +235,65 @@ def test_what_is_wrong_with_a_shard_is_said_as_it_is(tmp_path, workers, part):
         run_train(tmp_path, reader=Broken(manifest().videos), workers=workers)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("part", "number", "message"),
+    [
+        ("train", signal.SIGKILL, "a worker process was killed before its task was done. Most often memory ran out"),
+        ("val", signal.SIGKILL, "a worker process was killed before its task was done. Most often memory ran out"),
+        ("train", signal.SIGBUS, "/dev/shm: expected room for the clips"),
+        ("test", signal.SIGSEGV, "a worker process died of SIGSEGV before its task was done"),
+    ],
+)
+def test_a_worker_that_is_killed_is_a_message(tmp_path, capfd, part, number, message):
+    """Nothing else is printed, and what the program was doing is not torn by the news."""
+
+    class Deadly(MadeUp):
+        def frames(self, video, indices):
+            if video.startswith(part):
+                os.kill(os.getpid(), number)
+            return super().frames(video, indices)
+
+    before = signal.getsignal(signal.SIGCHLD)
+    reader = Deadly(manifest().videos)
+    if part == "test":
+        run_train(tmp_path)
+        state, settings = checkpoint.read(tmp_path / "checkpoint.pt"), evaluate.EvaluateSettings(segments=3)
+        quarantine = str(tmp_path / "quarantine.csv")
+        with pytest.raises(CcsError, match=rf"\A{message}"):
+            evaluate.evaluate(state, manifest(), reader, settings, quarantine=quarantine, workers=2)
+    else:
+        with pytest.raises(CcsError, match=rf"\A{message}"):
+            run_train(tmp_path, reader=reader, workers=2)
+    assert signal.getsignal(signal.SIGCHLD) is before
+    assert "ERROR" not in capfd.readouterr().err
+
+
+SMALL = """
+import sys
+from pathlib import Path
+from test_train import run_train
+from ccs.stage import run
+run(lambda argv: run_train(Path(sys.argv[1]), workers=2))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small /dev/shm, which needs root")
+@pytest.mark.parametrize("size", ["8k", "64k"])  # for the semaphores of the workers' queues, and for the clips
+def test_a_small_shared_memory_is_a_message_that_says_what_to_do(tmp_path, size):
+    mount = ["unshare", "-m", "sh", "-c", f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$@"', "sh"]
+    if subprocess.run([*mount, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a mount of its own is not allowed here")
+    done = in_own_process(SMALL, tmp_path, mount, capture_output=True, timeout=120)
+    assert done.returncode == 1
+    (message,) = [line for line in done.stderr.splitlines() if line.startswith("ccs: error:")]
+    assert "/dev/shm" in message
+    assert "--shm-size" in message
+    assert "--workers 0" in message
+    assert "Traceback" not in done.stderr
+
+
 OUT_OF_MEMORY = """
 import sys
 from pathlib import Path
@@ -279,7 +340,7 @@ def test_handlers_are_given_back_and_a_second_ctrl_c_is_obeyed(monkeypatch):
     """The first one is not, though SIGTERM came before, nor its echo; nor may it fail where stderr is being written."""
     now = [0.0]
     monkeypatch.setattr(interruption.time, "monotonic", lambda: now[0])
-    before = [signal.getsignal(number) for number in interruption.SIGNALS]
+    before = [signal.getsignal(number) for number in stage.SIGNALS]
     monkeypatch.setattr(sys, "stderr", None)
     with interruption.Interruption() as asked:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -289,19 +350,36 @@ def test_handlers_are_given_back_and_a_second_ctrl_c_is_obeyed(monkeypatch):
         now[0] = 7.5
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
-    assert [signal.getsignal(number) for number in interruption.SIGNALS] == before
+    assert [signal.getsignal(number) for number in stage.SIGNALS] == before
 
 
 def test_a_signal_at_a_worker_s_start_is_not_obeyed():
     """Between the fork and `ignore` a worker would die of it."""
-    with interruption.held():
+    with stage.held():
         pid = os.fork()
         if not pid:
             os.kill(os.getpid(), signal.SIGTERM)
-            interruption.ignore()
+            stage.ignore()
             os._exit(7)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
-    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(interruption.SIGNALS)
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(stage.SIGNALS)
+
+
+def test_signals_are_held_where_other_threads_take_them_too():
+    """A thread's mask is its own: the system gives a signal to any other, and Python its handler to the main one."""
+    end, seen = threading.Event(), []
+    other = threading.Thread(target=end.wait)
+    other.start()
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: seen.append(number))
+    try:
+        with stage.held():
+            os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(0.2)
+            assert not seen
+        assert seen == [signal.SIGUSR1]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        end.set()
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -101,10 +102,11 @@ def start_train(
     train.train(videos, reader or MadeUp(videos.videos), settings, **arguments)
 
 
-def in_own_process(code: str, folder: Path, **options) -> subprocess.CompletedProcess:
-    """Python code that may import what is in this folder, with `folder` as its argument."""
+def in_own_process(code: str, folder: Path, within: Sequence[str] = (), **options) -> subprocess.CompletedProcess:
+    """Python code that may import what is in this folder, with `folder` as its argument; run by `within`, if any."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    return subprocess.run([sys.executable, "-c", code, str(folder)], env=environment, text=True, check=False, **options)
+    command = [*within, sys.executable, "-c", code, str(folder)]
+    return subprocess.run(command, env=environment, text=True, check=False, **options)
 
 
 def same_weights(a: dict, b: dict) -> bool:

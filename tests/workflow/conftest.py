@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections import defaultdict
@@ -36,16 +37,23 @@ class Project:
 
     def snakemake(self, *arguments: str, failing: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess:
         """Run snakemake on two cores; stages only write their outputs, but `failing` fails."""
+        process = self.start(*arguments, cwd=cwd, FAILING_STAGE=failing)
+        printed, _ = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, printed)
+
+    def start(self, *arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.Popen:
+        """Start snakemake so; the stage that `WAITING_STAGE` names waits for a signal, and writes down which."""
         path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
-        return subprocess.run(
+        return subprocess.Popen(
             [Path(sys.executable).with_name("snakemake"), "--cores", "2", "--nocolor", *arguments],
             cwd=cwd or self.path,
             # locks of its own: a test does not wait for a GPU that somebody uses
-            env={"CCS_GPU_LOCKS": str(self.path / "locks"), **os.environ, "PYTHONPATH": path, "FAILING_STAGE": failing},
+            env={"CCS_GPU_LOCKS": str(self.path / "locks"), **os.environ, "PYTHONPATH": path, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            check=False,
+            # where the tests run in the background, Ctrl-C is ignored and would be inherited so
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
     def run(self, *arguments: str) -> str:

@@ -29,6 +29,19 @@ if stage in OUTPUTS:
     if stage == os.environ.get("FAILING_STAGE"):
         sys.stderr.write("ccs: error: videos/jump/3.mp4: expected a video, found a poem\n")
         os._exit(1)
+    if stage == os.environ.get("WAITING_STAGE"):
+        import signal
+        import time
+
+        def told(number, frame):
+            with open("told.txt", "a") as file:
+                print(signal.Signals(number).name, file=file)
+            os._exit(75)
+
+        signal.signal(signal.SIGTERM, told)
+        with open("waiting.txt", "a") as file:
+            print(os.getpid(), file=file)
+        time.sleep(600)
     for flag in OUTPUTS[stage]:
         path = arguments[arguments.index(flag) + 1]
         os.makedirs(os.path.dirname(path), exist_ok=True)

@@ -1,10 +1,15 @@
-"""How a run starts and stops: errors before any work, what a failed stage shows, targets, GPUs, large data sets."""
+"""How a run starts and stops: errors before any work, what a failed stage shows, signals, kills, targets, GPUs, large
+data sets.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -40,6 +45,66 @@ def test_a_failed_stage_shows_its_message_and_what_was_done_stays(project):
     assert done.returncode == 1
     assert "ccs: error: videos/jump/3.mp4: expected a video, found a poem" in done.stdout
     assert "frames" not in project.plan()
+
+
+def wait_for_stages(project, number: int) -> list[int]:
+    """The processes of the first `number` stages that wait for a signal."""
+    end = time.monotonic() + 60
+    while len(found := (project.path / "waiting.txt").read_text().split()) < number:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    return [int(each) for each in found]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_who_tells_snakemake_to_end_tells_its_stages(project, number):
+    """As a service manager or `kill` does, which signal it alone; and the same command goes on."""
+    (project.path / "waiting.txt").touch()
+    call = project.start("--forcerun", "shards", WAITING_STAGE="ccs.shards")
+    try:
+        stages = wait_for_stages(project, 2)
+        call.send_signal(number)
+        printed, _ = call.communicate(timeout=60)
+    finally:
+        call.kill()
+    assert call.returncode == 1
+    assert "Traceback" not in printed
+    assert (project.path / "told.txt").read_text().split() == ["SIGTERM"] * 2
+    assert not [stage for stage in stages if Path(f"/proc/{stage}").exists()]
+    project.run("--rerun-incomplete")
+
+
+@pytest.mark.slow
+def test_after_a_kill_the_same_command_goes_on_and_beside_a_living_call_it_does_not(project):
+    (project.path / "waiting.txt").touch()
+    command = ("--rerun-incomplete", "--forcerun", "shards")
+    call = project.start(*command, WAITING_STAGE="ccs.shards")
+    stages = []
+    try:
+        stages = wait_for_stages(project, 2)
+        beside = project.snakemake(*command)
+        assert beside.returncode == 1
+        assert "ccs: another call of Snakemake is at work in this folder" in beside.stdout
+        call.kill()
+        call.wait()  # not for the end of what it prints: its stages live on
+        calls = project.path / ".snakemake/ccs.calls"
+        ours = calls.read_text()
+        calls.write_text("elsewhere 0000\n")  # of a machine whose locks might not be seen here
+        unknown = project.snakemake(*command)
+        assert unknown.returncode == 1
+        assert "a call of Snakemake on elsewhere has left its lock here" in unknown.stdout
+        assert "call this once with --unlock" in unknown.stdout
+        calls.write_text(ours)
+        printed = project.run(*command)
+    finally:
+        call.kill()
+        for stage in stages:
+            os.kill(stage, signal.SIGKILL)
+    assert "ccs: the last call of Snakemake here was killed, its lock is removed" in printed
+    told = re.search(r"what it had started still runs, does no harm, and ends by `kill (.*)`", printed)[1]
+    assert sorted(map(int, told.split())) == sorted(stages)
+    assert project.plan() == {}
 
 
 def test_another_configuration_replaces_the_default_one(project):

@@ -1,6 +1,7 @@
 # What the rules share: the checked configuration, the data sets' videos in memory, and settings as flags.
 # Jobs of a cluster parse this file again, so nothing here may import what is slow to import.
 import functools
+import getpass
 import hashlib
 import json
 import os
@@ -15,7 +16,12 @@ from snakemake.utils import min_version
 
 min_version("9.27")
 
-from ccs.config import configuration, project
+try:
+    getpass.getuser()
+except (KeyError, OSError):  # a container's user may have no name, and Snakemake asks for it
+    os.environ["LOGNAME"] = str(os.getuid())
+
+from ccs.config import configuration, project, running
 from ccs.datasets import adapters
 from ccs.datasets import manifests as manifest_files
 from ccs.datasets.demo import Rendering
@@ -60,6 +66,9 @@ def split_digests(dataset):
     """A digest per split number of what training depends on: classes, and the videos' labels and parts."""
     return {split: manifest_files.split_digest(manifest) for split, manifest in manifests(dataset).items()}
 
+
+if workflow.is_main_process and not workflow.output_settings.dryrun:
+    running.begin()
 
 SOURCE = " ".join(os.path.relpath(os.path.realpath(file)) for file in workflow.overwrite_configfiles) or "config.yaml"
 try:

@@ -5,6 +5,7 @@ onstart:
     check_slurm()
     start_project()
     write_manifests()
+    running.end_stages_when_told(local=workflow.local_exec)
 
 
 # No job of it where no data set renders itself: its list of outputs is empty then.

@@ -7,15 +7,15 @@ it lets an interrupted program end. A task here may take many seconds and gigaby
 from __future__ import annotations
 
 import multiprocessing
-import signal
 import traceback
 from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TypeVar, cast
 
-from ccs.stage import CcsError
+from ccs.stage import CcsError, death_of_worker, held, ignore
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -43,12 +43,14 @@ def ordered_map(
     context = multiprocessing.get_context("spawn")
     processes: dict[Connection, BaseProcess] = {}
     try:
-        for index in range(num_workers):
-            connection, far_end = context.Pipe()
-            process = context.Process(target=_serve, args=(far_end, function, set_up, index), daemon=True)
-            process.start()
-            far_end.close()  # so that the worker's death is the end of the pipe
-            processes[connection] = process
+        resource_tracker.ensure_running()  # its own start, with the first process, would let signals through
+        with held():  # a worker imports for seconds before it can ignore them
+            for index in range(num_workers):
+                connection, far_end = context.Pipe()
+                process = context.Process(target=_serve, args=(far_end, function, set_up, index), daemon=True)
+                process.start()
+                far_end.close()  # so that the worker's death is the end of the pipe
+                processes[connection] = process
         yield from _dispatch(tasks, processes)
     finally:
         for process in processes.values():
@@ -87,22 +89,14 @@ def _receive(connection: Connection, process: BaseProcess) -> Result:
         result, error = connection.recv()
     except (EOFError, ConnectionResetError):
         process.join()
-        status = process.exitcode
-        if status == -signal.SIGKILL:
-            how, advice = "was killed", "Most often memory ran out: use fewer workers or give the job more memory."
-        elif status is not None and status < 0:
-            how, advice = f"died of {signal.Signals(-status).name}", "See above for what it printed, if any."
-        else:
-            how, advice = f"ended with status {status}", "See above for what it printed."
-        raise CcsError(f"a worker process {how} before its task was done. {advice}") from None
+        raise death_of_worker(process.exitcode) from None
     if error is not None:
         raise error
     return result
 
 
 def _serve(connection: Connection, function: Callable, set_up: Callable[[int], None], index: int) -> None:
-    # Ctrl-C reaches every process of the terminal: the parent decides, and kills
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore()
     set_up(index)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone
         while True:
