@@ -26,7 +26,7 @@ os.environ.update(
 try:
     getpass.getuser()
 except (KeyError, OSError):  # a container's user may have no name, and Snakemake asks for it
-    os.environ["LOGNAME"] = str(os.getuid())
+    os.environ.update(LOGNAME=str(os.getuid()))
 
 from ccs.config import configuration, project, running
 from ccs.datasets import adapters
