@@ -150,7 +150,7 @@ def _no_room() -> CcsError:
     return CcsError(
         f"{SHARED_MEMORY}: expected room for the clips that the loading processes pass on there, found too little "
         f"({size}, {free} free). Give it more, 1 GiB say (a container by `docker run --shm-size=1g` or what its "
-        "scheduler has for it), or load without processes: `--workers 0`, in the workflow one thread, by `--set-threads "
+        "scheduler has for it), or load without processes: `--workers 0`, in the workflow one thread: `--set-threads "
         "train=1 evaluate=1` or in a profile"
     )
 
