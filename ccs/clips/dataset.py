@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
+import mmap
 import os
 import signal
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -26,6 +28,8 @@ from ccs.datasets.manifests import Manifest, Video
 from ccs.models.snippet import Snippet
 from ccs.shards.reader import ShardReader
 from ccs.stage import CcsError, death_of_worker, held, ignore
+
+SHARED_MEMORY = "/dev/shm"
 
 
 def videos_digest(videos: Mapping[str, Sequence[Video]], reader: ShardReader) -> str:
@@ -93,6 +97,9 @@ def loaded(batches: DataLoader) -> Iterator[Any]:
     Raises:
         CcsError: as a clip's reading raised it; a worker died, or had no room for a batch.
     """
+    # a page for each semaphore of the workers' queues; PyTorch would tell in two tracebacks that there is none
+    if batches.num_workers and _shared_memory()[1] < (4 * batches.num_workers + 8) * mmap.PAGESIZE:
+        raise _no_room()
     before = signal.getsignal(signal.SIGCHLD)
     with _broken(batches), held():
         iterator = iter(batches)
@@ -106,39 +113,45 @@ def _checked(batches: DataLoader, iterator: Iterator[Any]) -> Generator[Any]:
     while True:
         with _broken(batches, iterator):
             batch = next(iterator, None)
+            if isinstance(batch, CcsError):
+                raise batch
         if batch is None:
             return
-        if isinstance(batch, CcsError):
-            raise batch
         yield batch
 
 
 @contextmanager
 def _broken(batches: DataLoader, iterator: Any = None) -> Generator[None]:
-    """Within it, what PyTorch raises because its workers cannot start, or have died, is a `CcsError`."""
+    """Within it an error ends the workers, and what PyTorch raises because one of them has died is a `CcsError`."""
     try:
         yield
-    except OSError as error:
-        if error.errno == errno.ENOSPC:  # for the semaphores of the workers' queues
-            raise _no_room() from None
-        raise
-    except RuntimeError:
+    except (CcsError, RuntimeError) as error:
         iterator = batches._iterator if iterator is None else iterator
-        statuses = [worker.exitcode for worker in getattr(iterator, "_workers", ())]
-        died = [status for status in statuses if status]
-        if not died:
+        workers = getattr(iterator, "_workers", ())
+        died = [worker.exitcode for worker in workers if worker.exitcode]
+        for worker in workers:  # PyTorch would wait for them, for seconds each
+            worker.kill()
+        if not died or isinstance(error, CcsError):
             raise
         raise (_no_room() if -signal.SIGBUS in died else death_of_worker(died[0])) from None
 
 
+def _shared_memory() -> tuple[float, float]:
+    """Bytes that the folder of shared memory has in all, and free."""
+    try:
+        found = os.statvfs(SHARED_MEMORY)
+    except OSError:  # not on every system
+        return math.inf, math.inf
+    return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+
+
 def _no_room() -> CcsError:
-    folder = "/dev/shm"
-    found = os.statvfs(folder) if os.path.isdir(folder) else None
-    size = f" of {found.f_blocks * found.f_frsize >> 20} MiB" if found else ""
+    size, free = (f"{number / 2**20:.1f} MiB" for number in _shared_memory())
     return CcsError(
-        f"{folder}: expected room for the clips that the loading processes pass on there, found too little{size}. Give "
-        "it more, 1 GiB say (a container by `docker run --shm-size=1g` or its scheduler's like), or load without "
-        "processes: `--workers 0`, in the workflow one thread, `--set-threads train=1 evaluate=1` or in a profile"
+        f"{SHARED_MEMORY}: expected room for the clips that the loading processes pass on there, found too little "
+        f"({size}, {free} free). Give it more, 1 GiB say (a container by `docker run --shm-size=1g` or what its "
+        "scheduler has for it), or load without processes: `--workers 0`, in the workflow one thread: `--set-threads "
+        "train=1 evaluate=1` or in a profile"
     )
 
 

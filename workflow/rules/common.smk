@@ -19,7 +19,7 @@ min_version("9.27")
 try:
     getpass.getuser()
 except (KeyError, OSError):  # a container's user may have no name, and Snakemake asks for it
-    os.environ["LOGNAME"] = str(os.getuid())
+    os.environ.update(LOGNAME=str(os.getuid()))
 
 from ccs.config import configuration, project, running
 from ccs.datasets import adapters
