@@ -6,19 +6,28 @@ A stage is a module with a `main(argv)`; `run(main)` is its `if __name__ == "__m
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import io
 import os
 import re
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from tqdm import tqdm
 
 T = TypeVar("T")
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota or a limit that takes no more
+LITTLE = 16 << 20  # bytes free: so few may be why a temporary file could not be written
+PART = re.compile(r"\..+\.\d+(\.old)?\.part(\..*)?", re.DOTALL)  # any name that `part_of` gives
 
 
 class CcsError(Exception):
@@ -29,46 +38,86 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     """Call a stage's `main`; a `CcsError` becomes one message on standard error and exit status 1.
 
     SIGTERM, as a scheduler or `timeout` sends it, unwinds as Ctrl-C does: workers ended, half-written files removed.
+    What standard error does not take, its log being on a full disk for instance, is lost, and the work goes on.
     """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    if sys.stderr is sys.__stderr__ and sys.__stderr__:
+        sys.stderr = _unfailing(sys.__stderr__)
+    status = 0
     try:
         main(argv)
-        return
+        sys.stdout.flush()
     except CcsError as error:
         print(f"ccs: error: {error}", file=sys.stderr)
         status = 1
     except KeyboardInterrupt:
         status = 130
     except BrokenPipeError:  # `... | head`: what reads the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
-    sys.exit(status)  # out here the error no longer holds what it came through, such as a loader and its processes
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        print(
+            f"ccs: error: {_cannot_write('standard output, or a temporary file', error, sys.stdout.fileno())}",
+            file=sys.stderr,
+        )
+        status = 1
+    if status:
+        _give_up_stdout()
+        sys.exit(status)  # out here the error no longer holds what it came through, such as a loader and its processes
 
 
+def _give_up_stdout() -> None:
+    """Print what is left to print, unless that cannot be: Python would try once more at its end, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Unfailing(io.FileIO):
+    def write(self, data) -> int:
+        with suppress(OSError):
+            return super().write(data)
+        return len(data)
+
+
+def _unfailing(stream: TextIO) -> TextIO:
+    """A stream to the same place, which never fails."""
+    file = io.BufferedWriter(_Unfailing(stream.fileno(), "w", closefd=False))
+    return io.TextIOWrapper(file, stream.encoding, stream.errors, line_buffering=True, write_through=True)
+
+
+# -- outputs that are whole or absent ----------------------------------------------------------------------------------
 @contextmanager
 def atomic(path: str | os.PathLike[str]) -> Generator[Path]:
     """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`.
 
-    On any error the temporary file is removed and `path` is left as it was, so that a file which exists is whole.
-    Raises `CcsError` where the folder cannot be made or written, or `path` not replaced.
+    On any error the temporary file is removed and `path` is left as it was, so that a file which exists is whole. What
+    killed processes have left of `path` is removed at the start.
+    Raises `CcsError` where the folder cannot be made or written, or `path` not replaced, and where the disk is full.
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if error.errno in FULL:
+            raise _cannot_write(path, error) from error
         raise CcsError(f"{path}: its folder cannot be made ({error.strerror}): choose another output") from error
-    # the suffix is kept last: libraries choose the format by it
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    check_name(path)
     if not os.access(path.parent, os.W_OK):
         raise CcsError(f"{path}: its folder cannot be written: change its permissions or choose another output")
+    remove_left_parts(path)
+    part = part_of(path)
     try:
-        yield part
+        with writing(path):
+            yield part
         try:
             with open(part, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(part, path)
         except OSError as error:
-            raise CcsError(f"{path}: cannot be written ({error.strerror}): choose another output") from error
+            raise _cannot_write(path, error) from error
         directory = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(directory)
@@ -78,19 +127,156 @@ def atomic(path: str | os.PathLike[str]) -> Generator[Path]:
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def writing(path: str | os.PathLike[str]) -> Generator[None]:
+    """A full disk, a quota or a limit that is met while `path` is written, as a `CcsError` that tells the room left."""
+    try:
+        yield
+    except CcsError:
+        raise
+    except Exception as error:
+        found: BaseException | None = error
+        while found and error_number(found) not in FULL:
+            found = found.__cause__ or found.__context__
+        if found:
+            raise _cannot_write(path, found) from error
+        raise
+
+
+def error_number(error: BaseException) -> int | None:
+    """The system's number of an error, such as `errno.ENOSPC`; HDF5 tells it in its text. None where there is none."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    told = re.search(r"\berrno = (\d+)", str(error))
+    return int(told[1]) or None if told else None
+
+
+def raise_if_full(said: str, status: int) -> None:
+    """`OSError` where a program ended with `status` and these last words because a disk was full."""
+    for number in FULL:
+        if os.strerror(number) in said or (number == errno.EFBIG and status == -signal.SIGXFSZ):
+            raise OSError(number, os.strerror(number))
+
+
+def _cannot_write(path: str | os.PathLike[str], error: BaseException, place: int | None = None) -> CcsError:
+    """What to tell of `path`; `place` is its descriptor, where it has no folder."""
+    number = error_number(error)
+    reason = os.strerror(number) if number else str(error)
+    if number not in FULL:
+        return CcsError(f"{path}: cannot be written ({reason}): choose another output")
+    where = _existing(Path(path).parent) if place is None else place
+    named = getattr(error, "filename", None)
+    if isinstance(named, str):  # such as a temporary file that is elsewhere
+        folder = _existing(Path(named).parent)
+        if os.stat(folder).st_dev != os.stat(where).st_dev:
+            path, where = named, folder
+    room = f"{_room(where)} left on its disk"
+    temporary = _existing(Path(tempfile.gettempdir()))
+    if os.stat(temporary).st_dev != os.stat(where).st_dev and shutil.disk_usage(temporary).free < LITTLE:
+        room += f", {_room(temporary)} in {temporary}, where temporary files go"
+    remedy = "allow larger files (ulimit -f)" if number == errno.EFBIG else "make room"
+    return CcsError(
+        f"{path}: cannot be written: {reason}; {room}: {remedy}, or choose another output, and run the same command "
+        "again"
+    )
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the next one above it that is there."""
+    return next(each for each in (folder.absolute(), *folder.absolute().parents) if os.path.isdir(each))
+
+
+def _room(where: Path | int) -> str:
+    """What a disk takes still, such as 20 KiB."""
+    found = os.statvfs(where)
+    if found.f_files and not found.f_favail:
+        return "0 files"
+    size = found.f_bavail * found.f_frsize / 1024
+    units = iter(("KiB", "MiB", "GiB"))
+    unit = next(units)
+    while size >= 1000 and unit != "GiB":
+        size, unit = size / 1024, next(units)
+    return f"{size:.3g} {unit}"
+
+
+def part_of(path: Path, kind: str = "") -> Path:
+    """Where this process writes what becomes `path`: beside it, with its suffix, as libraries choose the format by it.
+
+    The name is no longer than the file system allows. `kind` sets apart a second one, such as ".old".
+    """
+    before, after = _around(path)
+    return path.with_name(f"{before}{os.getpid()}{kind}{after}")
+
+
+def check_name(path: Path) -> None:
+    """`CcsError` where the file system allows no name as long as that of `path`."""
+    length, most = len(os.fsencode(path.name)), _longest_name(path.parent)
+    if length > most:
+        raise CcsError(
+            f"{path}: its name has {length} bytes, and {most} are allowed there: rename what it is made from, or "
+            "choose another output"
+        )
+
+
+def _around(path: Path) -> tuple[str, str]:
+    """What stands before and behind a process's number in the temporary names of `path`."""
+    stem, suffix = path.stem, path.suffix
+    room = len("..4194304.old.part")
+    if len(os.fsencode(path.name)) + room > _longest_name(path.parent):
+        stem = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+        suffix = suffix if len(os.fsencode(suffix)) <= 8 else ""
+    return f".{stem}.", f".part{suffix}"
+
+
+def _longest_name(folder: Path) -> int:
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (OSError, ValueError):  # it is not there yet
+        return 255
+
+
 def remove_left_parts(path: Path) -> None:
-    """Remove what `atomic(path)` left in a process that was killed, not what one that is alive is writing."""
-    name = re.compile(rf"\.{re.escape(path.stem)}\.(\d+)\.part{re.escape(path.suffix)}")
-    for left in path.parent.iterdir():
-        if found := name.fullmatch(left.name):
-            try:
-                os.kill(int(found[1]), 0)
-            except ProcessLookupError:
-                left.unlink(missing_ok=True)
-            except PermissionError:  # it is alive, and another user's
-                pass
+    """Remove what killed processes have left of `path`, not what one that is alive is writing.
+
+    Of no other output: on a cluster the processes of other nodes look dead. A folder is read once in a process, as in
+    one of very many outputs that takes long.
+    """
+    before, after = _around(path)
+    name = re.compile(rf"{re.escape(before)}(\d+)(\.old)?{re.escape(after)}")
+    for left in _parts_in(os.path.abspath(path.parent)):
+        found = name.fullmatch(left)
+        if found and not _is_another_alive(int(found[1])):
+            remove(path.with_name(left))
 
 
+def remove(path: Path) -> None:
+    """Remove a file or a folder if it is there and can be removed."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+@cache
+def _parts_in(folder: str) -> tuple[str, ...]:
+    try:
+        return tuple(filter(PART.fullmatch, os.listdir(folder)))
+    except OSError:  # not there, or not to be read
+        return ()
+
+
+def _is_another_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # another user's, or no number of a process
+        return True
+    return process != os.getpid()
+
+
+# -- progress ----------------------------------------------------------------------------------------------------------
 class _LineBar(tqdm):
     """A progress bar for a log file: one whole line per report instead of carriage returns."""
 

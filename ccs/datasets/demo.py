@@ -29,7 +29,7 @@ from ccs.datasets.holdout import hold_out
 from ccs.datasets.manifests import Manifest, Video
 from ccs.datasets.settings import DatasetSettings
 from ccs.settings import Ge, Integer, MultipleOf, add_settings, settings, settings_from
-from ccs.stage import CcsError, atomic, progress, run
+from ccs.stage import CcsError, atomic, progress, raise_if_full, run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,8 +150,10 @@ def encode(frames: np.ndarray, path: str | Path, fps: int, ffmpeg: str) -> None:
     with atomic(path) as part:
         done = subprocess.run([*command, str(part)], input=frames.tobytes(), capture_output=True, check=False)
         if done.returncode:
-            reason = done.stderr.decode(errors="replace").strip()
-            raise CcsError(f"{path}: {ffmpeg} could not encode the video ({reason}); it must have libx264")
+            said = done.stderr.decode(errors="replace").strip()
+            raise_if_full(said, done.returncode)
+            lacks = "it must have libx264" if "libx264" in said else f"it ended with status {done.returncode}"
+            raise CcsError(f"{path}: {ffmpeg} could not encode the video ({said[-500:]}); {lacks}")
 
 
 def render_all(

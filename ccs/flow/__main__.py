@@ -11,13 +11,12 @@ import argparse
 import functools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-import h5py
-
 import ccs
+from ccs import hdf5
 from ccs.flow import shard
 from ccs.flow.engines import BACKENDS, choose
 from ccs.flow.pool import ordered_map
@@ -66,10 +65,10 @@ def write_flow(
         "bound": bound,
     }
     compute = functools.partial(shard.compute, backend=name, parameters=parameters, bound=bound, memory=memory)
-    with _open(frames_path) as frames, atomic(output) as part:
+    with hdf5.opened(frames_path, "a frames shard (HDF5)", "the frames stage") as frames, atomic(output) as part:
         found = shard.videos(frames, frames_path)
         num_pairs = sum(video.num_frames - 1 for video in found)
-        tasks = shard.tasks(frames, found, engine.pairs_per_task)
+        tasks = _read(frames_path, shard.tasks(frames, found, engine.pairs_per_task))
         # a process takes a second to start: no more of them than there are tasks
         num_tasks = -(-num_pairs // engine.pairs_per_task)
         num_processes = min(engine.num_processes(num_workers), num_tasks)
@@ -84,15 +83,9 @@ def write_flow(
     )
 
 
-def _open(path: Path) -> h5py.File:
-    if not path.is_file():
-        raise CcsError(f"{path}: expected a frames shard, found no such file; run the frames stage first")
-    try:
-        return h5py.File(path)
-    except OSError as error:
-        raise CcsError(
-            f"{path}: expected a frames shard (HDF5), found: {error}. Delete it and run that stage again."
-        ) from error
+def _read(path: Path, tasks: Iterator[list[shard.Piece]]) -> Iterator[list[shard.Piece]]:
+    with hdf5.reading(path, "a video"):
+        yield from tasks
 
 
 if __name__ == "__main__":

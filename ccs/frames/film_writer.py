@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ccs.frames.film import Ffmpeg
-from ccs.stage import CcsError
+from ccs.stage import CcsError, raise_if_full
 
 
 class FilmWriter:
@@ -40,7 +40,7 @@ class FilmWriter:
             self._fail()
 
     def finish(self) -> None:
-        """Wait until the file is whole."""
+        """Wait until the file is whole. As `write`, raises `OSError` where the disk is full."""
         self._pipe.close()
         if self._process.wait():
             self._fail()
@@ -53,9 +53,10 @@ class FilmWriter:
         self._errors.close()
 
     def _fail(self) -> None:
-        self._process.wait()
+        status = self._process.wait()
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip()[-500:]
+        raise_if_full(said, status)
         raise CcsError(
             f"{self.part}: ffmpeg cannot write this video, it says:\n{said}\nTry another ffmpeg, or do without the film"
         )

@@ -328,7 +328,7 @@ def change(sources: Sources, what: str) -> None:
             r"flow\.h5: expected uint8 flow \(4, 2, 16, 24\) of c, .* its 5 frames .* found uint8 \(3, 2, 16, 24\)",
         ),
         ("size", r"flow\.h5: expected uint8 flow \(4, 2, 16, 23\) of b"),
-        ("unwritten", r"flow\.h5: b cannot be read \(flow has values 0"),
+        ("unwritten", r"flow\.h5: b cannot be read \(of flow/000000, .* not all was written"),
         ("group", r"frames\.h5: c cannot be read"),
         ("offset", r"frames\.h5: b cannot be read \(a frame is not a JPEG"),
         ("bound", r"flow\.h5: its flow bound cannot be read"),
