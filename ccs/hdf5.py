@@ -23,7 +23,7 @@ from ccs.stage import FULL, CcsError, error_number
 
 # Chunks are read once and not again, so HDF5's cache of 8 MiB a dataset is pure cost.
 READING = {"mode": "r", "rdcc_nbytes": 0, "locking": False}
-RESERVE = 1 << 16  # bytes that HDF5 may need more than it says
+RESERVE = 1 << 14  # bytes that HDF5 may need more than it says
 # of HDF5, and of content that cannot be
 ERRORS = (
     OSError,

@@ -11,7 +11,7 @@ import argparse
 import functools
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def write_flow(
         # a process takes a second to start: no more of them than there are tasks
         num_tasks = -(-num_pairs // engine.pairs_per_task)
         num_processes = min(engine.num_processes(num_workers), num_tasks)
-        results = ordered_map(compute, tasks, num_processes, engine.set_up)
+        results = _named(frames_path, ordered_map(compute, tasks, num_processes, engine.set_up))
         with closing(results), progress(total=num_pairs, desc=f"flow {output.stem}", unit="pair") as bar:
             clipped = shard.write(part, found, results, attributes, bar.update)
         shard.verify(part, found)
@@ -86,6 +86,14 @@ def write_flow(
 def _read(path: Path, tasks: Iterator[list[shard.Piece]]) -> Iterator[list[shard.Piece]]:
     with hdf5.reading(path, "a video"):
         yield from tasks
+
+
+def _named(path: Path, results: Iterator[list[shard.Pairs]]) -> Generator[list[shard.Pairs]]:
+    """A worker knows the video, not the shard."""
+    try:
+        yield from results
+    except CcsError as error:
+        raise CcsError(f"{path}: {error}") from error
 
 
 if __name__ == "__main__":
