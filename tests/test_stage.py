@@ -276,7 +276,7 @@ FREE = (0, 4, 16, 20, 60, 90)  # KiB
 
 def on_full_disks(mount: str) -> None:
     """On standard output, as JSON: what each writer leaves and says with so many KiB free. Run on a disk of its own."""
-    folder, outcomes = Path(mount, "out"), {}
+    folder, outcomes = Path(mount, "out").absolute(), {}
     for writer in WRITERS:
         folder.mkdir()
         writer(folder)  # with room; and what it imports the forks need not
@@ -326,18 +326,12 @@ def _in_a_fork(writer: Callable[[Path], None], folder: Path) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def full_disks(tmp_path_factory) -> dict[str, list]:
-    """The outcomes, from a tmpfs of its own that no other process sees."""
-    mount = tmp_path_factory.mktemp("full")
-    own = ["unshare", "-m"] if os.getuid() == 0 else ["unshare", "-r", "-m"]
-    script = 'mount -t tmpfs -o size=3m tmpfs "$0" || exit 77; exec "$@"'
-    code = f"import test_stage; test_stage.on_full_disks({str(mount)!r})"
-    line = [*own, "sh", "-c", script, str(mount), sys.executable, "-c", code]
-    if not shutil.which("unshare"):
-        pytest.skip("a full disk is a mount of its own: no `unshare` here")
-    done = subprocess.run(line, capture_output=True, text=True, cwd=Path(__file__).parent, timeout=300)
-    if done.returncode in (1, 77) and not done.stdout and "Traceback" not in done.stderr:
-        pytest.skip(f"a full disk is a mount of its own: {done.stderr.strip()}")
+def full_disks(on_own_disk) -> dict[str, list]:
+    """The outcomes by writer, and by writer and KiB."""
+    tests = Path(__file__).resolve().parent
+    paths = os.pathsep.join([str(tests.parent), str(tests)])
+    line = [sys.executable, "-c", "import test_stage; test_stage.on_full_disks('.')"]
+    done = on_own_disk(line, 3, env={**os.environ, "PYTHONPATH": paths})
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

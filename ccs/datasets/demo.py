@@ -21,7 +21,8 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -29,7 +30,7 @@ from ccs.datasets.holdout import hold_out
 from ccs.datasets.manifests import Manifest, Video
 from ccs.datasets.settings import DatasetSettings
 from ccs.settings import Ge, Integer, MultipleOf, add_settings, settings, settings_from
-from ccs.stage import CcsError, atomic, progress, raise_if_full, run
+from ccs.stage import CcsError, atomic, progress, raise_if_full, remove_left_parts, run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -165,11 +166,17 @@ def render_all(
     jobs = [
         (recipe, settings, str(Path(output_dir, recipe.class_name, f"{recipe.video}.mp4")), ffmpeg) for recipe in listed
     ]
-    for _ in progress(_each(jobs, workers), total=len(jobs), desc="demo", unit="video"):
-        pass
+    try:
+        with closing(_each(jobs, workers)) as done:
+            for _ in progress(done, total=len(jobs), desc="demo", unit="video"):
+                pass
+    except BaseException:
+        for _, _, path, _ in jobs:  # of workers that were ended
+            remove_left_parts(Path(path))
+        raise
 
 
-def _each(jobs: list[tuple], workers: int) -> Iterator[None]:
+def _each(jobs: list[tuple], workers: int) -> Generator[None]:
     if workers <= 1:
         yield from map(_job, jobs)
         return
