@@ -33,8 +33,8 @@ import pandas as pd
 
 from ccs.flow.engines import estimate
 from ccs.flow.quantise import quantise
+from ccs.hdf5 import READING
 from ccs.shards.__main__ import COMPRESSION, ShardReader, pack
-from ccs.shards.reader import READING
 
 HEIGHT, WIDTH, FRAMES, PAIRS, BOUND = 256, 340, 13, 12, 20.0
 CLIPS = (

@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent  # of `ccs`
 _VALUES = "types, ranges, defaults and help of settings; the values are params of the rules"
 # An edit of these is taken to change no result. Whoever puts into one of them what does takes it off the list.
 NOT_COUNTED = {
-    "ccs.stage": "messages, signals, progress, files that are whole or absent",
+    "ccs.stage": "messages, progress, files that are whole or absent",
+    "ccs.signals": "how a stage ends when it is told to",
     "ccs.settings": "flags into values; the values are params of the rules",
     "ccs.frames.settings": _VALUES,
     "ccs.flow.settings": _VALUES,

@@ -21,6 +21,7 @@ from typing import Any, Literal, get_args
 import h5py
 import numpy as np
 
+from ccs import hdf5
 from ccs.stage import CcsError, atomic
 
 Stream = Literal["rgb", "flow", "fused"]
@@ -63,7 +64,7 @@ def write(path: str | os.PathLike[str], scores: Scores) -> None:
     """
     _check(scores, path)
     # track_times=False below: HDF5 would store the time of writing
-    with atomic(path) as part, h5py.File(part, "w") as file:
+    with atomic(path) as part, hdf5.created(part) as file:
         file.create_dataset("video", data=list(scores.video), dtype=h5py.string_dtype(), track_times=False)
         for name, kind in (("label", np.int64), ("rgb", np.float32), ("flow", np.float32), ("quarantined", np.bool_)):
             file.create_dataset(name, data=np.asarray(getattr(scores, name), dtype=kind), track_times=False)
@@ -85,31 +86,28 @@ def read(path: str | os.PathLike[str]) -> Scores:
     """
     if not Path(path).is_file():
         raise CcsError(f"{path}: no such scores file; `python -m ccs.evaluate` writes it")
-    try:
-        with h5py.File(path, "r") as file:
-            lacking = [name for name in _DATASETS if name not in file] + [
-                f"attribute {name}" for name in _ATTRS if name not in file.attrs
-            ]
-            if lacking:
-                raise CcsError(f"{path}: not a scores file of ccs: no {', '.join(lacking)}; evaluate the run again")
-            arrays = {name: file[name][()] for name in _DATASETS[1:]}
-            scores = Scores(
-                video=tuple(file["video"].asstr()[()].tolist()),
-                **arrays,
-                dataset=str(file.attrs["dataset"]),
-                split=int(file.attrs["split"]),
-                run=str(file.attrs["run"]),
-                seed=int(file.attrs["seed"]),
-                classes=tuple(json.loads(file.attrs["classes"])),
-                settings=json.loads(file.attrs["settings"]),
-                fusion=tuple(np.asarray(file.attrs["fusion"], dtype=np.float64).ravel().tolist()),
-                versions=json.loads(file.attrs["versions"]),
-            )
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise CcsError(
-            f"{path}: expected a whole scores file (HDF5), could not read it ({error}); it may have been cut short: "
-            "delete it and evaluate the run again"
-        ) from error
+    path = Path(path)
+    with hdf5.opened(path, "a scores file (HDF5)", "the evaluation") as file, hdf5.reading(path, "its scores"):
+        lacking = [name for name in _DATASETS if name not in file] + [
+            f"attribute {name}" for name in _ATTRS if name not in file.attrs
+        ]
+        if lacking:
+            raise CcsError(f"{path}: not a scores file of ccs: no {', '.join(lacking)}; evaluate the run again")
+        scores = Scores(
+            video=tuple(hdf5.texts(file, "video")),
+            label=hdf5.dataset(file, "label", np.generic, 1)[:],
+            rgb=hdf5.dataset(file, "rgb", np.generic, 2)[:],
+            flow=hdf5.dataset(file, "flow", np.generic, 2)[:],
+            quarantined=hdf5.dataset(file, "quarantined", np.generic, 1)[:],
+            dataset=str(file.attrs["dataset"]),
+            split=int(file.attrs["split"]),
+            run=str(file.attrs["run"]),
+            seed=int(file.attrs["seed"]),
+            classes=tuple(json.loads(file.attrs["classes"])),
+            settings=json.loads(file.attrs["settings"]),
+            fusion=tuple(np.asarray(file.attrs["fusion"], dtype=np.float64).ravel().tolist()),
+            versions=json.loads(file.attrs["versions"]),
+        )
     _check(scores, path)
     return scores
 

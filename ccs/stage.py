@@ -1,4 +1,4 @@
-"""What every stage shares: errors for people, outputs that are whole or absent, signals, and progress.
+"""What every stage shares: errors for people, outputs that are whole or absent, and progress.
 
 No edit here changes a result, so none makes anything run again (`ccs.provenance.NOT_COUNTED`).
 A stage is a module with a `main(argv)`; `run(main)` is its `if __name__ == "__main__":` body.
@@ -6,30 +6,30 @@ A stage is a module with a `main(argv)`; `run(main)` is its `if __name__ == "__m
 
 from __future__ import annotations
 
-import atexit
+import errno
+import hashlib
 import io
-import math
-import multiprocessing.util  # whose own end of all workers is registered by this, and comes after ours
 import os
 import re
+import shutil
 import signal
 import sys
-import threading
-import time
+import tempfile
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from types import FrameType
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from tqdm import tqdm
 
+from ccs.signals import Stop
+
 T = TypeVar("T")
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)  # that ask a stage, or all processes of a job, to end
-PATIENCE = (
-    2.0  # seconds in which a second signal is the echo of the first: it reaches a process directly and by a parent
-)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota or a limit that takes no more
+LITTLE = 16 << 20  # bytes free: so few may be why a temporary file could not be written
+PART = re.compile(r"\..+\.\d+(\.old)?\.part(\..*)?", re.DOTALL)  # any name that `part_of` gives
 
 
 class CcsError(Exception):
@@ -40,135 +40,88 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     """Call a stage's `main`; a `CcsError` becomes one message on standard error and exit status 1.
 
     SIGTERM, as a scheduler or `timeout` sends it, unwinds as Ctrl-C does: workers ended, half-written files removed.
+    What standard error does not take, its log being on a full disk for instance, is lost, and the work goes on.
     """
-    signals = _Signals()
+    stop = Stop()
+    if sys.stderr is sys.__stderr__ and sys.__stderr__:
+        sys.stderr = _unfailing(sys.__stderr__)
+    status = 0
     try:
-        with signals:
+        with stop:
             main(argv)
-            return
+            sys.stdout.flush()
     except CcsError as error:
-        status = 128 + signals.number if signals.number else 1  # a signal to a group also ends what the stage waits for
-        if not signals.number:
+        status = 128 + stop.number if stop.number else 1  # a signal to a group also ends what the stage waits for
+        if not stop.number:
             print(f"ccs: error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         status = 130
     except BrokenPipeError:  # `... | head`: what reads the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
-    sys.exit(status)  # out here the error no longer holds what it came through, such as a loader and its processes
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        print(
+            f"ccs: error: {_cannot_write('standard output, or a temporary file', error, sys.stdout.fileno())}",
+            file=sys.stderr,
+        )
+        status = 1
+    if status:
+        _give_up_stdout()
+        sys.exit(status)  # out here the error no longer holds what it came through, such as a loader and its processes
 
 
-class _Signals:
-    """Within it the first SIGTERM or SIGINT raises, and again one of the impatient, but no echo of the first, which
-    would tear what that has to clean up.
-    """
-
-    def __init__(self) -> None:
-        self.number = 0  # of the signal that came
-        self._impatient = -math.inf  # from when on
-
-    def __enter__(self) -> None:
-        self._hook, sys.unraisablehook = sys.unraisablehook, self._lost
-        self._before = {}
-        for number in (signal.SIGTERM, signal.SIGINT):
-            if signal.getsignal(number) != signal.SIG_IGN:  # as a shell's background jobs have SIGINT
-                self._before[number] = signal.signal(number, self._raise)
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        sys.unraisablehook = self._hook
-
-    def _raise(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if now > self._impatient:
-            self.number, self._impatient = number, now + PATIENCE
-            if number == signal.SIGINT:
-                raise KeyboardInterrupt
-            sys.exit(128 + number)
-
-    def _lost(self, unraisable: sys.UnraisableHookArgs) -> None:
-        """Where Python calls code that cannot raise, in a weak reference's callback for one, it comes once more."""
-        if not (self.number and issubclass(unraisable.exc_type, (KeyboardInterrupt, SystemExit))):
-            self._hook(unraisable)
-            return
-        self._impatient = -math.inf
-        threading.Timer(0.05, os.kill, (os.getpid(), self.number)).start()
-
-
-# -- worker processes --------------------------------------------------------------------------------------------------
-@contextmanager
-def held() -> Generator[None]:
-    """Signals come after this: a process that is started here has them until it calls `ignore`."""
-    noted: list[int] = []
-    handlers = {}
-    if threading.current_thread() is threading.main_thread():  # a mask is its own, and others take signals for it
-        for number in SIGNALS:
-            if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                handlers[number] = signal.signal(number, lambda number, frame: noted.append(number))
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+def _give_up_stdout() -> None:
+    """Print what is left to print, unless that cannot be: Python would try once more at its end, and complain."""
     try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for number in dict.fromkeys(noted):
-            signal.raise_signal(number)
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def ignore(worker: int = 0) -> None:
-    """For a worker process: a signal to all processes of a terminal or a job must not end it under its parent's feet,
-    which decides, and ends it.
-    """
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+class _Unfailing(io.FileIO):
+    def write(self, data) -> int:
+        with suppress(OSError):
+            return super().write(data)
+        return len(data)
 
 
-@atexit.register
-def _end_workers() -> None:
-    """Python ends those that are left, after an error, by the SIGTERM that they ignore, and waits for them for ever."""
-    for worker in multiprocessing.active_children():
-        worker.kill()
+def _unfailing(stream: TextIO) -> TextIO:
+    """A stream to the same place, which never fails."""
+    file = io.BufferedWriter(_Unfailing(stream.fileno(), "w", closefd=False))
+    return io.TextIOWrapper(file, stream.encoding, stream.errors, line_buffering=True, write_through=True)
 
 
-def death_of_worker(status: int | None) -> CcsError:
-    """What to say of a worker process that ended too early, with this `exitcode`."""
-    if status == -signal.SIGKILL:
-        how, advice = "was killed", "Most often memory ran out: use fewer workers or give the job more memory."
-    elif status is not None and status < 0:
-        how, advice = f"died of {signal.Signals(-status).name}", "See above for what it printed, if any."
-    else:
-        how, advice = f"ended with status {status}", "See above for what it printed."
-    return CcsError(f"a worker process {how} before its task was done. {advice}")
-
-
-# -- outputs and progress ----------------------------------------------------------------------------------------------
+# -- outputs that are whole or absent ----------------------------------------------------------------------------------
 @contextmanager
 def atomic(path: str | os.PathLike[str]) -> Generator[Path]:
     """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`.
 
-    On any error the temporary file is removed and `path` is left as it was, so that a file which exists is whole.
-    Raises `CcsError` where the folder cannot be made or written, or `path` not replaced.
+    On any error the temporary file is removed and `path` is left as it was, so that a file which exists is whole. What
+    killed processes have left of `path` is removed at the start.
+    Raises `CcsError` where the folder cannot be made or written, or `path` not replaced, and where the disk is full.
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if error.errno in FULL:
+            raise _cannot_write(path, error) from error
         raise CcsError(f"{path}: its folder cannot be made ({error.strerror}): choose another output") from error
-    # the suffix is kept last: libraries choose the format by it
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    check_name(path)
     if not os.access(path.parent, os.W_OK):
         raise CcsError(f"{path}: its folder cannot be written: change its permissions or choose another output")
+    remove_left_parts(path)
+    part = part_of(path)
     try:
-        yield part
+        with writing(path):
+            yield part
         try:
             with open(part, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(part, path)
         except OSError as error:
-            raise CcsError(f"{path}: cannot be written ({error.strerror}): choose another output") from error
+            raise _cannot_write(path, error) from error
         directory = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(directory)
@@ -178,19 +131,156 @@ def atomic(path: str | os.PathLike[str]) -> Generator[Path]:
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def writing(path: str | os.PathLike[str]) -> Generator[None]:
+    """A full disk, a quota or a limit that is met while `path` is written, as a `CcsError` that tells the room left."""
+    try:
+        yield
+    except CcsError:
+        raise
+    except Exception as error:
+        found: BaseException | None = error
+        while found and error_number(found) not in FULL:
+            found = found.__cause__ or found.__context__
+        if found:
+            raise _cannot_write(path, found) from error
+        raise
+
+
+def error_number(error: BaseException) -> int | None:
+    """The system's number of an error, such as `errno.ENOSPC`; HDF5 tells it in its text. None where there is none."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    told = re.search(r"\berrno = (\d+)", str(error))
+    return int(told[1]) or None if told else None
+
+
+def raise_if_full(said: str, status: int) -> None:
+    """`OSError` where a program ended with `status` and these last words because a disk was full."""
+    for number in FULL:
+        if os.strerror(number) in said or (number == errno.EFBIG and status == -signal.SIGXFSZ):
+            raise OSError(number, os.strerror(number))
+
+
+def _cannot_write(path: str | os.PathLike[str], error: BaseException, place: int | None = None) -> CcsError:
+    """What to tell of `path`; `place` is its descriptor, where it has no folder."""
+    number = error_number(error)
+    reason = os.strerror(number) if number else str(error)
+    if number not in FULL:
+        return CcsError(f"{path}: cannot be written ({reason}): choose another output")
+    where = _existing(Path(path).parent) if place is None else place
+    named = getattr(error, "filename", None)
+    if isinstance(named, str):  # such as a temporary file that is elsewhere
+        folder = _existing(Path(named).parent)
+        if os.stat(folder).st_dev != os.stat(where).st_dev:
+            path, where = named, folder
+    room = f"{_room(where)} left on its disk"
+    temporary = _existing(Path(tempfile.gettempdir()))
+    if os.stat(temporary).st_dev != os.stat(where).st_dev and shutil.disk_usage(temporary).free < LITTLE:
+        room += f", {_room(temporary)} in {temporary}, where temporary files go"
+    remedy = "allow larger files (ulimit -f)" if number == errno.EFBIG else "make room"
+    return CcsError(
+        f"{path}: cannot be written: {reason}; {room}: {remedy}, or choose another output, and run the same command "
+        "again"
+    )
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the next one above it that is there."""
+    return next(each for each in (folder.absolute(), *folder.absolute().parents) if os.path.isdir(each))
+
+
+def _room(where: Path | int) -> str:
+    """What a disk takes still, such as 20 KiB."""
+    found = os.statvfs(where)
+    if found.f_files and not found.f_favail:
+        return "0 files"
+    size = found.f_bavail * found.f_frsize / 1024
+    units = iter(("KiB", "MiB", "GiB"))
+    unit = next(units)
+    while size >= 1000 and unit != "GiB":
+        size, unit = size / 1024, next(units)
+    return f"{size:.3g} {unit}"
+
+
+def part_of(path: Path, kind: str = "") -> Path:
+    """Where this process writes what becomes `path`: beside it, with its suffix, as libraries choose the format by it.
+
+    The name is no longer than the file system allows. `kind` sets apart a second one, such as ".old".
+    """
+    before, after = _around(path)
+    return path.with_name(f"{before}{os.getpid()}{kind}{after}")
+
+
+def check_name(path: Path) -> None:
+    """`CcsError` where the file system allows no name as long as that of `path`."""
+    length, most = len(os.fsencode(path.name)), _longest_name(path.parent)
+    if length > most:
+        raise CcsError(
+            f"{path}: its name has {length} bytes, and {most} are allowed there: rename what it is made from, or "
+            "choose another output"
+        )
+
+
+def _around(path: Path) -> tuple[str, str]:
+    """What stands before and behind a process's number in the temporary names of `path`."""
+    stem, suffix = path.stem, path.suffix
+    room = len("..4194304.old.part")
+    if len(os.fsencode(path.name)) + room > _longest_name(path.parent):
+        stem = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+        suffix = suffix if len(os.fsencode(suffix)) <= 8 else ""
+    return f".{stem}.", f".part{suffix}"
+
+
+def _longest_name(folder: Path) -> int:
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (OSError, ValueError):  # it is not there yet
+        return 255
+
+
 def remove_left_parts(path: Path) -> None:
-    """Remove what `atomic(path)` left in a process that was killed, not what one that is alive is writing."""
-    name = re.compile(rf"\.{re.escape(path.stem)}\.(\d+)\.part{re.escape(path.suffix)}")
-    for left in path.parent.iterdir():
-        if found := name.fullmatch(left.name):
-            try:
-                os.kill(int(found[1]), 0)
-            except ProcessLookupError:
-                left.unlink(missing_ok=True)
-            except PermissionError:  # it is alive, and another user's
-                pass
+    """Remove what killed processes have left of `path`, not what one that is alive is writing.
+
+    Of no other output: on a cluster the processes of other nodes look dead. A folder is read once in a process, as in
+    one of very many outputs that takes long.
+    """
+    before, after = _around(path)
+    name = re.compile(rf"{re.escape(before)}(\d+)(\.old)?{re.escape(after)}")
+    for left in _parts_in(os.path.abspath(path.parent)):
+        found = name.fullmatch(left)
+        if found and not _is_another_alive(int(found[1])):
+            remove(path.with_name(left))
 
 
+def remove(path: Path) -> None:
+    """Remove a file or a folder if it is there and can be removed."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+@cache
+def _parts_in(folder: str) -> tuple[str, ...]:
+    try:
+        return tuple(filter(PART.fullmatch, os.listdir(folder)))
+    except OSError:  # not there, or not to be read
+        return ()
+
+
+def _is_another_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # another user's, or no number of a process
+        return True
+    return process != os.getpid()
+
+
+# -- progress ----------------------------------------------------------------------------------------------------------
 class _LineBar(tqdm):
     """A progress bar for a log file: one whole line per report instead of carriage returns."""
 

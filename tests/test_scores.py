@@ -143,6 +143,26 @@ def test_a_missing_or_cut_file_is_an_error_that_names_it(tmp_path):
         read(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "created"),
+    [
+        ("rgb", {"shape": (2**30, 2**30), "dtype": "f4", "chunks": (1024, 1024)}),
+        ("label", {"shape": (4,), "dtype": "i8"}),
+        ("flow", {"shape": (4, 3), "dtype": "f4", "external": [(__file__, 0, 48)]}),
+        ("video", {"data": np.arange(4)}),
+        ("label", {"data": np.arange(4)[None]}),
+    ],
+)
+def test_scores_that_are_not_whole_or_elsewhere_are_not_read(tmp_path, name, created):
+    path = tmp_path / "scores.h5"
+    write(path, random_scores(4, 3))
+    with h5py.File(path, "a") as file:
+        del file[name]
+        file.create_dataset(name, **created)
+    with pytest.raises(CcsError, match=r"scores\.h5: its scores cannot be read"):
+        read(path)
+
+
 GOOD = random_scores(4, 3)
 INF = np.where(np.arange(12).reshape(4, 3) == 7, np.inf, GOOD.rgb).astype(np.float32)
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import io
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import traceback
+import types
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from ccs.stage import CcsError, atomic, run
+from ccs import stage
+from ccs.stage import CcsError, atomic, run, writing
 
 
 def python(code: str, *args: str) -> subprocess.CompletedProcess:
@@ -37,6 +47,48 @@ def test_a_file_that_exists_is_whole(tmp_path, death):
     with atomic(tmp_path / "new" / "folder" / "x") as part:
         part.touch()
     assert (tmp_path / "new" / "folder" / "x").exists()
+
+
+def part_names(path: Path, word: str = "") -> Path:
+    with atomic(path) as part:
+        part.write_text(word)
+    return part
+
+
+@pytest.mark.parametrize(
+    "name", ["out.h5", "out", "a (1).b.h5", ".hidden", "x" * 252 + ".h5", "é" * 127, "y." + "z" * 253]
+)
+def test_what_a_killed_process_left_of_an_output_goes_when_it_is_written_again(tmp_path, name):
+    """By the process's number in its name, which is all that tells it; what is of another output stays."""
+    path = tmp_path / name
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    part = part_names(path, "new")
+    assert path.read_text() == "new"
+    assert len(os.fsencode(part.name)) <= 255
+    assert part.name.count(str(os.getpid())) == 1
+    before, after = part.name.split(str(os.getpid()))
+
+    def named(between: object) -> Path:
+        return tmp_path / f"{before}{between}{after}"
+
+    left, old = named(gone.pid), named(f"{gone.pid}.old")
+    alive, other, no_number = named(os.getppid()), named(f"2.{gone.pid}"), named("9" * 20)
+    for each in (left, alive, other, no_number):
+        each.write_text("part")
+    old.mkdir()
+    (old / "file").touch()
+    stage._parts_in.cache_clear()  # as in another process, which has not looked there yet
+    with pytest.raises(ValueError, match="later"), atomic(path):
+        raise ValueError("later")
+    kept = [each.exists() for each in (left, old, alive, other, no_number)]
+    assert kept == [False, False, True, True, True]
+    assert path.read_text() == "new"
+
+
+def test_a_name_that_is_too_long_is_a_message_before_any_work(tmp_path):
+    with pytest.raises(CcsError, match=r"its name has 256 bytes, and 255 are allowed"), atomic(tmp_path / ("x" * 256)):
+        pytest.fail("the work was begun")
 
 
 def test_an_output_that_cannot_be_made_is_a_message(tmp_path):
@@ -157,3 +209,252 @@ def test_progress_in_a_log_is_whole_lines_with_rate_and_time_left():
     assert all(line.startswith("flow:") and "pair" in line and "<" in line for line in lines)
     assert "4/4" in lines[-1]
     assert len(lines) >= 4
+
+
+# -- full disks --------------------------------------------------------------------------------------------------------
+# each writes whatever it writes to `folder`, the first of its files last where there are several
+def _text(folder: Path) -> None:
+    with atomic(folder / "out.json") as part:
+        part.write_text("x" * 50_000)
+
+
+def _rows(folder: Path) -> None:
+    with atomic(folder / "out.csv") as part, open(part, "w", newline="") as file:
+        csv.writer(file).writerows([[number, "a" * 50] for number in range(2_000)])
+
+
+def _noise(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(1, 256, count, dtype=np.uint8)
+
+
+def _frames_shard(folder: Path) -> None:
+    from ccs import hdf5
+    from ccs.frames.__main__ import write_shard
+
+    video = types.SimpleNamespace(jpeg=_noise(9_000), offset=np.arange(0, 9_001, 1_000), height=8, width=8, fps=25.0)
+    with atomic(folder / "out.h5") as part, hdf5.created(part) as file:
+        write_shard(file, ((f"{number}" * 40, video) for number in range(12)))
+
+
+def _flow_shard(folder: Path) -> None:
+    from ccs.flow import shard
+
+    found = [shard.VideoFrames(f"{number:06d}", f"v{number}", 9, 24, 32) for number in range(8)]
+    pairs = [[shard.Pairs(video, 0, _noise(8 * 2 * 24 * 32).reshape(video.shape), 0.0)] for video in found]
+    with atomic(folder / "out.h5") as part:
+        shard.write(part, found, pairs, {"backend": "b"}, lambda number: None)
+
+
+def _flow_of_one_video(folder: Path) -> None:
+    from ccs.flow import formats
+
+    path = folder / "out.h5"
+    with writing(path), atomic(path) as part:
+        output = formats.Hdf5(part, "v", formats.Encoding(20, None, None))
+        try:
+            for first in range(0, 32, 8):
+                output.write(first, _noise(8 * 2 * 24 * 32).reshape(8, 2, 24, 32))
+            output.finish({"clipped": 0.5, "settings": {"bound": 20}, "long": "x" * 9_000})
+        finally:
+            output.close()
+
+
+def _training_shard(folder: Path) -> None:
+    """Laid out as `ccs.shards` does: in version 1.10 of the format, of fixed and compressed datasets."""
+    import hdf5plugin
+
+    from ccs import hdf5
+
+    with atomic(folder / "out.h5") as part, hdf5.created(part, libver=("v110", "v110")) as file:
+        file.attrs.update({f"flow.{number}": "x" * 200 for number in range(20)})
+        file.create_dataset("jpeg", (60_000,), np.uint8)[:] = _noise(60_000)
+        pairs = file.create_dataset("flow/24x32", (40, 2, 24, 32), np.uint8, chunks=(1, 2, 24, 32), **hdf5plugin.LZ4())
+        for first in range(0, 40, 8):
+            pairs[first : first + 8] = _noise(8 * 2 * 24 * 32).reshape(8, 2, 24, 32)
+
+
+def _scores(folder: Path) -> None:
+    from ccs import scores
+
+    logits = _noise(400 * 20).reshape(400, 20).astype(np.float32)
+    found = scores.Scores(
+        video=tuple(map(str, range(400))),
+        label=np.zeros(400, np.int64),
+        rgb=logits,
+        flow=logits,
+        quarantined=np.zeros(400, bool),
+        dataset="d",
+        split=1,
+        run="r",
+        seed=0,
+        classes=tuple(map(str, range(20))),
+        settings={},
+        fusion=(1, 1),
+        versions={},
+    )
+    scores.write(folder / "out.h5", found)
+
+
+def _checkpoint(folder: Path) -> None:
+    import torch
+
+    from ccs.train import checkpoint
+
+    checkpoint.write(folder / "out.pt", {"model": {str(key): torch.zeros(9_000) for key in range(9)}})
+
+
+def _tensorboard(folder: Path) -> None:
+    from ccs.train.history import TensorBoard
+
+    board = TensorBoard(folder, [])
+    for epoch in range(500):
+        board.add({"epoch": epoch, "loss": 0.5, "val_fused": 3.0})
+    board.close()
+
+
+def _figure(folder: Path) -> None:
+    from matplotlib.figure import Figure
+
+    from ccs.figures import style
+
+    figure = Figure(figsize=(8, 8))
+    figure.add_subplot().imshow(_noise(10_000).reshape(100, 100), interpolation="nearest")
+    style.save(figure, folder / "out.svg", folder / "out.png", title="noise")
+
+
+def _demo_video(folder: Path) -> None:
+    from ccs.datasets import demo
+
+    demo.encode(_noise(8 * 96 * 96 * 3).reshape(8, 96, 96, 3), folder / "out.mp4", 12, demo.find_ffmpeg())
+
+
+def _film(folder: Path) -> None:
+    from ccs.frames.film import check_ffmpeg, find_ffmpeg
+    from ccs.frames.film_writer import FilmWriter
+
+    with atomic(folder / "out.mp4") as part:
+        film = FilmWriter(part, 96, 96, 25, check_ffmpeg(find_ffmpeg()))
+        try:
+            film.write(np.concatenate([_noise(8 * 96 * 96 * 3).reshape(8, 96, 96, 3)] * 8))
+            film.finish()
+        finally:
+            film.close()
+
+
+WRITERS: list[Callable[[Path], None]] = [
+    _text,
+    _rows,
+    _frames_shard,
+    _flow_shard,
+    _flow_of_one_video,
+    _training_shard,
+    _scores,
+    _checkpoint,
+    _tensorboard,
+    _figure,
+    _demo_video,
+    _film,
+]
+FREE = (0, 4, 16, 20, 60, 90)  # KiB
+
+
+def on_full_disks(mount: str) -> None:
+    """On standard output, as JSON: what each writer leaves and says with so many KiB free. Run on a disk of its own."""
+    folder, outcomes = Path(mount, "out").absolute(), {}
+    for writer in WRITERS:
+        folder.mkdir()
+        writer(folder)  # with room; and what it imports the forks need not
+        outcomes[writer.__name__] = _digests(folder)
+        shutil.rmtree(folder)
+        for free in FREE:
+            folder.mkdir()
+            with open(Path(mount, "ballast"), "wb") as file:
+                file.write(bytes(os.statvfs(mount).f_bavail * os.statvfs(mount).f_frsize - 1024 * free))
+            status, said = _in_a_fork(writer, folder)
+            left = [path.name for path in folder.iterdir()]
+            Path(mount, "ballast").unlink()
+            again = _in_a_fork(writer, folder)[0] if status else 0
+            outcomes[f"{writer.__name__} {free}"] = status, said, left, again, _digests(folder)
+            shutil.rmtree(folder)
+    json.dump(outcomes, sys.stdout)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    found = {path.suffix: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("out.*")}
+    # the name of TensorBoard's file has the time and the process in it, and so have its rows
+    return found | dict.fromkeys((path.name.split(".")[0] for path in folder.glob("events.*")), "")
+
+
+def _in_a_fork(writer: Callable[[Path], None], folder: Path) -> tuple[int, str]:
+    """How it ends, to the last of what Python does at its end; a process of its own, as HDF5 used to crash."""
+    read, write = os.pipe()
+    process = os.fork()
+    if not process:
+        os.dup2(write, 2)
+        sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), line_buffering=True)
+        sys.stdout = io.StringIO()
+        status = 0
+        try:
+            run(lambda argv: writer(folder), [])
+        except SystemExit as stop:
+            status = stop.code
+        except BaseException:
+            status = traceback.print_exc() or 2
+        if "torch" in sys.modules:  # with which Python's end takes a second; the writers of HDF5 come before
+            os._exit(status)
+        sys.exit(status)
+    os.close(write)
+    with open(read, errors="replace") as file:
+        said = file.read()
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), said
+
+
+@pytest.fixture(scope="module")
+def full_disks(on_own_disk) -> dict[str, list]:
+    """The outcomes by writer, and by writer and KiB."""
+    tests = Path(__file__).resolve().parent
+    paths = os.pathsep.join([str(tests.parent), str(tests)])
+    line = [sys.executable, "-c", "import test_stage; test_stage.on_full_disks('.')"]
+    done = on_own_disk(line, 3, env={**os.environ, "PYTHONPATH": paths})
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_full_disk_is_a_message_and_leaves_nothing(full_disks, writer):
+    failed = 0
+    for free in FREE:
+        status, said, left, again, digests = full_disks[f"{writer.__name__} {free}"]
+        assert status in (0, 1), said
+        if status:
+            failed += 1
+            assert said.startswith("ccs: error: "), said
+            assert said.count("\n") == 1, said
+            assert "cannot be written: No space left on device; " in said
+            assert " KiB left on its disk" in said
+            assert not [name for name in left if "part" in name]
+            assert len(left) < len(digests), "what failed is there"
+        assert again == 0
+        assert digests == full_disks[writer.__name__]
+    assert failed >= 2
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_log_that_cannot_be_written_ends_no_work_and_a_result_that_cannot_is_told():
+    code = (
+        "import sys; from ccs.stage import progress, run\n"
+        "def main(argv):\n"
+        "    for n in progress(range(3), desc='x', unit='y'): print('log', n, file=sys.stderr)\n"
+        "    print('result')\n"
+        "run(main, [])"
+    )
+    command = [sys.executable, "-c", code]
+    root = Path(__file__).resolve().parent.parent
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stderr=full, stdout=subprocess.PIPE, text=True, cwd=root)
+        assert (done.returncode, done.stdout) == (0, "result\n")
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=root)
+    assert done.returncode == 1
+    (said,) = [line for line in done.stderr.splitlines() if not line.startswith(("log", "x:"))]
+    assert said.startswith("ccs: error: standard output")
+    assert "No space left on device" in said

@@ -26,8 +26,10 @@ from ccs.clips.settings import ClipSettings
 from ccs.datasets import bad_videos
 from ccs.datasets.manifests import Manifest, Video
 from ccs.models.snippet import Snippet
+from ccs.pool import death_of_worker
 from ccs.shards.reader import ShardReader
-from ccs.stage import CcsError, death_of_worker, held, ignore
+from ccs.signals import held, ignore
+from ccs.stage import CcsError
 
 SHARED_MEMORY = "/dev/shm"
 

@@ -30,7 +30,7 @@ from ccs.datasets.manifests import Manifest, Video
 from ccs.datasets.settings import DatasetSettings
 from ccs.pool import ordered_map
 from ccs.settings import Ge, Integer, MultipleOf, add_settings, settings, settings_from
-from ccs.stage import CcsError, atomic, progress, run
+from ccs.stage import CcsError, atomic, progress, raise_if_full, remove_left_parts, run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -151,8 +151,10 @@ def encode(frames: np.ndarray, path: str | Path, fps: int, ffmpeg: str) -> None:
     with atomic(path) as part:
         done = subprocess.run([*command, str(part)], input=frames.tobytes(), capture_output=True, check=False)
         if done.returncode:
-            reason = done.stderr.decode(errors="replace").strip()
-            raise CcsError(f"{path}: {ffmpeg} could not encode the video ({reason}); it must have libx264")
+            said = done.stderr.decode(errors="replace").strip()
+            raise_if_full(said, done.returncode)
+            lacks = "it must have libx264" if "libx264" in said else f"it ended with status {done.returncode}"
+            raise CcsError(f"{path}: {ffmpeg} could not encode the video ({said[-500:]}); {lacks}")
 
 
 def render_all(
@@ -164,9 +166,14 @@ def render_all(
     jobs = [
         (recipe, settings, str(Path(output_dir, recipe.class_name, f"{recipe.video}.mp4")), ffmpeg) for recipe in listed
     ]
-    with closing(_each(jobs, workers)) as done:
-        for _ in progress(done, total=len(jobs), desc="demo", unit="video"):
-            pass
+    try:
+        with closing(_each(jobs, workers)) as done:
+            for _ in progress(done, total=len(jobs), desc="demo", unit="video"):
+                pass
+    except BaseException:
+        for _, _, path, _ in jobs:  # of workers that were ended
+            remove_left_parts(Path(path))
+        raise
 
 
 def _each(jobs: list[tuple], workers: int) -> Generator[None]:

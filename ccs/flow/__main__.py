@@ -11,13 +11,12 @@ import argparse
 import functools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-import h5py
-
 import ccs
+from ccs import hdf5
 from ccs.flow import shard
 from ccs.flow.engines import BACKENDS, choose
 from ccs.flow.quantise import check_bound
@@ -66,14 +65,14 @@ def write_flow(
         "bound": bound,
     }
     compute = functools.partial(shard.compute, backend=name, parameters=parameters, bound=bound, memory=memory)
-    with _open(frames_path) as frames, atomic(output) as part:
+    with hdf5.opened(frames_path, "a frames shard (HDF5)", "the frames stage") as frames, atomic(output) as part:
         found = shard.videos(frames, frames_path)
         num_pairs = sum(video.num_frames - 1 for video in found)
-        tasks = shard.tasks(frames, found, engine.pairs_per_task)
+        tasks = _read(frames_path, shard.tasks(frames, found, engine.pairs_per_task))
         # a process takes a second to start: no more of them than there are tasks
         num_tasks = -(-num_pairs // engine.pairs_per_task)
         num_processes = min(engine.num_processes(num_workers), num_tasks)
-        results = ordered_map(compute, tasks, num_processes, engine.set_up)
+        results = _named(frames_path, ordered_map(compute, tasks, num_processes, engine.set_up))
         with closing(results), progress(total=num_pairs, desc=f"flow {output.stem}", unit="pair") as bar:
             clipped = shard.write(part, found, results, attributes, bar.update)
         shard.verify(part, found)
@@ -84,15 +83,17 @@ def write_flow(
     )
 
 
-def _open(path: Path) -> h5py.File:
-    if not path.is_file():
-        raise CcsError(f"{path}: expected a frames shard, found no such file; run the frames stage first")
+def _read(path: Path, tasks: Iterator[list[shard.Piece]]) -> Iterator[list[shard.Piece]]:
+    with hdf5.reading(path, "a video"):
+        yield from tasks
+
+
+def _named(path: Path, results: Iterator[list[shard.Pairs]]) -> Generator[list[shard.Pairs]]:
+    """A worker knows the video, not the shard."""
     try:
-        return h5py.File(path)
-    except OSError as error:
-        raise CcsError(
-            f"{path}: expected a frames shard (HDF5), found: {error}. Delete it and run that stage again."
-        ) from error
+        yield from results
+    except CcsError as error:
+        raise CcsError(f"{path}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ the number of pairs. An output counts as finished when it has its record and eve
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
-import shutil
 import struct
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
@@ -26,16 +26,25 @@ import h5py
 import hdf5plugin
 import numpy as np
 
+from ccs import hdf5
 from ccs.flow import shard
 from ccs.flow.quantise import quantise
-from ccs.stage import CcsError, atomic
+from ccs.stage import (
+    FULL,
+    CcsError,
+    atomic,
+    check_name,
+    error_number,
+    part_of,
+    remove,
+    remove_left_parts,
+    writing,
+)
 
 KEY = "000000"  # of the only video in an HDF5 file
 RECORD = "flow.json"
 OURS = re.compile(r"flow\.(json|npy)|flow(_[xy])?_\d{5,}\.(jpg|flo)")  # what an output directory may hold
 SIGNATURE = b"\x89HDF\r\n\x1a\n"  # of HDF5
-PART = re.compile(r"\.(?P<name>.+?)\.(?P<process>\d+)(\.old)?\.part(\.h5|\.mp4)?")
-
 
 Encoded = TypeVar("Encoded")  # pairs as a format stores them
 
@@ -72,7 +81,7 @@ class Output(Generic[Encoded]):
         (self.part / RECORD).write_text(json.dumps(record, indent=1) + "\n")
 
     def close(self) -> None:
-        """Let go of open files."""
+        """Let go of open files; what is not finished is given up."""
 
     @classmethod
     def complete(cls, path: Path, record: Mapping) -> bool:
@@ -88,9 +97,7 @@ class Hdf5(Output[np.ndarray]):
 
     def __init__(self, part: Path, video: str, encoding: Encoding):
         super().__init__(part, video, encoding)
-        # a lock would outlive the file by the moment in which an ffmpeg that another thread starts inherits it
-        # and a cache of chunks that a full disk does not take any more would crash HDF5 at the end
-        self.file = h5py.File(part, "w", locking=False, rdcc_nbytes=0)
+        self.file = hdf5.create(part)
         self.file.create_dataset("video", data=[video], dtype=h5py.string_dtype())
 
     @staticmethod
@@ -117,15 +124,15 @@ class Hdf5(Output[np.ndarray]):
         self.pairs.attrs["clipped"] = record["clipped"]
         for key, value in record.items():
             self.file.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
-        self.close()
+        hdf5.finish(self.file)
 
     def close(self) -> None:
-        self.file.close()
+        hdf5.abandon(self.file)
 
     @classmethod
     def complete(cls, path: Path, record: Mapping) -> bool:
-        with h5py.File(path) as file:
-            video = str(file["video"].asstr()[0])
+        with hdf5.opened(path) as file:
+            (video,) = hdf5.texts(file, "video")
         expected = shard.VideoFrames(KEY, video, record["num_pairs"] + 1, record["height"], record["width"])
         shard.verify(path, [expected])
         return True
@@ -203,7 +210,7 @@ class Numpy(Output[np.ndarray]):
     def write(self, first: int, encoded: np.ndarray) -> None:
         if first == 0:
             self._write_head((0, *encoded.shape[1:]))
-        encoded.tofile(self.file)
+        self.file.write(np.ascontiguousarray(encoded).data)  # ndarray.tofile would not say why it cannot
         self.shape = (first + len(encoded), *encoded.shape[1:])
 
     def finish(self, record: dict) -> None:
@@ -236,12 +243,12 @@ def read_record(path: Path) -> dict | None:
         if path.is_dir():
             record = json.loads((path / RECORD).read_text())
         else:
-            with h5py.File(path, locking=False) as file:
+            with hdf5.opened(path) as file:
                 record = dict(file.attrs)
             record.update({key: json.loads(record[key]) for key in ("settings", "source")})
         blocks = isinstance(record["settings"], dict) and isinstance(record["source"], dict)
         return record if blocks and {"backend", "num_pairs"} <= set(record) else None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (CcsError, *hdf5.ERRORS):
         return None
 
 
@@ -254,7 +261,7 @@ def is_complete(path: Path, format: str, record: Mapping) -> bool:
     """Whether the output at `path` holds everything that its record promises."""
     try:
         return FORMATS[format].complete(path, record)
-    except (CcsError, OSError, ValueError, KeyError, TypeError, EOFError):
+    except (CcsError, EOFError, *hdf5.ERRORS):
         return False
 
 
@@ -267,16 +274,15 @@ def obstacle(path: Path, format: str) -> str | None:
     record = read_record(path)
     if not path.is_dir():
         try:
-            with h5py.File(path):
+            if _is_locked(path):
+                return "a file that is in use"
+            with h5py.File(path, **hdf5.READING):
                 return None if record else "an HDF5 file that this tool has not written"
-        except OSError as error:
-            reason = " ".join(str(error).split())
-            if re.search(r"\block\b|open for write|ermission", reason):
-                return f"a file that is in use or not to be read ({reason})"
-            with suppress(OSError), open(path, "rb") as file:
-                if file.read(len(SIGNATURE)) == SIGNATURE:
-                    return None  # damaged: made anew
-            return "a file that is no HDF5"
+        except (OSError, RuntimeError) as error:
+            if number := error_number(error):
+                return f"a file that cannot be read ({os.strerror(number)})"
+        with open(path, "rb") as file:  # damaged: made anew
+            return None if file.read(len(SIGNATURE)) == SIGNATURE else "a file that is no HDF5"
     if path.is_symlink():
         return "a link to a directory"
     names = sorted(os.listdir(path))
@@ -295,44 +301,41 @@ def written(path: Path, format: str) -> Generator[Path]:
         with atomic(path) as part:
             yield part
         return
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    old = path.with_name(f".{path.name}.{os.getpid()}.old.part")
+    check_name(path)
+    remove_left_parts(path)
+    part, old = part_of(path), part_of(path, ".old")
     try:
-        try:
-            part.mkdir(parents=True)
-        except OSError as error:
-            raise CcsError(f"{path}: cannot be made ({error.strerror}): choose another output") from error
-        yield part
-        if path.exists():  # a directory cannot be renamed onto one that has files
-            path.rename(old)
-        part.rename(path)
+        with writing(path):
+            try:
+                part.mkdir(parents=True)
+            except OSError as error:
+                if error.errno in FULL:
+                    raise
+                raise CcsError(f"{path}: cannot be made ({error.strerror}): choose another output") from error
+            yield part
+            if path.exists():  # a directory cannot be renamed onto one that has files
+                path.rename(old)
+            part.rename(path)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        remove(part)
+        remove(old)
 
 
 def remove_leftovers(bases: Iterable[Path]) -> None:
-    """Remove what killed runs have left beside the outputs `bases`, which are without suffix."""
-    names: dict[Path, set[str]] = {}
+    """Remove what killed runs have left of the outputs `bases`, which are without suffix, in any format."""
+    suffixes = {".mp4", *(each.suffix for each in FORMATS.values())}
     for base in bases:
-        names.setdefault(base.parent, set()).add(base.name)
-    for parent, outputs in names.items():
-        for entry in os.listdir(parent) if parent.is_dir() else ():
-            found = PART.fullmatch(entry)
-            if not found or found["name"] not in outputs or _is_running(int(found["process"])):
-                continue
-            leftover = parent / entry
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+        for suffix in suffixes:
+            remove_left_parts(base.with_name(base.name + suffix))
 
 
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return process != os.getpid()
+def _is_locked(path: Path) -> bool:
+    """Whether a process that locks its files, such as HDF5 by itself, is writing this one."""
+    with open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # a file system without locks
+            return False
+    return False

@@ -32,7 +32,7 @@ from ccs.frames.film_writer import FilmWriter
 from ccs.frames.judgement import BadVideo
 from ccs.frames.settings import FramesSettings
 from ccs.pool import ordered_map
-from ccs.stage import CcsError, atomic, progress
+from ccs.stage import CcsError, atomic, check_name, progress, writing
 
 TASK_BYTES = 64 << 20  # of float flow that a worker makes at a time, at most
 GPU_TASK_BYTES = 512 << 20  # there are few such workers, and each wants much to do
@@ -105,6 +105,12 @@ class Job:
             self.file = {"name": os.path.basename(source.path), "size": found.st_size, "mtime_ns": found.st_mtime_ns}
         except OSError:  # the decoder says so
             self.file = {}
+        try:
+            for path in (self.path, *([self.film_path] if work.settings.visualize else [])):
+                check_name(path)
+        except CcsError as error:  # which is of this video alone
+            self.fail(str(error))
+            return
         there = os.path.lexists(self.path)
         self.state = "kept" if there and self._is_done(asked_backend) else "redone" if there else "made"
 
@@ -129,9 +135,10 @@ class Job:
     def add(self, result: Result) -> None:
         """Append a result, which comes in order; with the last one the output is finished."""
         try:
-            self._add(result)
-        except (OSError, RuntimeError) as error:  # h5py raises either when a disk is full
-            raise CcsError(f"{self.path}: cannot be written: {error}: check the free space and permissions") from error
+            with writing(self.path):
+                self._add(result)
+        except (OSError, RuntimeError) as error:  # h5py raises either
+            raise CcsError(f"{self.path}: cannot be written: {error}: choose another output") from error
 
     def _add(self, result: Result) -> None:
         settings = self.work.settings
@@ -146,7 +153,8 @@ class Job:
                 self._film_stack.callback(self._film.close)
         self._output.write(result.first, result.encoded)
         if self._film and result.pictures is not None:
-            self._film.write(result.pictures, result.times)
+            with writing(self.film_path):
+                self._film.write(result.pictures, result.times)
         self.num_pairs += num_pairs
         self.num_clipped += result.num_clipped
         self.num_values += 2 * num_pairs * height * width
@@ -175,7 +183,8 @@ class Job:
         if not is_complete(output.part, self.work.settings.format, record):
             raise CcsError(f"{self.path}: not all pairs were written. Nothing was kept; please report this")
         if self._film:
-            self._film.finish()
+            with writing(self.film_path):
+                self._film.finish()
         if is_visualized(read_record(self.path)):
             self.film_path.unlink(missing_ok=True)  # it would seem to be of the new output
         self._stack.close()

@@ -17,6 +17,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 
+from ccs import hdf5
 from ccs.flow.engines import estimate_videos
 from ccs.flow.quantise import quantise
 from ccs.flow.settings import Parameters
@@ -57,21 +58,14 @@ class Pairs(NamedTuple):
 
 def videos(frames: h5py.File, path: Path) -> list[VideoFrames]:
     """The videos of the open frames shard `path`, in its order; `CcsError` where it is no such shard."""
-    try:
-        ids = frames["video"].asstr()[:]
+    with hdf5.reading(path, "its layout of a frames shard (`video`, `frames/000000/jpeg`, ...)"):
         found = []
-        for index, video in enumerate(ids):
-            group = frames[f"frames/{index:06d}"]
-            height, width = int(group.attrs["height"]), int(group.attrs["width"])
-            offset = group["offset"][:]
-            if np.any(np.diff(offset) <= 0) or offset[-1] != len(group["jpeg"]):
-                raise ValueError(f"the offsets of {video} do not fit its JPEGs")
+        for index, video in enumerate(hdf5.texts(frames, "video")):
+            with hdf5.reading(path, video):
+                group = frames[f"frames/{index:06d}"]
+                height, width = int(group.attrs["height"]), int(group.attrs["width"])
+                _, offset = hdf5.frames(group)
             found.append(VideoFrames(f"{index:06d}", video, len(offset) - 1, height, width))
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-        raise CcsError(
-            f"{path}: expected a frames shard (`video`, `frames/000000/jpeg`, ...), found no such layout: {error}. "
-            "Delete it and run the frames stage again."
-        ) from error
     for video in found:
         if video.num_frames < 2:
             raise CcsError(
@@ -153,7 +147,7 @@ def write(
     `report` is told each number of pairs written. Returns the share of clipped values in the shard, 0 if it is empty.
     """
     clipped = dict.fromkeys((video.key for video in found), 0)
-    with h5py.File(path, "w") as file:
+    with hdf5.created(path) as file:
         file.attrs.update(attributes)
         file.create_dataset(
             "video", data=[video.video for video in found], shape=(len(found),), dtype=h5py.string_dtype()
@@ -181,7 +175,7 @@ def write(
 
 def verify(path: Path, found: list[VideoFrames]) -> None:
     """`CcsError` unless the flow shard `path` holds T-1 written pairs of every video, and nothing else."""
-    with h5py.File(path) as file:
+    with hdf5.opened(path) as file:
         group = file["flow"]
         for video in found:
             shape = group[video.key].shape if video.key in group else None

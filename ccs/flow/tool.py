@@ -81,11 +81,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if asked_gpus:
         work.check_gpus(asked_gpus)
     jobs = [Job(source, Path(args.output), work, args.backend) for source in sources]
-    waiting = [job for job in jobs if job.state != "kept"]
+    waiting = [job for job in jobs if job.state not in ("kept", "failed")]
     _check_outputs(sources, [job.source for job in waiting], Path(args.output), settings)
     remove_leftovers(Path(args.output, source.name) for source in sources)
+    num_kept = sum(job.state == "kept" for job in jobs)
     print(
-        f"ccs: flow: {len(waiting)} videos to do by {work.backend}, {len(jobs) - len(waiting)} were done before",
+        f"ccs: flow: {len(waiting)} videos to do by {work.backend}, {num_kept} were done before",
         file=sys.stderr,
     )
     work.do(waiting)

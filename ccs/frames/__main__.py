@@ -21,6 +21,7 @@ from dataclasses import asdict
 import h5py
 
 import ccs
+from ccs import hdf5
 from ccs.datasets import bad_videos, manifests
 from ccs.datasets.bad_videos import Bad
 from ccs.datasets.manifests import VideoFile
@@ -29,7 +30,7 @@ from ccs.frames.film import Ffmpeg, check_ffmpeg, find_ffmpeg
 from ccs.frames.judgement import BadVideo
 from ccs.frames.settings import FfmpegSettings, FramesSettings
 from ccs.settings import add_settings, settings_from
-from ccs.stage import CcsError, atomic, progress, run
+from ccs.stage import CcsError, atomic, progress, run, writing
 
 
 def write_shard(file: h5py.File, videos: Iterator[tuple[str, DecodedVideo]]) -> None:
@@ -62,13 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise CcsError(f"workers is {args.workers}: expected at least 1")
     dataset, videos = manifests.read_shard(args.manifest, args.shard)
     tool = check_ffmpeg(find_ffmpeg(args.ffmpeg or None))
-    try:
-        _run(args, settings, dataset, videos, tool)
-    except (OSError, RuntimeError) as error:  # h5py raises either when a disk is full
-        raise CcsError(
-            f"{args.output}: cannot write it or {args.quarantine}: {error}: check the free space and "
-            "the permissions there"
-        ) from error
+    _run(args, settings, dataset, videos, tool)
 
 
 def _run(
@@ -79,7 +74,7 @@ def _run(
     with (
         atomic(args.quarantine) as quarantine,
         atomic(args.output) as output,
-        h5py.File(output, "w") as file,
+        hdf5.created(output) as file,
         closing(extract(videos, settings, tool, args.workers)) as results,
         progress(total=len(videos), desc=f"frames {args.shard}", unit="video") as bar,
     ):
@@ -104,7 +99,8 @@ def _run(
         file.attrs.update(ccs=ccs.__version__, dataset=dataset, ffmpeg=tool.version)
         file.attrs["settings"] = json.dumps(asdict(settings), sort_keys=True)
         write_shard(file, good())
-        bad_videos.write(quarantine, bad)
+        with writing(args.quarantine):
+            bad_videos.write(quarantine, bad)
     print(
         f"ccs: frames: shard {args.shard}: {len(videos) - len(bad)} videos, {num_frames} frames, {len(bad)} bad",
         file=sys.stderr,

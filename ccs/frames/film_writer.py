@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ccs.frames.film import Ffmpeg
-from ccs.stage import CcsError
+from ccs.stage import CcsError, raise_if_full
 
 MAX_HOLD = 60.0  # seconds that a picture is shown, at most: more is a broken clock
 
@@ -53,7 +53,10 @@ class FilmWriter:
             self._last, self._since = picture, time
 
     def finish(self, seconds: float | None = None) -> None:
-        """Show the last picture for so long, or the time of a frame, and wait until the file is whole."""
+        """Show the last picture for so long, or the time of a frame, and wait until the file is whole.
+
+        As `write`, raises `OSError` where the disk is full.
+        """
         if self._last is not None:
             self._hold(1 / self.fps if seconds is None else min(seconds, MAX_HOLD))
         self._pipe.close()
@@ -82,9 +85,10 @@ class FilmWriter:
             self._fail()
 
     def _fail(self) -> None:
-        self._process.wait()
+        status = self._process.wait()
         self._listener.join()
         said = b"".join(self._errors).decode(errors="replace").strip()[-500:]
+        raise_if_full(said, status)
         raise CcsError(
             f"{self.part}: ffmpeg cannot write this video, it says:\n{said}\nTry another ffmpeg, or do without the film"
         )

@@ -5,6 +5,7 @@ What takes the process's place inherits the lock. However they end, the kernel f
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import random
@@ -144,6 +145,11 @@ def _lock(path: Path, *, lasting: bool) -> int | None:
                     return descriptor
             os.close(descriptor)  # removed meanwhile: others would lock a new file
     except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # without locks two would share a GPU
+            raise CcsError(
+                f"{path}: expected a file to lock, for who uses a GPU, found a file system without locks "
+                f"({error.strerror}): name a folder on a local disk, such as /dev/shm/ccs-gpus, in {LOCKS}"
+            ) from error
         raise CcsError(
             f"{path}: expected a file to lock, for who uses a GPU; {error.strerror}. Remove it, or name another folder "
             f"on a local disk in {LOCKS}"

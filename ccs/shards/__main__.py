@@ -27,7 +27,9 @@ import hdf5plugin
 import numpy as np
 
 import ccs
-from ccs.shards.reader import FORMAT, ShardReader, open_shard, reading
+from ccs import hdf5
+from ccs.hdf5 import reading
+from ccs.shards.reader import FORMAT, ShardReader
 from ccs.stage import CcsError, atomic, progress, run
 
 __all__ = ["ShardReader", "main", "pack"]
@@ -63,7 +65,7 @@ def pack(frames: str | os.PathLike[str], flow: str | os.PathLike[str], output: s
         CcsError: an input is missing, damaged or incomplete, or the two disagree.
     """
     frames, flow, output = Path(frames), Path(flow), Path(output)
-    with open_shard(frames) as frames_file, open_shard(flow) as flow_file:
+    with hdf5.opened(frames) as frames_file, hdf5.opened(flow) as flow_file:
         ids = _ids(frames, frames_file)
         flow_ids = _ids(flow, flow_file)
         if ids != flow_ids:
@@ -76,7 +78,7 @@ def pack(frames: str | os.PathLike[str], flow: str | os.PathLike[str], output: s
             bound = float(flow_file.attrs["bound"])
         videos = [_source(video, row, frames, frames_file, flow, flow_file) for row, video in enumerate(ids)]
         # version 1.10 of the format: checksums over the structure, and a file never closed does not open
-        with atomic(output) as part, h5py.File(part, "w", libver=("v110", "v110"), rdcc_nbytes=0) as out:
+        with atomic(output) as part, hdf5.created(part, libver=("v110", "v110")) as out:
             out.attrs.update({"ccs": ccs.__version__, "format": FORMAT, "bound": bound})
             for name, source in (("frames", frames_file), ("flow", flow_file)):
                 out.attrs.update({f"{name}.{key}": value for key, value in source.attrs.items()})
@@ -90,7 +92,7 @@ def pack(frames: str | os.PathLike[str], flow: str | os.PathLike[str], output: s
 
 def _ids(path: Path, file: h5py.File) -> list[str]:
     with reading(path, "its list of videos"):
-        return file["video"].asstr()[:].tolist()
+        return hdf5.texts(file, "video")
 
 
 def _source(
@@ -98,12 +100,10 @@ def _source(
 ) -> _FramesAndFlow:
     with reading(frames, video):
         group = frames_file[f"frames/{row:06d}"]
-        jpeg, offset = group["jpeg"], group["offset"][:].astype(np.int64)
-        if offset[0] != 0 or offset[-1] != len(jpeg) or np.any(np.diff(offset) < 4):
-            raise ValueError("the offsets of its frames do not fit its JPEGs")
+        jpeg, offset = hdf5.frames(group)
         size = int(group.attrs["height"]), int(group.attrs["width"])
     with reading(flow, video):
-        pairs = flow_file[f"flow/{row:06d}"]
+        pairs = hdf5.dataset(flow_file, f"flow/{row:06d}", np.generic, 4)
         clipped = float(pairs.attrs.get("clipped", np.nan))
     expected = len(offset) - 2, 2, *size
     if pairs.shape != expected or pairs.dtype != np.uint8:

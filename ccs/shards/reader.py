@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import operator
 import os
 from collections import OrderedDict
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import h5py
-import hdf5plugin  # noqa: F401 - registers Blosc
 import numpy as np
 import simplejpeg
 
+from ccs import hdf5
+from ccs.hdf5 import reading
 from ccs.stage import CcsError
 
 FORMAT = 1  # of the layout that `ccs.shards` describes; others are refused
-# Chunks are read once and not again, so HDF5's cache of 8 MiB a dataset is pure cost. Locks are for files that change;
-# a shard never does, and not every file system has them.
-READING = {"mode": "r", "rdcc_nbytes": 0, "locking": False}
 
 
 class ShardReader:
@@ -164,7 +162,7 @@ class ShardReader:
             while len(self._open) >= self.max_open:
                 self._open.popitem(last=False)[1].file.close()
             path = self.paths[shard]
-            file = open_shard(path)
+            file = hdf5.opened(path)
             if _version(path) != self._versions[shard]:
                 file.close()
                 raise CcsError(
@@ -226,7 +224,7 @@ class _Index(NamedTuple):
 
 
 def _read_index(path: Path) -> _Index:
-    with open_shard(path) as file:
+    with hdf5.opened(path) as file:
         found = file.attrs.get("format")
         if found != FORMAT:
             raise CcsError(
@@ -234,21 +232,35 @@ def _read_index(path: Path) -> _Index:
                 f"{'no training shard' if found is None else f'format {found}'}; make it by the stage `shards`"
             )
         with reading(path, "its index"):
-            videos = dict.fromkeys(file["video"].asstr()[:].tolist())
-            columns = [file[name][:].astype(np.int64) for name in ("num_frames", "height", "width")]
+            videos = dict.fromkeys(hdf5.texts(file, "video"))
+            columns = [
+                hdf5.dataset(file, name, np.integer, 1)[:].astype(np.int64)
+                for name in ("num_frames", "height", "width")
+            ]
             index = _Index(float(file.attrs["bound"]), _preparation(file.attrs), videos, *columns)
             rows: dict[str, int] = {}
             for num_frames, height, width in zip(*(column.tolist() for column in columns), strict=True):
                 rows[f"{height}x{width}"] = rows.get(f"{height}x{width}", 0) + num_frames - 1
-            flow = file["flow"]
+            # the one 0 of a shard without videos was never written
+            offset = hdf5.dataset(file, "offset", np.int64, 1) if videos else file["offset"]
+            jpeg = hdf5.dataset(file, "jpeg", np.uint8, 1)
             if (
-                any(len(column) != len(videos) for column in columns)
-                or file["offset"].shape != (columns[0].sum() + 1,)
-                or file["offset"][-1] != len(file["jpeg"])
-                or {size: flow[size].shape[0] for size in flow} != rows
+                any(len(column) != len(videos) or np.any(column < 1) for column in columns)
+                or offset.shape != (columns[0].sum() + 1,)
+                or offset[-1] != len(jpeg)
+                or {size: _num_pairs(file["flow"], size) for size in file["flow"]} != rows
+                or not math.isfinite(index.bound)
             ):
                 raise ValueError("its parts do not fit together")
             return index
+
+
+def _num_pairs(flow: h5py.Group, size: str) -> int:
+    """Of the videos of one size, such as 240x320."""
+    pairs = hdf5.dataset(flow, size, np.uint8, 4)
+    if pairs.shape[1:] != (2, *map(int, size.split("x"))):
+        raise ValueError(f"flow of {size} has the shape {pairs.shape}")
+    return len(pairs)
 
 
 def _preparation(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -261,37 +273,12 @@ def _preparation(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def open_shard(path: Path) -> h5py.File:
-    """The HDF5 file `path`, open for reading without locks or caches; `CcsError` where it is missing or damaged."""
-    try:
-        return h5py.File(path, **READING)
-    except FileNotFoundError as error:
-        raise CcsError(f"{path}: expected an HDF5 file, found none; run the stage that makes it") from error
-    except OSError as error:
-        raise CcsError(
-            f"{path}: expected a whole HDF5 file, found one that is cut short, damaged or of another kind ({error}); "
-            "delete it and run the stage that makes it again"
-        ) from error
-
-
 def _version(path: Path) -> tuple[int, int] | None:
     try:
         status = path.stat()
     except OSError:
         return None  # opening it says what is wrong
     return status.st_size, status.st_mtime_ns
-
-
-@contextmanager
-def reading(path: Path, what: str) -> Generator[None]:
-    """Errors of HDF5, and of content that cannot be, as a `CcsError` about `path`."""
-    try:
-        yield
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, IndexError) as error:
-        raise CcsError(
-            f"{path}: {what} cannot be read ({error}); the file is damaged: delete it and run the stage that makes it "
-            "again"
-        ) from error
 
 
 def _checked(video: str, indices: Sequence[int], count: int, what: str) -> list[int]:

@@ -98,7 +98,7 @@ def train(
         with atomic(path.with_suffix(".try")) as part:
             part.touch()
         path.with_suffix(".try").unlink(missing_ok=True)
-    for path in (checkpoint_path, history_path, resume_path):  # by a training that was killed
+    for path in (checkpoint_path, history_path, resume_path):  # now, as they are written late or never
         remove_left_parts(path)
     videos = {part: usable_videos(manifest, part, reader, quarantine) for part in ("train", "val")}
     _check(videos, manifest, settings, quarantine)
@@ -138,8 +138,9 @@ def train(
         state = training.result()
         training.stop_if_asked()
         if training.is_main:
-            history.write(history_path, training.progress.history)
-            checkpoint.write(checkpoint_path, state)
+            with atomic(history_path) as part:  # both or none
+                history.write(part, training.progress.history)
+                checkpoint.write(checkpoint_path, state)
         training.stop_if_asked()
         if training.is_main:
             resume_path.unlink(missing_ok=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import torch
 from accelerate import Accelerator
@@ -22,10 +22,35 @@ KEYS = ("format", "model", "optimizer", "schedule", "epoch", "random", "dataset"
 KEYS += ("videos", "bound", "preparation", "settings")
 
 
+class _Sink:
+    """A file for `torch.save`, whose archive reports what a full disk refuses as a fault of its own: it is not told."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.error: OSError | None = None
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        self._try(lambda: self._file.write(data))
+        return len(data)
+
+    def flush(self) -> None:
+        self._try(self._file.flush)
+
+    def _try(self, act: Callable[[], object]) -> None:
+        try:
+            if not self.error:
+                act()
+        except OSError as error:
+            self.error = error
+
+
 def write(path: str | Path, state: Mapping[str, Any]) -> None:
     """Write `state` (tensors, numbers, strings and containers of them, at least `KEYS`) as one file."""
-    with atomic(path) as part:
-        torch.save({"format": FORMAT, **state}, part)
+    with atomic(path) as part, open(part, "wb") as file:
+        sink = _Sink(file)
+        torch.save({"format": FORMAT, **state}, cast("BinaryIO", sink))  # it asks for no more of a file
+        if sink.error:
+            raise sink.error
 
 
 def read(path: str | Path) -> dict[str, Any]:

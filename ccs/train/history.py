@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import csv
+import os
+import socket
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import torch
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
-from ccs.stage import CcsError, atomic
+from ccs.stage import CcsError, writing
 
 # Losses, accuracies in percent and the share of active triplets are means over the epoch's videos; `waiting` is the
 # share of its training time that was spent waiting for clips; memory in MiB: of the process with what its loader's
@@ -24,8 +29,8 @@ GROUPS = {"loss": "loss", "train": "accuracy", "val": "accuracy"}  # in TensorBo
 
 
 def write(path: Path, rows: Iterable[Mapping[str, float]]) -> None:
-    """Write history.csv; what a row lacks is empty."""
-    with atomic(path) as part, open(part, "w", newline="") as file:
+    """Write history.csv at `path`; what a row lacks is empty."""
+    with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -47,6 +52,8 @@ def memory() -> dict[str, float]:
 class TensorBoard:
     """The rows for TensorBoard, in a folder of their own: one file, whatever was interrupted.
 
+    PyTorch's writer would write from a thread, whose errors are tracebacks.
+
     Args:
         folder: made if missing; earlier files of TensorBoard in it are removed.
         rows: of the epochs before this start.
@@ -56,26 +63,40 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, rows: Iterable[Mapping[str, float]]) -> None:
+        self._path = folder / f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}"
         try:
-            for old in folder.glob("events.out.tfevents.*"):
-                old.unlink()
-            self._writer = SummaryWriter(str(folder))
+            with writing(self._path):
+                for old in folder.glob("events.out.tfevents.*"):
+                    old.unlink()
+                folder.mkdir(parents=True, exist_ok=True)
+                self._writer = RecordWriter(open(self._path, "wb"))  # noqa: SIM115 - closed by `close`
         except OSError as error:
             raise CcsError(
                 f"{folder}: expected a folder for TensorBoard's files, or none yet; found one that cannot be written "
                 f"({error.strerror}): remove it, or choose another place for the history"
             ) from error
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         for row in rows:
             self.add(row)
 
     def add(self, row: Mapping[str, float]) -> None:
         """One epoch."""
-        for name, value in row.items():
-            if name != "epoch":
-                group = GROUPS.get(name.split("_")[0], "training")
-                self._writer.add_scalar(f"{group}/{name}", value, row["epoch"])
-        self._writer.flush()
+        values = [
+            Summary.Value(tag=f"{GROUPS.get(name.split('_')[0], 'training')}/{name}", simple_value=value)
+            for name, value in row.items()
+            if name != "epoch"
+        ]
+        self._write(Event(wall_time=time.time(), step=int(row["epoch"]), summary=Summary(value=values)))
 
     def close(self) -> None:
         """After the last epoch."""
         self._writer.close()
+
+    def _write(self, event: Event) -> None:
+        with writing(self._path):
+            try:
+                self._writer.write(event.SerializeToString())
+                self._writer.flush()
+            except OSError:
+                self._path.unlink(missing_ok=True)
+                raise

@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from types import FrameType, TracebackType
 
-from ccs.stage import PATIENCE, SIGNALS
+from ccs.signals import PATIENCE, SIGNALS
 
 # EX_TEMPFAIL of sysexits.h: a failure that another attempt mends. Schedulers that look at the code can requeue by it.
 EXIT_STATUS = 75

@@ -6,6 +6,7 @@ import contextlib
 import json
 import operator
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -191,6 +192,28 @@ def _wrong_size(path):
         file["frames/000000"].attrs["width"] = 24
 
 
+def _replaced(name, **created):
+    """A dataset of the first video, or of the shard, made anew; what lies about its size takes no room."""
+
+    def spoil(path):
+        with h5py.File(path, "r+") as file:
+            group = file if name == "video" else file["frames/000000"]
+            del group[name]
+            group.create_dataset(name, **created)
+
+    return spoil
+
+
+def _linked(link):
+    def spoil(path):
+        shutil.copy(path, path.with_name("other.h5"))
+        with h5py.File(path, "r+") as file:
+            del file["frames/000000"]
+            file["frames/000000"] = link
+
+    return spoil
+
+
 def _one_frame(path):
     write_frames(path, {"short": moving(1, 20, 20)})
 
@@ -202,12 +225,35 @@ def _tiny(path):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_missing, r"frames.h5: expected a frames shard, found no such file"),
-        (_not_hdf5, r"frames.h5: expected a frames shard \(HDF5\)"),
-        (_other_layout, r"frames.h5: expected a frames shard .*'video'"),
+        (_missing, r"frames.h5: expected a frames shard \(HDF5\), found none"),
+        (_not_hdf5, r"frames.h5: expected a whole frames shard \(HDF5\)"),
+        (_other_layout, r"frames.h5: its layout of a frames shard .*'video'"),
         (_damaged_jpeg, r"video b/run \(1\), frame 5: expected a JPEG of 32x24, found no image"),
-        (_cut_jpegs, r"frames.h5: .* the offsets of b/run \(1\)"),
+        (_cut_jpegs, r"frames.h5: b/run \(1\) cannot be read \(the offsets"),
         (_wrong_size, r"video a/öl, frame 0: expected a JPEG of 24x17, found 23x17"),
+        (_replaced("jpeg", shape=(2**45,), dtype="u1", chunks=(2**20,)), r"frames.h5: a/öl .* not all was written"),
+        (_replaced("offset", shape=(2**45,), dtype="i8", chunks=(2**20,)), r"frames.h5: a/öl .* not all was written"),
+        (_replaced("offset", shape=(2**45,), dtype="i8"), r"frames.h5: a/öl .* not all was written"),
+        (_replaced("video", shape=(2**40,), dtype=h5py.string_dtype(), chunks=(1024,)), r"frames.h5: .* not all was"),
+        (_replaced("video", data=np.arange(3)), r"frames.h5: its layout of a frames shard .* cannot be read"),
+        (
+            _replaced("jpeg", shape=(60,), dtype="u1", external=[(__file__, 0, 60)]),
+            r"frames.h5: a/öl .*jpeg is in another file, which is not read",
+        ),
+        (_linked(h5py.ExternalLink("other.h5", "/frames/000000")), r"frames.h5: .*frames/000000 is in another file"),
+        (_linked(h5py.SoftLink("/frames/000000")), r"frames.h5: a/öl cannot be read .*too many links"),
+        *(
+            (_replaced("offset", data=offset), r"frames.h5: a/öl cannot be read")
+            for offset in (
+                np.array([b"x"] * 9),
+                np.arange(9.0) * 90 + 0.5,
+                np.arange(9)[None] * 90,
+                np.array([], int),
+                np.array([-5, 600]),
+                np.array([0, 2**63 - 1, 900]),
+                np.array([0, 2**64 - 1, 900], np.uint64),
+            )
+        ),
         (_one_frame, r"frames.h5: expected two frames or more of every video, found 1 of short"),
         (_tiny, r"video tiny.*: flow: .*3 px or more; found 2 frames of 20x2"),
     ],

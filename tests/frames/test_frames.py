@@ -421,7 +421,7 @@ def test_a_full_disk_ends_the_run(tmp_path):
     process = start_stage(tmp_path, [video], limit)
     _, log = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "ccs: error: out/0000.h5: cannot write" in log
+    assert "ccs: error: out/0000.h5: cannot be written: File too large; " in log
     assert "Traceback" not in log
     assert list((tmp_path / "out").iterdir()) == []
 

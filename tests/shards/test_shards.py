@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
 import pickle
 import random
+import resource
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -297,6 +299,49 @@ def test_damage_inside_and_replacement_are_noticed(sources, shard, tmp_path):
         reader.frames("b", [0])
 
 
+@pytest.mark.parametrize(
+    ("name", "created"),
+    [
+        ("num_frames", {"shape": (2**40,), "dtype": "i8", "chunks": (1024,)}),
+        ("num_frames", {"data": np.array([9 + 10**9, 150 - 10**9, 70, 2])}),
+        ("height", {"data": np.array([0, 24, 32, 33])}),
+        ("video", {"data": np.arange(4)}),
+        ("offset", {"data": np.array([b"0"] * 232)}),
+        ("jpeg", {"shape": (2**45,), "dtype": "u1"}),
+        ("jpeg", {"shape": (900,), "dtype": "u1", "external": [(__file__, 0, 900)]}),
+        ("flow/24x40", {"shape": (157, 2, 10**6, 10**6), "dtype": "u1", "chunks": (1, 1, 1000, 1000)}),
+        ("flow/24x40", {"shape": (157, 2, 24, 40), "dtype": "u1", "chunks": (1, 2, 24, 40)}),
+    ],
+)
+def test_a_shard_that_lies_about_itself_is_refused_when_it_is_opened(shard, tmp_path, name, created):
+    path = tmp_path / "shard.h5"
+    shutil.copy(shard, path)
+    with h5py.File(path, "r+", libver=("v110", "v110")) as file:
+        del file[name]
+        file.create_dataset(name, **created)
+    with pytest.raises(CcsError, match=r"shard\.h5: its index cannot be read .* delete it"):
+        ShardReader([path])
+
+
+def test_what_keeps_a_file_from_being_opened_is_not_held_against_it(shard):
+    """Nobody is told to delete a good file; and nobody waits for locks, which not every file system has."""
+    with open(shard, "rb") as locked:
+        fcntl.flock(locked, fcntl.LOCK_EX)
+        assert "b" in ShardReader([shard])
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(CcsError, match=r"cannot be read now \(Too many open files\)") as caught:
+            ShardReader([shard])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert "delete" not in str(caught.value)
+    assert "damaged" not in str(caught.value)
+    with pytest.raises(CcsError, match=r"cannot be read now \(Is a directory\)"):
+        ShardReader([shard.parent])
+
+
 def change(sources: Sources, what: str) -> None:
     """Spoil the sources of the videos b (5 frames) and c."""
     with h5py.File(sources.frames, "r+") as frames, h5py.File(sources.flow, "r+") as flow:
@@ -311,6 +356,8 @@ def change(sources: Sources, what: str) -> None:
         elif what == "unwritten":
             del flow["flow/000000"]
             flow.create_dataset("flow/000000", (4, 2, 16, 24), np.uint8, chunks=(1, 2, 16, 24))[:3] = 128
+        elif what == "zeros":
+            flow["flow/000000"][2] = 0
         elif what == "group":
             del frames["frames/000001"]
         elif what == "offset":
@@ -328,7 +375,8 @@ def change(sources: Sources, what: str) -> None:
             r"flow\.h5: expected uint8 flow \(4, 2, 16, 24\) of c, .* its 5 frames .* found uint8 \(3, 2, 16, 24\)",
         ),
         ("size", r"flow\.h5: expected uint8 flow \(4, 2, 16, 23\) of b"),
-        ("unwritten", r"flow\.h5: b cannot be read \(flow has values 0"),
+        ("unwritten", r"flow\.h5: b cannot be read \(of flow/000000, .* not all was written"),
+        ("zeros", r"flow\.h5: b cannot be read \(flow has values 0"),
         ("group", r"frames\.h5: c cannot be read"),
         ("offset", r"frames\.h5: b cannot be read \(a frame is not a JPEG"),
         ("bound", r"flow\.h5: its flow bound cannot be read"),

@@ -18,7 +18,7 @@ import torch
 from accelerate.state import AcceleratorState
 from test_train import SETTINGS, MadeUp, changed, history_rows, in_own_process, manifest, run_train, same_weights
 
-from ccs import stage
+from ccs import signals
 from ccs.device import CLAIMED_GPUS, choose_device
 from ccs.evaluate import scoring as evaluate
 from ccs.models import backbones
@@ -341,7 +341,7 @@ def test_handlers_are_given_back_and_a_second_ctrl_c_is_obeyed(monkeypatch):
     """The first one is not, though SIGTERM came before, nor its echo; nor may it fail where stderr is being written."""
     now = [0.0]
     monkeypatch.setattr(interruption.time, "monotonic", lambda: now[0])
-    before = [signal.getsignal(number) for number in stage.SIGNALS]
+    before = [signal.getsignal(number) for number in signals.SIGNALS]
     monkeypatch.setattr(sys, "stderr", None)
     with interruption.Interruption() as asked:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -351,19 +351,19 @@ def test_handlers_are_given_back_and_a_second_ctrl_c_is_obeyed(monkeypatch):
         now[0] = 7.5
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
-    assert [signal.getsignal(number) for number in stage.SIGNALS] == before
+    assert [signal.getsignal(number) for number in signals.SIGNALS] == before
 
 
 def test_a_signal_at_a_worker_s_start_is_not_obeyed():
     """Between the fork and `ignore` a worker would die of it."""
-    with stage.held():
+    with signals.held():
         pid = os.fork()
         if not pid:
             os.kill(os.getpid(), signal.SIGTERM)
-            stage.ignore()
+            signals.ignore()
             os._exit(7)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
-    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(stage.SIGNALS)
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(signals.SIGNALS)
 
 
 def test_signals_are_held_where_other_threads_take_them_too():
@@ -373,7 +373,7 @@ def test_signals_are_held_where_other_threads_take_them_too():
     other.start()
     before = signal.signal(signal.SIGUSR1, lambda number, frame: seen.append(number))
     try:
-        with stage.held():
+        with signals.held():
             os.kill(os.getpid(), signal.SIGUSR1)
             time.sleep(0.2)
             assert not seen

@@ -123,8 +123,11 @@ def start_project():
 
 
 def write_manifests():
-    for dataset, settings in config["datasets"].items():
-        manifest_files.write(f"data/{dataset}/manifest.csv", manifests(dataset), settings["shards"])
+    try:
+        for dataset, settings in config["datasets"].items():
+            manifest_files.write(f"data/{dataset}/manifest.csv", manifests(dataset), settings["shards"])
+    except CcsError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def split_digest(wildcards):
