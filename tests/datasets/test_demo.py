@@ -229,3 +229,20 @@ def test_train_and_test_share_no_figure_and_no_place():
         values = [{getattr(item, column) for item in part[split]} for split in demo.SPLITS]
         assert not values[0] & values[1], column
     assert all({place.family for place in places[split]} == set(FAMILIES[split]) for split in demo.SPLITS)
+
+
+def test_what_ended_workers_had_begun_is_removed(tmp_path, monkeypatch):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    listed = demo.recipes(demo.Rendering())[:2]
+    left = tmp_path / listed[1].class_name / f".{listed[1].video}.{gone.pid}.part.mp4"
+    left.parent.mkdir()
+    left.touch()
+
+    def fail(*args):
+        raise CcsError("the first one fails")
+
+    monkeypatch.setattr(demo, "encode", fail)
+    with pytest.raises(CcsError, match="the first one fails"):
+        demo.render_all(tmp_path, demo.Rendering(), only=listed)
+    assert not left.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -275,6 +276,16 @@ def test_a_link_in_place_of_a_lock_is_refused(machine, monkeypatch):
     with pytest.raises(CcsError, match=r"0\.lock: expected a file to lock"):
         gpus.wait_for(1, [gpus.Gpu("0", "0")])
     assert not precious.exists()
+
+
+def test_a_file_system_without_locks_is_told_and_how_to_do_without_it(machine, monkeypatch):
+    def no_locks(*args):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setenv(gpus.LOCKS, str(machine.folder / "locks"))
+    monkeypatch.setattr(gpus.fcntl, "flock", no_locks)
+    with pytest.raises(CcsError, match=rf"\.lock: .* file system without locks .* local disk.* in {gpus.LOCKS}"):
+        gpus.wait_for(1, [gpus.Gpu("0", "0")])
 
 
 @pytest.mark.parametrize("given", [True, False])

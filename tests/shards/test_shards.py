@@ -21,6 +21,7 @@ import hdf5plugin
 import numpy as np
 import pytest
 
+from ccs import hdf5
 from ccs.shards.__main__ import ShardReader, main, pack
 from ccs.stage import CcsError
 
@@ -323,11 +324,20 @@ def test_a_shard_that_lies_about_itself_is_refused_when_it_is_opened(shard, tmp_
         ShardReader([path])
 
 
-def test_what_keeps_a_file_from_being_opened_is_not_held_against_it(shard):
-    """Nobody is told to delete a good file; and nobody waits for locks, which not every file system has."""
-    with open(shard, "rb") as locked:
-        fcntl.flock(locked, fcntl.LOCK_EX)
+def test_nothing_is_locked(shard, sources, tmp_path):
+    """Not every file system has locks."""
+    part = tmp_path / "part.h5"
+    with hdf5.created(part), open(part, "rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with open(shard, "rb") as locked, open(sources.frames, "rb") as also:
+        for each in (locked, also):
+            fcntl.flock(each, fcntl.LOCK_EX)
         assert "b" in ShardReader([shard])
+        pack(*sources, tmp_path / "again.h5")
+
+
+def test_what_keeps_a_file_from_being_opened_is_not_held_against_it(shard):
+    """Nobody is told to delete a good file."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
