@@ -36,7 +36,7 @@ def to_nothing(paths: list[Path], workers: int) -> None:
     tool = check_ffmpeg(find_ffmpeg())
 
     def decode(path: Path) -> None:
-        line = command(str(path), scaled_size(FramesSettings()), tool)
+        line = command(str(path), scaled_size(FramesSettings()), tool, 2)
         line = ["null" if part == "yuv4mpegpipe" else "-" if part == "pipe:" else part for part in line]
         subprocess.run(line, check=True, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 

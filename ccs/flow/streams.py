@@ -7,7 +7,6 @@ the luma that this stage would put into its JPEG: 0.299 R + 0.587 G + 0.114 B fr
 from __future__ import annotations
 
 import re
-import subprocess
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -153,6 +152,7 @@ class PairCount:
         self._paths, self._step, self._tool = paths, step, tool
         self._known: dict[str, int] = {}
         self._stopped = False
+        self._children = Children()
         self._thread = threading.Thread(target=self._ask, daemon=True)
         self._thread.start()
 
@@ -168,22 +168,26 @@ class PairCount:
     def close(self) -> None:
         """Stop asking."""
         self._stopped = True
+        self._children.close()
 
     def _ask(self) -> None:
         for path in self._paths:
             if self._stopped:
                 return
-            if path not in self._known and (num_frames := _stated_frames(path, self._tool)):
+            if path not in self._known and (num_frames := _stated_frames(path, self._tool, self._children)):
                 self._known.setdefault(path, max(num_frames - self._step, 0))
 
 
-def _stated_frames(path: str, tool: Ffmpeg) -> int:
+def _stated_frames(path: str, tool: Ffmpeg, children: Children) -> int:
     """Duration times rate, which is near enough; 0 where the container does not say."""
     options = [word for name, value in ONE_FILE.items() for word in (f"-{name}", value)]
     line = [tool.path, "-nostdin", "-hide_banner", *options, "-i", f"file:{path}"]  # without an output it ends at once
     try:
-        said = subprocess.run(line, capture_output=True, timeout=60).stderr.decode(errors="replace")
-    except (OSError, subprocess.TimeoutExpired):
+        check_file(path)
+        with children.run(line) as process:
+            assert process.stderr is not None
+            said = process.stderr.read().decode(errors="replace")
+    except (OSError, BadVideo, CcsError):
         return 0
     duration = re.search(r"Duration: (\d+):(\d\d):(\d\d\.\d+)", said)
     rate = re.search(r"Video: .* ([\d.]+)(k?) fps", said)

@@ -43,17 +43,17 @@ _PIPE_BYTES = 1 << 20  # several frames, so that ffmpeg decodes while the last o
 _FRAME = b"FRAME\n"
 SILENCE = 120.0  # seconds that ffmpeg may take for the next frame
 _TURN = 0.2  # seconds after which it is heard while it is waited for, at least
-_LISTEN_EVERY = 32  # frames: of each it says a few hundred bytes, and a pipe holds 64 KiB
+_LISTEN_EVERY = 32  # frames: of each it says tens of bytes, and a pipe holds 64 KiB
 
 # ffmpeg's names of containers and bare streams of video. What is not among them: playlists and scripts, which name
 # other files or servers (hls, dash, concat, imf, sdp, avisynth ...), patterns of file names, and sound alone.
 FORMATS = (
     "mov matroska avi mpegts mpegtsraw mpeg mpegvideo asf asf_o flv live_flv kux ogg gif apng webp_anim nut ivf mxf "
-    "gxf lxf rm ivr wtv dv dhav ty pva nsv nuv swf vivo r3d cine mlv amv dxa mjpeg mjpeg_2000 smjpeg mpjpeg ingenient "
+    "gxf lxf rm ivr wtv dv dhav ty pva nsv nuv swf vivo r3d cine mlv dxa mjpeg mjpeg_2000 smjpeg mpjpeg ingenient "
     "h261 h263 h264 hevc vvc evc m4v vc1 vc1test av1 obu dirac dnxhd cavsvideo avs avs2 avs3 yuv4mpegpipe rawvideo "
     "roq smk bink flic film_cpk 4xm anm bethsoftvid bfi bmv c93 cdxl dsicin ea filmstrip frm gdv hnm idcin ifv "
-    "ipmovie jv lmlm4 luodat lvf mm mods moflex mtv mv mvi paf pmp psxstr rpl segafilm sga siff thp tiertexseq tmv "
-    "txd usm vividas vmd wc3movie wsvqa xmv yop"
+    "ipmovie jv lmlm4 luodat lvf mm mods moflex mtv mv mvi paf pmp psxstr rpl sga siff thp tiertexseq tmv "
+    "txd usm vividas vmd wc3movie wsvqa xmv yop jpeg_pipe dfa rl2 iv8 ser simbiosis_imx argo_brp cdg pdv apv"
 )
 ONE_FILE = {"protocol_whitelist": "file,pipe", "format_whitelist": FORMATS.replace(" ", ",")}  # options of an input
 
@@ -64,7 +64,7 @@ class Ffmpeg(NamedTuple):
     path: str
     version: str
     passthrough: dict[str, str]  # its option for frames as decoded
-    showinfo: dict[str, int]  # of the filter that tells the frames' times
+    prompt: dict[str, int]  # of the filter that tells the frames' times: at once, where it can
 
 
 def find_ffmpeg(path: str | None = None) -> str:
@@ -97,16 +97,26 @@ def check_ffmpeg(path: str) -> Ffmpeg:
     """Run the very pipeline of this stage on two grey frames, so that a broken ffmpeg is not taken for bad videos."""
     frames = ffmpeg.input("pipe:", format="rawvideo", pix_fmt="gray", s="16x16", r=25, **ONE_FILE)["V:0"]
     log = ""
-    new, old, quick = {"fps_mode": "passthrough"}, {"vsync": "passthrough"}, {"checksum": 0}
-    for names in (new, quick), (old, quick), (old, {}):  # ffmpeg 5.1 and newer, 4.2 and newer, older
-        line = _compile(frames, ("16", "16"), Ffmpeg(path, "", *names))
+    # ffmpeg 5.1 and newer, and older
+    for names in ({"fps_mode": "passthrough"}, {"direct": 1}), ({"vsync": "passthrough"}, {}):
+        clock, write_end = os.pipe()
         try:
-            tried = subprocess.run(line, input=bytes(512), capture_output=True, timeout=60)
+            line = _compile(frames, ("16", "16"), Ffmpeg(path, "", *names), write_end)
+            tried = subprocess.run(
+                line, input=bytes(512), capture_output=True, timeout=60, pass_fds=(write_end,), env=_environment()
+            )
+            os.close(write_end)
+            write_end = -1
+            said = Said()
+            said.take(tried.stderr)
+            said.take_times(os.read(clock, 1 << 12))
         except (OSError, subprocess.TimeoutExpired) as error:
             raise CcsError(f"{path}: cannot run this ffmpeg ({error}): correct or unset the path of ffmpeg") from error
+        finally:
+            os.close(clock)
+            if write_end >= 0:
+                os.close(write_end)
         log = tried.stderr.decode(errors="replace")
-        said = Said()
-        said.take(tried.stderr)
         whole = tried.stdout.count(_FRAME) == len(said.times) == said.packets == 2
         if tried.returncode == 0 and whole:
             version = re.search(r"ffmpeg version (\S+)", log)
@@ -126,19 +136,21 @@ def shorter_side(pixels: int) -> tuple[str, str]:
     return width, height
 
 
-def command(path: str, size: tuple[str, str], tool: Ffmpeg) -> list[str]:
+def command(path: str, size: tuple[str, str], tool: Ffmpeg, clock: int) -> list[str]:
     """The command line that decodes the first video stream of `path` into YUV4MPEG on standard output.
 
-    `size` is the width and the height to scale to, as ffmpeg reads them: numbers or expressions.
+    `size` is the width and the height to scale to, as ffmpeg reads them: numbers or expressions. The frames' times go
+    to the descriptor `clock`.
     """
     # "file:" keeps names with a colon from being taken for another protocol
-    return _compile(ffmpeg.input(f"file:{path}", threads=1, **ONE_FILE)["V:0"], size, tool)
+    return _compile(ffmpeg.input(f"file:{path}", threads=1, **ONE_FILE)["V:0"], size, tool, clock)
 
 
-def _compile(video: ffmpeg.nodes.FilterableStream, size: tuple[str, str], tool: Ffmpeg) -> list[str]:
+def _compile(video: ffmpeg.nodes.FilterableStream, size: tuple[str, str], tool: Ffmpeg, clock: int) -> list[str]:
     width, height = size
     quality = {"flags": "bicubic+accurate_rnd+bitexact", "out_color_matrix": "bt601", "out_range": "pc"}
-    timed = ffmpeg.filter(video, "showinfo", **tool.showinfo)
+    marked = ffmpeg.filter(video, "metadata", mode="add", key="ccs", value=0)  # it prints frames that have some
+    timed = ffmpeg.filter(marked, "metadata", mode="print", key="ccs", file=f"pipe:{clock}", **tool.prompt)
     scaled = ffmpeg.filter(timed, "scale", w=width, h=height, **quality)
     square = ffmpeg.filter(scaled, "setsar", 1)
     output = ffmpeg.output(
@@ -147,16 +159,25 @@ def _compile(video: ffmpeg.nodes.FilterableStream, size: tuple[str, str], tool: 
     return ffmpeg.compile(output, cmd=[tool.path, "-filter_complex_threads", "1"])
 
 
-def hidden_packets(path: str, tool: Ffmpeg) -> int:
-    """How many packets of a video are not to be shown (flag 4), as what an edit list cuts away; 0 if unknown."""
+def _environment() -> dict[str, str]:
+    """Without what makes ffmpeg say things otherwise."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("AV_LOG_FORCE_COLOR", "FFREPORT")}
+    return {**kept, "AV_LOG_FORCE_NOCOLOR": "1"}
+
+
+def hidden_packets(path: str, tool: Ffmpeg, children: Children) -> int:
+    """How many packets of a video are not to be shown (flag 4), as what an edit list cuts away."""
     packets = ffmpeg.output(
         ffmpeg.input(f"file:{path}", **ONE_FILE)["V:0"], "pipe:", c="copy", copyinkf=None, format="framecrc"
     ).global_args("-nostdin", "-loglevel", "quiet")
-    try:
-        listed = subprocess.run(ffmpeg.compile(packets, cmd=tool.path), capture_output=True, timeout=SILENCE).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    return sum(int(flags, 16) >> 2 & 1 for flags in re.findall(rb"^0,.*, *F=0x([0-9A-F]+)", listed, re.MULTILINE))
+    listed, num_hidden = b"", 0
+    with children.run(ffmpeg.compile(packets, cmd=tool.path)) as process:
+        assert process.stdout is not None
+        while _ready(process.stdout.fileno(), SILENCE) and (data := os.read(process.stdout.fileno(), 1 << 16)):
+            *lines, listed = (listed + data).split(b"\n")
+            flags = (re.match(rb"0,.*, *F=0x([0-9A-F]+)", line) for line in lines)
+            num_hidden += sum(int(found[1], 16) >> 2 & 1 for found in flags if found)
+    return num_hidden
 
 
 def check_file(path: str) -> None:
@@ -199,17 +220,20 @@ class Children:
         self._closed = False
 
     @contextmanager
-    def run(self, line: list[str]) -> Generator[subprocess.Popen[bytes]]:
+    def run(self, line: list[str], *inherited: int) -> Generator[subprocess.Popen[bytes]]:
         """Start an ffmpeg, with its standard output and its standard error to read, unbuffered; ended on leaving.
 
-        Leave it in the thread that has entered it. Raises `CcsError` where it cannot be started, or after `close`.
+        Leave it in the thread that has entered it; ffmpeg has the descriptors `inherited`. Raises `CcsError` where it
+        cannot be started, or after `close`.
         """
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         with self._lock:
             if self._closed:
                 raise CcsError("stopped")
             try:
-                process = subprocess.Popen(line, bufsize=0, preexec_fn=_end_with_parent, **pipes)
+                process = subprocess.Popen(
+                    line, bufsize=0, preexec_fn=_end_with_parent, env=_environment(), pass_fds=inherited, **pipes
+                )
             except (OSError, subprocess.SubprocessError) as error:
                 raise CcsError(
                     f"{line[0]}: cannot start ffmpeg ({error}): check the file, the memory and the limits "
@@ -238,8 +262,16 @@ class Children:
 @contextmanager
 def opened(path: str, size: tuple[str, str], tool: Ffmpeg, children: Children) -> Generator[FilmReader]:
     """Start to decode a video file, see `command`, and wait for its first frame; on leaving, its ffmpeg is ended."""
-    with children.run(command(path, size, tool)) as process:
-        yield FilmReader(path, process, tool)
+    clock, write_end = os.pipe()
+    try:
+        with children.run(command(path, size, tool, write_end), write_end) as process:
+            os.close(write_end)
+            write_end = -1
+            yield FilmReader(path, process, clock, tool, children)
+    finally:
+        os.close(clock)
+        if write_end >= 0:
+            os.close(write_end)
 
 
 class FilmReader:
@@ -250,14 +282,17 @@ class FilmReader:
         num_frames: that `frames` has given so far.
     """
 
-    def __init__(self, path: str, process: subprocess.Popen[bytes], tool: Ffmpeg):
-        self.path, self._process, self._tool = path, process, tool
+    def __init__(
+        self, path: str, process: subprocess.Popen[bytes], clock: int, tool: Ffmpeg, children: Children
+    ) -> None:
+        self.path, self._process, self._tool, self._children = path, process, tool, children
         assert process.stdout is not None  # `Children.run` gives both to read
         assert process.stderr is not None
         self._frames, self._words = process.stdout.fileno(), process.stderr.fileno()
         with suppress(OSError, AttributeError):  # a lower limit on pipes; systems without this call
             fcntl.fcntl(self._frames, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._said = Said()
+        self._heard = {self._words: self._said.take, clock: self._said.take_times}  # until they end
         self.num_frames, self._whole = 0, True
         header = bytearray()
         while not header.endswith(b"\n") and self._read(memoryview(byte := bytearray(1))):
@@ -299,8 +334,8 @@ class FilmReader:
         Raises `BadVideo` for what is wrong with the video, such as a larger share of missing frames than `max_missing`,
         `CcsError` where ffmpeg was stopped or the disk fails.
         """
-        while not self._said.ended:
-            self._wait_for(self._words)
+        while self._heard:
+            self._wait_for(next(iter(self._heard)))
             self._listen()
         try:
             status = self._process.wait(SILENCE)
@@ -308,7 +343,7 @@ class FilmReader:
             raise BadVideo(f"ffmpeg did not end within {SILENCE:g} s after {self.num_frames} frames") from None
         said, shown = self._said, moments(self._said, self.num_frames, self.fps)
         doubtful = (said.damaged or said.cut) and said.packets > self.num_frames
-        num_hidden = hidden_packets(self.path, self._tool) if doubtful else 0
+        num_hidden = hidden_packets(self.path, self._tool, self._children) if doubtful else 0
         return shown, judge(self.path, status, said, shown, self._whole, num_hidden, max_missing)
 
     def _read(self, view: memoryview) -> int:
@@ -336,11 +371,13 @@ class FilmReader:
     def _listen(self) -> bool:
         """Take in all that ffmpeg has said; whether there was something."""
         heard = False
-        while not self._said.ended and _ready(self._words, 0):
-            data = os.read(self._words, 1 << 16)
-            self._said.take(data)
-            self._said.ended = not data
-            heard |= bool(data)
+        for pipe, take in list(self._heard.items()):
+            while pipe in self._heard and _ready(pipe, 0):
+                if data := os.read(pipe, 1 << 16):
+                    take(data)
+                    heard = True
+                else:
+                    del self._heard[pipe]
         return heard
 
     def _seconds_computed(self) -> float:

@@ -28,6 +28,7 @@ class FilmWriter:
         self._last: np.ndarray | None = None  # the picture that is shown from `_since` on, in seconds of its source
         self._since = np.nan
         self._elapsed, self._ticks = 0.0, 0  # seconds of the film before it, and frames written
+        self._shown = 1 / self.fps  # seconds of the picture before
         rate = f"{self.fps:.6f}"
         # even sides, as the codec wants them; white is no motion
         even = "pad=2*ceil(iw/2):2*ceil(ih/2):color=white"
@@ -49,16 +50,16 @@ class FilmWriter:
         for picture, time in zip(pictures, times, strict=True):
             if self._last is not None:
                 shown = time - self._since
-                self._hold(shown if 0 < shown <= MAX_HOLD else 1 / self.fps)
+                self._hold(min(shown, MAX_HOLD) if shown > 0 else 1 / self.fps)
             self._last, self._since = picture, time
 
-    def finish(self, seconds: float | None = None) -> None:
-        """Show the last picture for so long, or the time of a frame, and wait until the file is whole.
+    def finish(self) -> None:
+        """Show the last picture as long as the one before, and wait until the file is whole.
 
         As `write`, raises `OSError` where the disk is full.
         """
         if self._last is not None:
-            self._hold(1 / self.fps if seconds is None else min(seconds, MAX_HOLD))
+            self._hold(self._shown)
         self._pipe.close()
         if self._process.wait():
             self._fail()
@@ -74,6 +75,7 @@ class FilmWriter:
     def _hold(self, seconds: float) -> None:
         """Write the last picture as often as it takes; the frame that begins at a time shows half its own later."""
         assert self._last is not None
+        self._shown = seconds
         self._elapsed += seconds
         try:
             while (self._ticks + 0.5) / self.fps <= self._elapsed:

@@ -2,19 +2,22 @@
 
 ffmpeg ends with status 0 when it has decoded whatever it could, so a video is judged by counts: how many packets it
 has, how many frames came out of them, and whether the moments of these frames leave room for others. A video of which
-ffmpeg says that something is wrong with it is *damaged*; frames that it lacks are then *missing*, as many as the larger
-of these says:
+ffmpeg says that something is wrong with it is *damaged*; frames are then *missing*, at least as many as the larger of
+these says:
 
 - packets without a frame; those that are not meant to be shown, as after a cut by an edit list, are left out;
-- room in time: where frames are evenly spaced, gaps between them, and what the container states beyond the last one.
+- room in time, where ffmpeg says that input was lost and frames are evenly spaced: gaps between them, and what the
+  container states beyond the last one.
 
-A video without sound that ends a tenth before what it states is damaged, too. Otherwise, without a complaint, neither
-says that a frame was lost (codecs have packets without frames, cameras pauses, sound lasts longer than pictures): such
-a video is kept, with a note of the room.
+A file whose end is missing is *cut short*, however many frames that costs: by ffmpeg's word, by its own size (AVI), or
+because it ends a tenth before what it states of its only stream. Otherwise, without a complaint, neither count says
+that a frame was lost (codecs have packets without frames, cameras pauses, sound lasts longer than pictures): such a
+video is kept, with a note of the room.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections import deque
@@ -24,16 +27,20 @@ import numpy as np
 
 from ccs.stage import CcsError
 
-_LEVEL = re.compile(r"(?:\[[^\]]* @ [^\]]*\] )*\[(verbose|info|warning|error|fatal|panic)\] (.*)")
-_COUNTS = re.compile(r"Input stream #\d+:\d+ \(video\): (\d+) packets read \(\d+ bytes\); (\d+) frames decoded")
-_SHOWN = re.compile(r"n: *\d+ pts: *\S+ pts_time:(\S+)(?:.* duration_time:(\S+))?")  # a line of the filter showinfo
-_STATED = re.compile(r"Duration: (\d+):(\d\d):(\d\d\.\d+)")
+_LEVEL = re.compile(r"((?:\[[^\]]* @ [^\]]*\] )*)\[(verbose|info|warning|error|fatal|panic)\] (.*)")
+_COUNTS = re.compile(r"Input stream #\d+:(\d+) \(video\): (\d+) packets read \(\d+ bytes\); \d+ frames decoded")
+_TIME = re.compile(rb"frame:\d+ .*pts_time:(\S+)")  # a line of the filter metadata
+_STATED = re.compile(r"Duration: (\d+):(\d\d):(\d\d\.\d+)(?:, start: (-?\d+\.\d+))?")
 # What ffmpeg 4 to 9 say where the end is missing, at which the last packet lacks something at least.
 _CUT = re.compile("ended prematurely|partial file|Truncating packet|Error during demuxing")
 _DAMAGED = re.compile("corrupt input packet|corrupt decoded frame")  # warnings, unlike other such
+_BROKEN = re.compile(r"Packet corrupt \(stream = (\d+), dts = (\d+)\)")
+_DEMUXER = re.compile(r"\[(in#\d|mov|matroska|avi|mpegts|mpeg|asf|flv|ogg|nut|mxf|rm|ivf)\b")  # who says it
 _FORBIDDEN = re.compile("Format not on whitelist|Not detecting m3u8/hls")
 _TAIL = 0.1  # share of a video's frames that may lack at its end, where nothing else is wrong
 _EVEN = 0.75  # share of steps of one length from which on frames count as evenly spaced
+_END = 0.25  # seconds before the last frame is shown, in which its packet comes
+_SLACK = 4096  # bytes by which the size that a file states may be wrong
 
 
 class BadVideo(Exception):
@@ -52,18 +59,20 @@ class Said:
 
     Attributes:
         times: of every frame so far in seconds, NaN where ffmpeg knows none.
-        ended: whether that was all, which the reader sets.
     """
 
     def __init__(self) -> None:
         self.times: list[float] = []
-        self.last_duration = 0.0
-        self.packets = self.decoded = -1  # not said yet
+        self.stream, self.packets = "", -1  # not said yet
+        self.broken: dict[str, float] = {}  # the time of the last corrupt packet of each stream, in MPEG's containers
+        self.start = 0.0  # of the container's clock
         self.stated = 0.0  # seconds, by the container; below 0 where that is a guess
+        self.num_streams = 0
         self.cut = self.damaged = ""
-        self.concealed = self.signalled = self.forbidden = self.sounds = self.ended = False
+        self.lost = self.concealed = self.signalled = self.forbidden = False  # lost: input, before it was decoded
+        self._mapped = False  # what follows is of the output
         self._last: deque[str] = deque(maxlen=3)
-        self._rest = b""
+        self._rest = self._rest_of_times = b""
 
     @property
     def errors(self) -> str:
@@ -75,44 +84,65 @@ class Said:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             if said := _LEVEL.match(line.decode(errors="replace")):
-                self._take(said[1], said[2].strip())
+                self._take(said[1], said[2], said[3].strip())
 
-    def _take(self, level: str, text: str) -> None:
+    def take_times(self, data: bytes) -> None:
+        """The next bytes of what the filter says of the frames, in a pipe of its own: lines of threads mix."""
+        *lines, self._rest_of_times = (self._rest_of_times + data).split(b"\n")
+        for line in lines:
+            if shown := _TIME.match(line):
+                self.times.append(np.nan if shown[1] == b"NOPTS" else float(shown[1]))
+
+    def _take(self, source: str, level: str, text: str) -> None:
         if level in ("verbose", "info"):
             self._take_figures(text)
             return
         if "Estimating duration from bitrate" in text:
             self.stated = -1.0  # the line that states it comes later
+        if "mpeg" in source and (broken := _BROKEN.match(text)):
+            self.broken[broken[1]] = int(broken[2]) / 90_000
         self.forbidden |= bool(_FORBIDDEN.search(text))
         # those that say no more than that and the path aside
         if level != "warning" and text not in self._last and not text.startswith("Error opening input file"):
             self._last.append(text)
         if not self.cut and _CUT.search(text):
             self.cut = text
-        if not self.damaged and (level != "warning" or _DAMAGED.search(text)):
-            self.damaged = text
+        if level != "warning" or _DAMAGED.search(text):
+            self.damaged = self.damaged or text
+            self.lost |= bool(_DEMUXER.match(source)) or "corrupt input packet" in text
         self.concealed |= "corrupt decoded frame" in text
 
     def _take_figures(self, text: str) -> None:
-        if shown := _SHOWN.match(text):
-            self.times.append(float(shown[1]) if shown[1] != "NOPTS" else np.nan)
-            self.last_duration = float(shown[2] or 0)
-        elif counts := _COUNTS.match(text):
-            self.packets, self.decoded = map(int, counts.groups())
-        elif text.startswith("Duration: "):
-            if (stated := _STATED.match(text)) and not self.stated:
-                hours, minutes, seconds = map(float, stated.groups())
-                self.stated = 3600 * hours + 60 * minutes + seconds
+        if counts := _COUNTS.match(text):
+            self.stream, self.packets = counts[1], int(counts[2])
+        elif (stated := _STATED.match(text)) and not self.stated:
+            hours, minutes, seconds, start = (float(each or 0) for each in stated.groups())
+            # the frames' times count from the start
+            self.start = start
+            self.stated = 3600 * hours + 60 * minutes + seconds - max(start, 0.0)
+        elif text.startswith("Stream #0:") and not self._mapped:
+            self.num_streams += 1
         else:
-            self.sounds |= text.startswith("Stream #") and ": Audio: " in text
+            self._mapped |= text.startswith("Stream mapping:")
             self.signalled |= "received signal" in text
+
+
+def cut_avi(path: str) -> str:
+    """That an AVI is shorter than it says of itself, or "": ffmpeg scales its duration to what is there."""
+    with open(path, "rb") as file:
+        head = file.read(12)
+        size = os.fstat(file.fileno()).st_size
+    stated = int.from_bytes(head[4:8], "little") + 8
+    if head[:4] + head[8:] != b"RIFFAVI " or stated <= size + _SLACK:
+        return ""
+    return f"the file has {size:,} bytes of {stated:,} that it states"
 
 
 class Moments(NamedTuple):
     """When the frames of a video are shown, and what that says of frames that are not there."""
 
     times: np.ndarray  # (T) seconds from the start of the container, ascending
-    step: float  # seconds that the last frame is shown
+    step: float  # seconds that the last frame is shown: as long as the one before
     gaps: int  # frames for which there is room between others
     tail: int  # frames for which there is room after the last one, by what the container states
 
@@ -125,15 +155,15 @@ class Moments(NamedTuple):
 def moments(said: Said, num_frames: int, fps: float) -> Moments:
     """Of the frames that were decoded; where ffmpeg does not know, they are `fps` (nominal) a second."""
     nominal = 1 / fps if fps > 0 else 0.0
-    times = np.array(said.times[:num_frames])
+    times = np.array(said.times[:num_frames], float)
     if len(times) != num_frames or not np.isfinite(times).all() or np.any(np.diff(times) < 0):
         return Moments(nominal * np.arange(num_frames), nominal, 0, 0)
     steps = np.diff(times)
     usual = float(np.median(steps)) if len(steps) else nominal
     even = len(steps) > 0 and usual > 0 and np.mean(np.abs(steps - usual) <= 0.1 * usual + 0.001) >= _EVEN
-    step = said.last_duration or usual
+    step = float(steps[-1]) if len(steps) else nominal
     gaps = int(np.sum(np.maximum(np.rint(steps / usual) - 1, 0))) if even else 0
-    left = said.stated - (times[-1] + step) - 0.0051 if num_frames else 0.0  # it is stated to a hundredth
+    left = said.stated - (times[-1] + usual) - 0.0051 if num_frames else 0.0  # it is stated to a hundredth
     tail = int(np.rint(left / usual)) if even and said.stated > 0 else 0
     return Moments(times, step, gaps, max(tail, 0))
 
@@ -159,8 +189,7 @@ def judge(
         raise BadVideo("a playlist, a script or the like, which names other files, or no container of videos at all")
     if "matches no streams" in said.errors:
         raise BadVideo("no video stream")
-    why = said.errors or said.damaged
-    why = why if said.cut in why else "; ".join(filter(None, (said.cut, why)))
+    why = said.errors or said.damaged or said.cut
     if status or (num_frames == 0 and why):
         what = "damaged or cut short" if num_frames else "not a video that ffmpeg can decode"
         exit_status = f"; ffmpeg's exit status {status}" if status else ""
@@ -170,19 +199,29 @@ def judge(
     if said.packets < 0:
         raise CcsError(f"{path}: this ffmpeg does not say how many packets it has read: try another ffmpeg")
     early = _early(said, shown)
-    if shown.tail > _TAIL * (num_frames + shown.tail) and not said.sounds:
-        why = "; ".join(filter(None, (early, why)))
-    elif not said.damaged and not said.cut:
-        gaps = f"its times leave room for {shown.gaps} more between its {num_frames} frames" if shown.gaps else ""
-        return Verdict(0, f"kept, but {gaps or early}" if gaps or early else "")
-    num_missing = max(said.packets - num_hidden - num_frames, shown.gaps + shown.tail, int(bool(said.cut)))
-    counts = f"{num_frames} frames decoded of {said.packets - num_hidden} packets, {num_missing} missing"
-    if num_missing > max_missing * (num_frames + num_missing):
-        raise BadVideo(f"damaged or cut short: {counts}; {why}")
+    cut = said.cut or cut_avi(path)
+    if not cut and said.broken.get(said.stream, -1.0) - said.start > shown.times[-1] - _END:
+        cut = "the last packet is corrupt"
+    if not cut and said.num_streams == 1 and shown.tail > _TAIL * (num_frames + shown.tail):
+        cut = early
+    room = f"its times leave room for {shown.gaps} more between its {num_frames} frames" if shown.gaps else early
+    if not cut and not said.damaged:
+        return Verdict(0, f"kept, but {room}" if room else "")
+    num_missing = max(said.packets - num_hidden - num_frames, int(bool(cut)))
+    if said.lost or cut:
+        num_missing = max(num_missing, shown.gaps + (shown.tail if said.num_streams == 1 or cut else 0))
+    lacks = f"{num_missing} or more are missing" if num_missing else "none is known to be missing"
+    counts = f"{num_frames} frames decoded of {said.packets - num_hidden} packets, {lacks}"
+    why = why if cut in why else "; ".join(filter(None, (cut, why)))
+    what = "damaged" if not cut else "cut short" if not said.damaged else "damaged or cut short"
+    # how much is gone with the end, nobody knows
+    if num_missing > max_missing * (num_frames + num_missing) or (cut and max_missing < 1):
+        raise BadVideo(f"{what}: {counts}; {why}")
     if num_missing:
-        return Verdict(num_missing, f"kept, though damaged or cut short: {counts}; {why}")
+        return Verdict(num_missing, f"kept, though {what}: {counts}; {why}")
     concealed = ", though parts of some frames are damaged and were concealed" if said.concealed else ""
-    return Verdict(0, f"kept{concealed}: {counts}; {why}")
+    room = f"; {room}" if shown.gaps else ""
+    return Verdict(0, f"kept{concealed}: {counts}; {why}{room}")
 
 
 def _check_run(path: str, status: int, said: Said, num_frames: int) -> None:
@@ -200,8 +239,8 @@ def _check_run(path: str, status: int, said: Said, num_frames: int) -> None:
 
 
 def _early(said: Said, shown: Moments) -> str:
-    """That the video ends before what it states, where that is not what sound takes."""
+    """That the video ends before what it states, where that is not what another stream takes."""
     end = float(shown.times[-1]) + shown.step
-    if end < 0.9 * said.stated - 1 or (shown.tail and not said.sounds):
+    if end < 0.9 * said.stated - 1 or (shown.tail and said.num_streams == 1):
         return f"its {len(shown.times)} frames end at {end:.2f} s of {said.stated:.2f} s that it states"
     return ""

@@ -57,7 +57,7 @@ class ShardReader:
         self.preparation: dict[str, Any] = indexes[0].preparation
         for shard, (path, index) in enumerate(zip(self.paths, indexes, strict=True)):
             for stage in ("frames", "flow"):
-                ours, other = (each.preparation.get(stage) for each in (index, indexes[0]))
+                ours, other = (_of_content(each.preparation.get(stage)) for each in (index, indexes[0]))
                 if ours != other:
                     raise CcsError(
                         f"{path}: expected the settings of {stage} as in {self.paths[0]}, {other}, found {ours}; give "
@@ -261,6 +261,11 @@ def _num_pairs(flow: h5py.Group, size: str) -> int:
     if pairs.shape[1:] != (2, *map(int, size.split("x"))):
         raise ValueError(f"flow of {size} has the shape {pairs.shape}")
     return len(pairs)
+
+
+def _of_content(settings: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Settings, without what decides which videos there are and changes none: older shards do not have it."""
+    return settings and {name: value for name, value in settings.items() if name != "max_missing_fraction"}
 
 
 def _preparation(attributes: Mapping[str, Any]) -> dict[str, Any]:
