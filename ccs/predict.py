@@ -44,7 +44,7 @@ from ccs.models.network import snippet_of
 from ccs.models.settings import ANY_NUMBER
 from ccs.settings import add_settings
 from ccs.shards.reader import decode_jpeg, runs_of
-from ccs.stage import CcsError, atomic, progress, run
+from ccs.stage import CcsError, atomic, check_writable, progress, run
 from ccs.train import checkpoint
 
 STREAMS = ("RGB", "Flow", "RGB+Flow")
@@ -408,9 +408,7 @@ def _check_outputs(outputs: Sequence[str], inputs: Sequence[str]) -> None:
             raise CcsError(f"{path}: is one of the inputs and would be replaced; choose another output")
         if outputs.count(path) > 1 or os.path.abspath(path) in map(os.path.abspath, set(outputs) - {path}):
             raise CcsError(f"{path}: both --output and a film of --cam would be written there; choose another --output")
-        with atomic(f"{path}.try") as part:
-            part.touch()
-        Path(f"{path}.try").unlink()
+        check_writable(path)
 
 
 def preparation_of(state: dict[str, Any], args: argparse.Namespace) -> Preparation:

@@ -131,6 +131,17 @@ def atomic(path: str | os.PathLike[str]) -> Generator[Path]:
         part.unlink(missing_ok=True)
 
 
+class _TriedError(Exception):
+    pass
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Before long work: raise `CcsError` where `atomic(path)` would. What is there stays as it is."""
+    with suppress(_TriedError), atomic(path) as part:
+        part.touch()
+        raise _TriedError
+
+
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Generator[None]:
     """A full disk, a quota or a limit that is met while `path` is written, as a `CcsError` that tells the room left."""

@@ -28,7 +28,7 @@ from ccs.models.network import snippet_of
 from ccs.models.settings import NetworkSettings
 from ccs.settings import add_settings, settings_from
 from ccs.shards.reader import ShardReader
-from ccs.stage import CcsError, atomic, remove_left_parts, run
+from ccs.stage import CcsError, atomic, check_writable, remove_left_parts, run
 from ccs.train import checkpoint, history, parallel
 from ccs.train.interruption import Interruption
 from ccs.train.loop import Clips
@@ -95,9 +95,7 @@ def train(
     """
     resume_path = checkpoint_path.with_name(f"{checkpoint_path.stem}.resume.pt")
     for path in (checkpoint_path, history_path):  # before hours of training, not after
-        with atomic(path.with_suffix(".try")) as part:
-            part.touch()
-        path.with_suffix(".try").unlink(missing_ok=True)
+        check_writable(path)
     for path in (checkpoint_path, history_path, resume_path):  # now, as they are written late or never
         remove_left_parts(path)
     videos = {part: usable_videos(manifest, part, reader, quarantine) for part in ("train", "val")}
