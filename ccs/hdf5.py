@@ -96,9 +96,13 @@ def finish(file: h5py.File) -> None:
 
 
 def _reserve(descriptor: int, size: int) -> None:
-    if hasattr(os, "posix_fallocate"):  # not on macOS
+    """Room for so many bytes in all. What the file has is left alone: where a file system cannot reserve, as NFS, the C
+    library reads and writes in every block of the range.
+    """
+    end = os.fstat(descriptor).st_size
+    if size > end and hasattr(os, "posix_fallocate"):  # not on macOS
         try:
-            os.posix_fallocate(descriptor, 0, size)
+            os.posix_fallocate(descriptor, end, size - end)
         except OSError as error:
             if error.errno in FULL:
                 raise

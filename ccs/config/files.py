@@ -6,7 +6,7 @@ Snakemake reads the files into dictionaries, in which of two equal keys the last
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,14 +115,18 @@ def _scalar_problems(event: yaml.ScalarEvent, blocks: list[_Block], line: int) -
         value = _VALUES.construct_object(yaml.ScalarNode(tag, event.value))
     except yaml.YAMLError:  # << and =, and tags, which are Snakemake's to read
         pass
-    except (ValueError, OverflowError) as error:
-        reason = str(error).split(";")[0]
+    except (ValueError, OverflowError, LookupError, AttributeError, TypeError) as error:
+        known = isinstance(error, (ValueError, OverflowError))  # others are PyYAML's own, of what a tag does not fit
+        reason = str(error).split(";")[0] if known else f"no {tag.rpartition(':')[2]}"
         yield f"line {line}: {event.value[:40]!r} cannot be read ({reason}): write it in quotes if it is text"
+    if not isinstance(value, Hashable):  # PyYAML would fill it later, and cannot
+        yield f"line {line}: {event.value[:40]!r} cannot be read (no {tag.rpartition(':')[2]}): leave out its tag"
+        return
     if not blocks or blocks[-1].lines is None or blocks[-1].key is not None:
         return
     key = ".".join([*(block.key for block in blocks if block.key is not None), event.value])
     if key == "__use_yte__":
-        yield f"line {line}: {key}: no such key; it asks Snakemake to run values as Python, which is not done here"
+        yield f"line {line}: {key}: no such key; Snakemake runs values as Python by it: take it out"
     if tag.endswith(":merge"):  # several of them are all taken
         return
     value = nfc(value) if isinstance(value, str) else value

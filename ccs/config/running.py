@@ -27,16 +27,18 @@ if TYPE_CHECKING:
 LOCKS = Path(".snakemake/locks")  # Snakemake's
 CALLS = Path(".snakemake/ccs.calls")  # locked by each call; a line for the machine of each since there were no locks
 BOOT = Path("/proc/sys/kernel/random/boot_id")
+CALL = "CCS_CALL"  # an environment variable: process and machine of the call that has started what inherits it
+ORPHANS_SECONDS = 60  # a training writes its checkpoint
 SECONDS = 0.5  # between looks for stages that have started since
 
 
 def begin() -> None:
-    """Before Snakemake looks at its locks: hold a lock while this process lives, and remove those of dead ones."""
+    """Before Snakemake looks at its locks: hold a lock while this process lives, end what a dead call has started, and
+    remove its locks.
+    """
     sys.excepthook = _quiet(sys.excepthook)
-    try:
-        CALLS.parent.mkdir(exist_ok=True)
-        descriptor = os.open(CALLS, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)  # never closed
-    except OSError:  # Snakemake will say what it thinks of the folder
+    descriptor = _opened()
+    if descriptor is None:  # Snakemake will say what it thinks of the folder
         return
     try:
         alone = _locked(descriptor)
@@ -48,13 +50,32 @@ def begin() -> None:
             )
         return
     if alone:
+        _end_orphans()
         _remove_left(os.pread(descriptor, 1 << 20, 0).decode(errors="replace").splitlines())
-        if not _left():
-            os.ftruncate(descriptor, 0)
     elif _left() and "--nolock" not in sys.argv:
         _say("another call of Snakemake is at work in this folder")
-    os.write(descriptor, f"{_this_machine()}\n".encode())
-    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    with suppress(OSError):  # another user's file, or a full disk; what is not known to be here is not removed
+        if alone and not _left():
+            os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{_this_machine()}\n".encode())
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    os.environ[CALL] = f"{os.getpid()} {_started(os.getpid())} {_this_machine()}"
+
+
+def _opened() -> int | None:
+    """The descriptor of `CALLS`, which is never closed; None where it can be neither made nor read."""
+    try:
+        CALLS.parent.mkdir(exist_ok=True)
+        descriptor = os.open(CALLS, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    except OSError:
+        try:
+            return os.open(CALLS, os.O_RDONLY)  # of another user; a lock needs no more
+        except OSError:
+            return None
+    with suppress(OSError):
+        os.fchmod(descriptor, 0o666)  # whatever the umask: the next call may be somebody else's
+    return descriptor
 
 
 def _locked(descriptor: int) -> bool:
@@ -85,11 +106,97 @@ def _remove_left(machines: Sequence[str]) -> None:
             "or is at work: if it is not, call this once with --unlock"
         )
         return
-    for path in left:
-        path.unlink(missing_ok=True)
-    at_work = [str(each.pid) for each in _topmost(_stages_here())]
-    still = f"; what it had started still runs, does no harm, and ends by `kill {' '.join(at_work)}`" if at_work else ""
-    _say(f"the last call of Snakemake here was killed, its lock is removed{still}")
+    if at_work := _snakemakes_here():
+        _say(f"another Snakemake is at work in this folder (processes {', '.join(map(str, at_work))})")
+        return
+    try:
+        for path in left:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        _say(
+            f"the last call of Snakemake here was killed, and its locks in {LOCKS} cannot be removed "
+            f"({error.strerror}): whoever owns them may call this once with --unlock"
+        )
+        return
+    _say("the last call of Snakemake here was killed, its lock is removed")
+
+
+# -- what a dead call has started --------------------------------------------------------------------------------------
+def _end_orphans() -> None:
+    """Tell the stages here whose call is dead to end, and wait: they would put their outputs, of a configuration that
+    may be another by now, in the place of newer ones.
+    """
+    import psutil
+
+    found = [each for each in _topmost(_processes_here()) if _is_orphan(each)]
+    if not found:
+        return
+    _say(
+        "the last call of Snakemake here was killed; what it had started is told to end (processes "
+        f"{', '.join(str(each.pid) for each in found)})"
+    )
+    below: list[psutil.Process] = []
+    for process in found:
+        with suppress(psutil.Error):
+            below += [process, *process.children(recursive=True)]
+            process.terminate()
+    end = time.monotonic() + ORPHANS_SECONDS
+    while any(map(_is_alive, found)) and time.monotonic() < end:
+        time.sleep(SECONDS / 5)
+    if any(map(_is_alive, found)):
+        for process in below:
+            with suppress(psutil.Error):
+                process.kill()  # looks at its start too, so that it hits no other of this number
+        _say(f"they did not end in {ORPHANS_SECONDS} s and are killed")
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    """Not when it has ended and nobody has asked how, as in containers whose first process does not."""
+    import psutil
+
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _is_orphan(process: psutil.Process) -> bool:
+    """Whether a call on this machine that lives no longer has started it. Of another user's it cannot be told."""
+    import psutil
+
+    try:
+        number, started, machine = process.environ().get(CALL, "").split(" ", 2)
+        return machine == _this_machine() and _started(int(number)) != started
+    except (psutil.Error, OSError, ValueError):
+        return False
+
+
+def _started(number: int) -> str:
+    """When the process of this number started, "" where there is none: a number comes to be used again."""
+    import psutil
+
+    try:
+        process = psutil.Process(number)
+        return str(process.create_time()) if _is_alive(process) else ""
+    except psutil.Error:
+        return ""
+
+
+def _snakemakes_here() -> list[int]:
+    """Living calls of Snakemake in this folder, of other Snakefiles too; not this one, nor what it belongs to or
+    starts, nor jobs of a dead one.
+    """
+    import psutil
+
+    own = psutil.Process()
+    ours = {own, *own.parents(), *own.children(recursive=True)}
+    found = []
+    for process in _processes_here():
+        with suppress(psutil.Error):
+            words = process.cmdline()
+            if process not in ours and "snakemake" in map(os.path.basename, words) and not _is_orphan(process):
+                found.append(process.pid)
+    return found
 
 
 def _this_machine() -> str:
@@ -167,7 +274,7 @@ def _stages_below() -> list[psutil.Process]:
     return _topmost(psutil.Process().children(recursive=True))
 
 
-def _stages_here() -> list[psutil.Process]:
+def _processes_here() -> list[psutil.Process]:
     import psutil
 
     here = os.getcwd()

@@ -15,6 +15,7 @@ from typing import Annotated
 
 from ccs.datasets.disk import (
     EXTENSIONS,
+    Listing,
     directory,
     extensions,
     finish,
@@ -72,7 +73,9 @@ def manifest(dataset: str, settings: Settings, split: int) -> Manifest:
 
 def _parts(dataset: str, root: str) -> dict[str, str]:
     """The directory of each split, or of `train` alone where the classes are directly below `root`."""
-    folders = set(scan(root).folders)
+    top = scan(root)
+    _check_links(root, top)
+    folders = set(top.folders)
     if not {"train", "test"} <= folders:
         if folders and folders <= set(_SPLITS):
             raise CcsError(
@@ -91,6 +94,7 @@ def _parts(dataset: str, root: str) -> dict[str, str]:
 def _videos(dataset: str, path: str, split: str, ignored: list[str]) -> list[Video]:
     """The videos of the class directories below `path`, not yet numbered; names of other files go to `ignored`."""
     top = listing(dataset, path)
+    _check_links(path, top)
     ignored += top.videos + top.others
     videos = []
     for name in sorted(top.folders):
@@ -110,6 +114,18 @@ def _videos(dataset: str, path: str, split: str, ignored: list[str]) -> list[Vid
         ids = ((name, f"{class_name}/{nfc(stem(name))}") for name in inside.videos)
         videos += [Video(video, f"{folder}/{name}", 0, class_name, split) for name, video in ids]
     return videos
+
+
+def _check_links(path: str, top: Listing) -> None:
+    """Raise `CcsError` for a link that leads nowhere where splits or classes are expected, unless named as a video is:
+    a class on a disk that is not there would vanish, and all others be numbered anew.
+    """
+    for name, why in sorted(top.lost.items()):
+        if stem(name) == name:
+            raise CcsError(
+                f"{os.path.join(path, name)}: expected a directory of videos, found {why}: mount the disk that it "
+                "leads to, or correct or remove the link"
+            )
 
 
 def _check_unique(videos: list[Video]) -> None:

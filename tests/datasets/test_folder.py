@@ -78,12 +78,24 @@ def test_links_count_as_files_and_those_that_lead_nowhere_are_named_and_cost_onl
     (root / "a" / "2.mp4").symlink_to(root.parent / "stored.mp4")
     (root / "a" / "3.mp4").symlink_to("gone.mp4")
     (root / "a" / "4.mp4").symlink_to("4.mp4")
-    (root / "b").symlink_to("/nowhere")
+    (root / "b.mp4").symlink_to("/nowhere")
     assert set(parts(load(root))) == {"a/1", "a/2"}
     said = capsys.readouterr().err.splitlines()
-    assert f"left out in {root}: 'b' (a link to '/nowhere', where nothing is)" in said[0]
+    assert f"left out in {root}: 'b.mp4' (a link to '/nowhere', where nothing is)" in said[0]
     assert "'3.mp4' (a link to 'gone.mp4', where nothing is); '4.mp4' (a link that leads back to itself)" in said[1]
     assert len(said) == 2
+
+
+@pytest.mark.parametrize("there", ["a/1.mp4", "train/a/1.mp4"])
+@pytest.mark.parametrize(("target", "why"), [("/nowhere", "where nothing is"), ("b", "leads back to itself")])
+def test_a_class_or_split_that_is_a_link_to_nowhere_does_not_vanish(tree, there, target, why):
+    root = tree([there, "test/a/2.mp4"] if "train" in there else [there])
+    places = {root: "b"} if there == "a/1.mp4" else {root: "val", root / "train": "b"}
+    for folder, name in places.items():
+        (folder / name).symlink_to(target if target != "b" else name)
+        with pytest.raises(CcsError, match=rf"{folder / name}: expected a directory of videos, found a link .*{why}"):
+            load(root)
+        (folder / name).unlink()
 
 
 def test_what_systems_put_beside_videos_is_no_class_no_video_and_no_error(tree, capsys):

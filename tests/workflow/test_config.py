@@ -363,8 +363,12 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("---\nseeds: [1]\n", "line 3: a second document begins with ---"),
         ("train:\n\tlr: 1\n", "line 4: no YAML: found character that cannot start any token"),
         ("__use_yte__: true\n", "line 3: __use_yte__: no such key"),
+        ("x: !!bool maybe\n", "line 3: 'maybe' cannot be read (no bool)"),
+        ("x: !!int ''\n", "line 3: '' cannot be read (no int)"),
+        ("x: !!timestamp foo\n", "line 3: 'foo' cannot be read (no timestamp)"),
+        ("!!map x: 1\n", "line 3: 'x' cannot be read (no map)"),
     ],
-    ids=range(17),
+    ids=range(21),
 )
 def test_what_yaml_would_pass_over_or_never_end_to_unfold_is_told_at_once(tmp_path, text, message):
     path = tmp_path / "config.yaml"

@@ -140,6 +140,22 @@ def _of_run(run):
     return {name: {file for file in TRAINING[name] if f"/{run}/" in file} for name in ("train", "evaluate")}
 
 
+def test_after_a_failure_the_same_command_makes_what_is_out_of_date(project):
+    """Although what failed, or was not reached, is an intermediate that may be missing, and has left no notes."""
+    train = {"epochs": 7, "weights": "none"}
+    project.configure({"train": train})
+    assert project.snakemake(failing="ccs.train").returncode == 1
+    assert project.plan() == TRAINING
+    project.configure({"train": train, "flow.bound": 15})
+    assert project.snakemake(failing="ccs.flow").returncode == 1
+    assert project.plan() == flow_and_below(project)
+    for shard in every(project, "flow"):
+        (project.path / shard).unlink(missing_ok=True)
+    for run in ("two_stream", "ccs"):
+        (project.path / f"results/runs/mine/split1/{run}/seed0/checkpoint.pt").unlink(missing_ok=True)
+    assert project.plan() == flow_and_below(project)
+
+
 def test_what_changes_no_result_reruns_nothing(project):
     project.configure(
         {

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -96,15 +97,57 @@ def test_after_a_kill_the_same_command_goes_on_and_beside_a_living_call_it_does_
         assert "a call of Snakemake on elsewhere has left its lock here" in unknown.stdout
         assert "call this once with --unlock" in unknown.stdout
         calls.write_text(ours)
+        held = project.path / ".snakemake/locks"
+        other = subprocess.Popen(  # a Snakemake that does not know of our locks
+            ["sh", "-c", ": ; sleep 600", "snakemake"], cwd=project.path, preexec_fn=os.setsid
+        )
+        beside = project.snakemake(*command)
+        os.killpg(other.pid, signal.SIGKILL)
+        other.wait()
+        assert beside.returncode == 1
+        assert f"ccs: another Snakemake is at work in this folder (processes {other.pid})" in beside.stdout
+        assert list(held.glob("*.lock"))
         printed = project.run(*command)
     finally:
         call.kill()
         for stage in stages:
-            os.kill(stage, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(stage, signal.SIGKILL)
     assert "ccs: the last call of Snakemake here was killed, its lock is removed" in printed
-    told = re.search(r"what it had started still runs, does no harm, and ends by `kill (.*)`", printed)[1]
-    assert sorted(map(int, told.split())) == sorted(stages)
+    # before anything else was done: their outputs would be of the configuration that there was then
+    told = re.search(r"what it had started is told to end \(processes (.*)\)", unknown.stdout)[1]
+    assert sorted(map(int, told.split(", "))) == sorted(stages)
+    assert (project.path / "told.txt").read_text().split() == ["SIGTERM"] * 2
     assert project.plan() == {}
+
+
+def test_a_call_of_another_user_is_seen_by_its_lock(tmp_path):
+    """Whose file of calls can only be read."""
+    if os.getuid():
+        pytest.skip("two users: needs root")
+    tmp_path.chmod(0o777)
+    for folder in tmp_path.parents[:3]:
+        folder.chmod(folder.stat().st_mode | 0o055)
+    script = "import os, sys, datetime, psutil; from ccs.config import running; "
+    script += "os.chdir(sys.argv[2]); os.setuid(int(sys.argv[1])); "
+    hold = f"{script}running.begin(); print('begun', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, "0", tmp_path]
+    owner = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert owner.stdout.readline() == b"begun\n"
+        calls = tmp_path / ".snakemake/ccs.calls"
+        assert calls.stat().st_mode & 0o666 == 0o666
+        calls.chmod(0o644)
+        (tmp_path / ".snakemake").chmod(0o777)
+        (tmp_path / ".snakemake/locks").mkdir(mode=0o777)
+        lock = tmp_path / ".snakemake/locks/0.input.lock"
+        lock.touch()
+        command = [sys.executable, "-c", f"{script}running.begin()", "12345", tmp_path]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "ccs: another call of Snakemake is at work in this folder\n")
+        assert lock.exists()
+    finally:
+        owner.communicate(b"")
 
 
 def test_another_configuration_replaces_the_default_one(project):

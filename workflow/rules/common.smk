@@ -10,6 +10,7 @@ import shlex
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
@@ -243,14 +244,95 @@ def loader_workers(wildcards, threads, resources):
     return threads * resources.get("nodes", 1) // max(resources.gpu, 1) if threads > 1 else 0
 
 
-def provenance(wildcards, output):
-    """All that the shards and the code depend on: interrupted training goes on only if none of it has changed."""
-    stages = ["ccs.frames", "ccs.shards"]
-    content = [shard_digests(wildcards.dataset), config["frames"], config["flow"], flow_code(), train_code(wildcards)]
-    if wildcards.dataset == demo():
-        stages.append("ccs.datasets.demo")
-        content.append(demo_settings(wildcards))
-    return hashlib.sha256(repr([*content, *map(stage_digest, stages)]).encode()).hexdigest()[:16]
+# -- what a rule's inputs come from ------------------------------------------------------------------------------------
+# Where the job failed, or was stopped, that would have made an input anew, a missing intermediate is no reason for
+# Snakemake to run anything, and nothing tells any longer that it was to be made. So each rule has as a param, too, what
+# all rules above it depend on: what is out of date is so by itself, whatever has become of that which it is made from.
+def digest(*content):
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def rendering(dataset):
+    """Of the data set's videos themselves, where the pipeline renders them."""
+    return digest(demo_settings(None), stage_digest("ccs.datasets.demo")) if dataset == demo() else ""
+
+
+@functools.cache
+def frames_digest(dataset, shard=None):
+    """Of the frames of a shard, or of all shards."""
+    videos = shard_digests(dataset)
+    return digest(
+        videos.get(shard) if shard else videos, frames_settings(None), stage_digest("ccs.frames"), rendering(dataset)
+    )
+
+
+@functools.cache
+def flow_digest(dataset, shard=None):
+    return digest(frames_digest(dataset, shard), flags(config["flow"]), flow_code())
+
+
+@functools.cache
+def training_inputs(dataset, run):
+    """All that the shards and the code of a training depend on."""
+    stages = [stage_digest("ccs.quarantine"), stage_digest("ccs.shards"), network_code("ccs.train", run)]
+    return digest(flow_digest(dataset), *stages)
+
+
+@functools.cache
+def trained(dataset, split, run):
+    """Of a checkpoint; its seed is in its name."""
+    wildcards = SimpleNamespace(dataset=dataset, split=split, run=run)
+    inputs = training_inputs(dataset, run)
+    return digest(inputs, split_digest(wildcards), run_settings(wildcards), weights_files(wildcards))
+
+
+@functools.cache
+def scored(dataset, split, run):
+    """Of its scores."""
+    code = network_code("ccs.evaluate", run)
+    return digest(trained(dataset, split, run), flags(config["runs"][run]["evaluate"]), code)
+
+
+def videos_rendered(wildcards):
+    return rendering(wildcards.dataset)
+
+
+def frames_above(wildcards):
+    return frames_digest(wildcards.dataset, wildcards.get("shard"))
+
+
+def flow_above(wildcards):
+    return flow_digest(wildcards.dataset, wildcards.shard)
+
+
+def provenance(wildcards):
+    """Interrupted training goes on only if none of it has changed."""
+    return training_inputs(wildcards.dataset, wildcards.run)
+
+
+def training_above(wildcards):
+    return trained(wildcards.dataset, wildcards.split, wildcards.run)
+
+
+def scores_above(wildcards):
+    return scored(wildcards.dataset, wildcards.split, wildcards.run)
+
+
+def trainings_above(wildcards):
+    """Of all trainings of a run whose curves are drawn."""
+    return digest(*(trained(*of_folder(folder)) for folder in map(os.path.dirname, run_histories(wildcards))))
+
+
+def shown_above(wildcards):
+    """Of all scores, and so of all else, that a table or figure shows."""
+    return digest(*(scored(*of_folder(folder)) for folder in runs_folders(wildcards)))
+
+
+def of_folder(folder):
+    """Data set, split and run of a folder of `folders_of`."""
+    dataset, split, run = Path(folder).parts[2:5]
+    return dataset, split.removeprefix("split"), run
 
 
 # -- the machine -------------------------------------------------------------------------------------------------------

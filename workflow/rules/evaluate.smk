@@ -18,6 +18,7 @@ rule evaluate:
         part="test",
         workers=loader_workers,
         code=evaluate_code,
+        above=training_above,
     shell:
         "exec python -m ccs.launch --gpus {resources.gpu} -- ccs.evaluate"
         " --checkpoint {input.checkpoint}"

@@ -21,6 +21,7 @@ rule figure:
         settings=figure_settings,
         caption=caption,
         code=figure_code,
+        above=shown_above,
     shell:
         "python -m ccs.figures.{wildcards.figure}"
         " --scores {input.scores}"
@@ -59,6 +60,7 @@ rule figure6:
         settings=figure_settings,
         caption=caption,
         code=figure_code,
+        above=shown_above,
     shell:
         "exec python -m ccs.launch --gpus 0 -- ccs.figures.{wildcards.figure}"
         " --checkpoints {input.checkpoints}"
@@ -92,6 +94,7 @@ rule curves:
         "../../envs/ccs.yaml"
     params:
         code=stage_digest("ccs.figures.curves"),
+        above=trainings_above,
     shell:
         "python -m ccs.figures.curves"
         " --run {wildcards.run}"
@@ -122,6 +125,7 @@ rule details:
     params:
         rows=shown_rows,
         code=stage_digest("ccs.tables.details"),
+        above=shown_above,
     shell:
         "python -m ccs.tables.details"
         " --scores {input.scores}"

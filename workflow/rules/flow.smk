@@ -14,6 +14,7 @@ rule flow:
         settings=flags(config["flow"]),
         gpu_memory=gpu_memory,
         code=flow_code(),
+        above=frames_above,
     shell:
         "exec python -m ccs.launch --gpus {resources.gpu} -- ccs.flow"
         " --frames {input.frames}"

@@ -16,6 +16,7 @@ rule frames:
         ffmpeg=ffmpeg,
         max_bad=max_bad,
         code=stage_digest("ccs.frames"),
+        above=videos_rendered,
     shell:
         "python -m ccs.frames"
         " --manifest {params.manifest}"
@@ -42,6 +43,7 @@ rule quarantine:
         manifest="data/{dataset}/manifest.csv",
         max_bad_fraction=max_bad_fraction,
         code=stage_digest("ccs.quarantine"),
+        above=frames_above,
     shell:
         "python -m ccs.quarantine"
         " --manifest {params.manifest}"

@@ -10,6 +10,7 @@ rule shards:
         "../../envs/ccs.yaml"
     params:
         code=stage_digest("ccs.shards"),
+        above=flow_above,
     shell:
         "python -m ccs.shards"
         " --frames {input.frames}"

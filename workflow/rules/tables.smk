@@ -21,6 +21,7 @@ rule table:
         rows=shown_rows,
         caption=caption,
         code=table_code,
+        above=shown_above,
     shell:
         "python -m ccs.tables {wildcards.table}"
         " --scores {input.scores}"
@@ -43,5 +44,6 @@ rule predictions:
         "../../envs/ccs.yaml"
     params:
         code=stage_digest("ccs.submission"),
+        above=scores_above,
     shell:
         "python -m ccs.submission" " --scores {input.scores}" " --output {output.predictions}" " > {log} 2>&1"
