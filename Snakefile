@@ -32,7 +32,7 @@ if not workflow.overwrite_configfiles:
             "another directory with --directory"
         )
 
-# Files of --configfile have been read by now, and Python been run that one with __use_yte__ holds, but nothing else done.
+# Files of --configfile have been read by now, and those with __use_yte__ run; nothing else was done with their content.
 if not workflow.remote_exec:
     try:
         for file in workflow.overwrite_configfiles or ["config.yaml"]:

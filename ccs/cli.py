@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ccs import __version__
-from ccs.stage import CcsError, run
+from ccs.stage import CcsError, open_closed_streams, run
 
 
 def _figures() -> dict[str, tuple[str, str]]:
@@ -54,6 +54,7 @@ HELP = "\n".join(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage that the first argument names with the arguments after it; only its modules are imported."""
+    open_closed_streams()  # what is imported may print, too
     name, *rest = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
     if name in STAGES:
         stage = importlib.import_module(STAGES[name][0])  # before `run`, so that Ctrl-C ends it as `ccs` has it

@@ -7,6 +7,7 @@ nothing is believed: it may declare more than memory holds, or name other files 
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import tempfile
@@ -96,17 +97,32 @@ def finish(file: h5py.File) -> None:
 
 
 def _reserve(descriptor: int, size: int) -> None:
-    """Room for so many bytes in all. What the file has is left alone: where a file system cannot reserve, as NFS, the C
-    library reads and writes in every block of the range.
+    """Room for the first `size` bytes, of which some in the middle may not be written yet. What is there is left alone:
+    where a file system cannot reserve, as NFS, the C library reads and writes in every block of the range.
     """
+    if not hasattr(os, "posix_fallocate"):  # on macOS
+        return
+    position = os.lseek(descriptor, 0, os.SEEK_CUR)  # which HDF5's descriptor of the file shares
     end = os.fstat(descriptor).st_size
-    if size > end and hasattr(os, "posix_fallocate"):  # not on macOS
-        try:
-            os.posix_fallocate(descriptor, end, size - end)
-        except OSError as error:
-            if error.errno in FULL:
-                raise
-            # else a file system that cannot do so
+    try:
+        begin = 0
+        while begin < size:
+            hole = os.lseek(descriptor, begin, os.SEEK_HOLE) if begin < end else begin
+            try:
+                data = os.lseek(descriptor, hole, os.SEEK_DATA)
+            except OSError as error:  # all that follows is one
+                if error.errno != errno.ENXIO:
+                    raise
+                data = size
+            if hole < size:
+                os.posix_fallocate(descriptor, hole, min(data, size) - hole)
+            begin = data
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        # else a file system that cannot do so
+    finally:
+        os.lseek(descriptor, position, os.SEEK_SET)
 
 
 def abandon(file: h5py.File) -> None:

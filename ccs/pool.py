@@ -7,7 +7,6 @@ it lets an interrupted program end. A task here may take many seconds and gigaby
 from __future__ import annotations
 
 import multiprocessing
-import signal
 import traceback
 from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
@@ -17,7 +16,7 @@ from multiprocessing.process import BaseProcess
 from typing import TypeVar, cast
 
 from ccs.signals import held, ignore
-from ccs.stage import CcsError
+from ccs.stage import CcsError, death_of_worker
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -89,23 +88,12 @@ def _dispatch(tasks: Iterable[Task], processes: dict[Connection, BaseProcess]) -
 def _receive(connection: Connection, process: BaseProcess) -> Result:
     try:
         result, error = connection.recv()
-    except (EOFError, ConnectionResetError):
+    except (EOFError, OSError):  # before it has sent anything, or in the middle of it
         process.join()
         raise death_of_worker(process.exitcode) from None
     if error is not None:
         raise error
     return result
-
-
-def death_of_worker(status: int | None) -> CcsError:
-    """What to say of a worker process that ended too early, with this `exitcode`."""
-    if status == -signal.SIGKILL:
-        how, advice = "was killed", "Most often memory ran out: use fewer workers or give the job more memory."
-    elif status is not None and status < 0:
-        how, advice = f"died of {signal.Signals(-status).name}", "See above for what it printed, if any."
-    else:
-        how, advice = f"ended with status {status}", "See above for what it printed."
-    return CcsError(f"a worker process {how} before its task was done. {advice}")
 
 
 def _serve(connection: Connection, function: Callable, set_up: Callable[[int], None], index: int) -> None:

@@ -1,9 +1,9 @@
 """What code a stage consists of, as one digest: an edit that can change its results changes the digest, others do not.
 
 Each rule carries `stage_digest("ccs.<stage>")` as a param, so that Snakemake reruns a stage, and what hangs on it, when
-its module or any `ccs` module that it imports, however deep, has changed. Comments, docstrings, formatting,
-`__version__` and the modules in `NOT_COUNTED` do not count. Nothing is imported: the digest costs milliseconds wherever
-the Snakefile is parsed.
+its module or any `ccs` module that it imports, however deep, has changed. Comments, docstrings, formatting and the
+modules in `NOT_COUNTED` do not count. Nothing is imported: the digest costs milliseconds wherever the Snakefile is
+parsed.
 
 Seen are import statements anywhere in a module, also inside functions. A module that is loaded by its name is not: name
 it to `stage_digest`.
@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent  # of `ccs`
 _VALUES = "types, ranges, defaults and help of settings; the values are params of the rules"
 # An edit of these is taken to change no result. Whoever puts into one of them what does takes it off the list.
 NOT_COUNTED = {
+    "ccs": "the version, and Ctrl-C while a stage is being imported",
     "ccs.stage": "messages, progress, files that are whole or absent",
     "ccs.signals": "how a stage ends when it is told to",
     "ccs.settings": "flags into values; the values are params of the rules",
@@ -154,13 +155,7 @@ def _canonical(node: object) -> str:
 
 
 def _is_ignored(node: object) -> bool:
-    """Docstrings and other bare strings; the version number, or else every release would compute everything anew; what
-    the report says of a table or figure.
-    """
+    """Docstrings and other bare strings; what the report says of a table or figure."""
     if isinstance(node, ast.Expr):
         return isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-    return (
-        isinstance(node, ast.Assign)
-        and isinstance(node.targets[0], ast.Name)
-        and node.targets[0].id in ("__version__", "CAPTION")
-    )
+    return isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "CAPTION"

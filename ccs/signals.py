@@ -17,13 +17,14 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)  # that ask a stage, or all processes of a job, to end
+# that ask a stage, or all processes of a job, to end; SIGHUP comes when a terminal closes
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 PATIENCE = 2.0  # seconds in which a second signal echoes the first: it reaches a process directly and by its parent
 
 
 class Stop:
-    """Within it the first SIGTERM or SIGINT raises, and again one of the impatient, but no echo of the first, which
-    would tear what that has to clean up.
+    """Within it the first SIGTERM, SIGHUP or SIGINT raises, and again one of the impatient, but no echo of the first,
+    which would tear what that has to clean up.
     """
 
     def __init__(self) -> None:
@@ -31,10 +32,13 @@ class Stop:
         self._impatient = -math.inf  # from when on
 
     def __enter__(self) -> None:
+        # of a stage, and not of whatever else imports this; once, for one after the other in the same process
+        atexit.unregister(_end_workers)
+        atexit.register(_end_workers)
         self._hook, sys.unraisablehook = sys.unraisablehook, self._lost
         self._before = {}
-        for number in (signal.SIGTERM, signal.SIGINT):
-            if signal.getsignal(number) != signal.SIG_IGN:  # as a shell's background jobs have SIGINT
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # as a shell's background jobs have SIGINT, nohup's SIGHUP
                 self._before[number] = signal.signal(number, self._raise)
 
     def __exit__(self, *error: object) -> None:
@@ -88,7 +92,6 @@ def ignore(worker: int = 0) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
-@atexit.register
 def _end_workers() -> None:
     """Python ends those that are left, after an error, by the SIGTERM that they ignore, and waits for them for ever."""
     for worker in multiprocessing.active_children():

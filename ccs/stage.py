@@ -42,6 +42,7 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     SIGTERM, as a scheduler or `timeout` sends it, unwinds as Ctrl-C does: workers ended, half-written files removed.
     What standard error does not take, its log being on a full disk for instance, is lost, and the work goes on.
     """
+    open_closed_streams()
     stop = Stop()
     if sys.stderr is sys.__stderr__ and sys.__stderr__:
         sys.stderr = _unfailing(sys.__stderr__)
@@ -71,6 +72,17 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
         sys.exit(status)  # out here the error no longer holds what it came through, such as a loader and its processes
 
 
+def open_closed_streams() -> None:
+    """Where the program was started without standard output or error (`>&-`), what is printed is lost: Python has no
+    stream there, and the next file that is opened would take its number.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, "w")  # noqa: SIM115 - for as long as the program runs
+            os.set_inheritable(stream.fileno(), True)  # for ffmpeg, and workers
+            setattr(sys, name, stream)
+
+
 def _give_up_stdout() -> None:
     """Print what is left to print, unless that cannot be: Python would try once more at its end, and complain."""
     try:
@@ -90,6 +102,17 @@ def _unfailing(stream: TextIO) -> TextIO:
     """A stream to the same place, which never fails."""
     file = io.BufferedWriter(_Unfailing(stream.fileno(), "w", closefd=False))
     return io.TextIOWrapper(file, stream.encoding, stream.errors, line_buffering=True, write_through=True)
+
+
+def death_of_worker(status: int | None) -> CcsError:
+    """What to say of a worker process that ended too early, with this `exitcode`."""
+    if status == -signal.SIGKILL:
+        how, advice = "was killed", "Most often memory ran out: use fewer workers or give the job more memory."
+    elif status is not None and status < 0:
+        how, advice = f"died of {signal.Signals(-status).name}", "See above for what it printed, if any."
+    else:
+        how, advice = f"ended with status {status}", "See above for what it printed."
+    return CcsError(f"a worker process {how} before its task was done. {advice}")
 
 
 # -- outputs that are whole or absent ----------------------------------------------------------------------------------

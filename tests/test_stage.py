@@ -113,7 +113,7 @@ def test_bad_input_is_a_message_and_a_bug_is_a_traceback(capsys):
         run(bug, [])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_unwinds_once_and_is_not_lost(number):
     """Its echo leaves what cleans up alone; where Python cannot raise it, it comes again; an error that it brings
     about, of an ffmpeg in the same terminal for one, is no message.
@@ -157,6 +157,41 @@ def test_ctrl_c_while_it_imports_ends_the_program_quietly():
     assert "Traceback" not in rest
     # in another's program it is that one's affair
     assert python("import signal, ccs; print(signal.getsignal(2) is signal.default_int_handler)").stdout == "True\n"
+
+
+def test_a_closed_terminal_ends_nothing_under_nohup():
+    for code in (
+        "from ccs.stage import run; run(lambda argv: os.kill(os.getpid(), signal.SIGHUP))",
+        "from ccs.train.interruption import Interruption\n"
+        "with Interruption() as it: os.kill(os.getpid(), signal.SIGHUP); assert not it.asked",
+    ):
+        done = python(f"import os, signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); {code}; print('done')")
+        assert (done.stdout, done.stderr) == ("done\n", "")
+
+
+def test_who_imports_the_package_keeps_processes_and_threads_of_its_own():
+    """They are not ended as a stage's workers are; and only the main thread may say what is done on a signal."""
+    done = python(
+        "import multiprocessing, time, ccs.stage\n"
+        "wait = lambda: (time.sleep(0.5), print('done', flush=True))\n"
+        "multiprocessing.get_context('fork').Process(target=wait).start()"
+    )
+    assert (done.stdout, done.stderr) == ("done\n", "")
+    done = python(
+        "import sys, threading; sys.argv, sys.orig_argv = ['-m'], ['python', '-m', 'ccs.flow']\n"
+        "thread = threading.Thread(target=__import__, args=['ccs']); thread.start(); thread.join()"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_without_standard_output_or_error_a_stage_works(closed):
+    for name, status in (("--version", 0), ("no-such-stage", 1)):
+        command = ["sh", "-c", f'"$0" -m ccs.cli {name} {closed}', sys.executable]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == status
+        assert "Traceback" not in done.stderr
+        assert ("ccs: error: no stage" in done.stderr) is (status == 1 and "2" not in closed)
 
 
 IMPORTING = """
@@ -335,7 +370,7 @@ def _film(folder: Path) -> None:
     with atomic(folder / "out.mp4") as part:
         film = FilmWriter(part, 96, 96, 25, check_ffmpeg(find_ffmpeg()))
         try:
-            film.write(np.concatenate([_noise(8 * 96 * 96 * 3).reshape(8, 96, 96, 3)] * 8))
+            film.write(np.concatenate([_noise(8 * 96 * 96 * 3).reshape(8, 96, 96, 3)] * 8), np.arange(64) / 25)
             film.finish()
         finally:
             film.close()

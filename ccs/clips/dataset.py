@@ -26,10 +26,9 @@ from ccs.clips.settings import ClipSettings
 from ccs.datasets import bad_videos
 from ccs.datasets.manifests import Manifest, Video
 from ccs.models.snippet import Snippet
-from ccs.pool import death_of_worker
 from ccs.shards.reader import ShardReader
 from ccs.signals import held, ignore
-from ccs.stage import CcsError
+from ccs.stage import CcsError, death_of_worker
 
 SHARED_MEMORY = "/dev/shm"
 

@@ -1,5 +1,5 @@
 """Schedulers end jobs by a signal and a short while to make peace: SIGTERM at a time limit or before a job of higher
-priority, SIGUSR1 where a job asked to be told earlier, SIGINT from a keyboard.
+priority, SIGUSR1 where a job asked to be told earlier, SIGINT from a keyboard, SIGHUP from a terminal that closes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ class Interruption:
         self._impatient = math.inf  # from when on
 
     def __enter__(self) -> Interruption:
-        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        # where `nohup` has SIGHUP ignored it stays so
+        taken = [each for each in SIGNALS if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._note) for number in taken}
         return self
 
     def __exit__(

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import cv2
@@ -358,9 +359,22 @@ def test_pool_keeps_the_order_and_reads_only_a_little_ahead():
         assert list(results) == [-number for number in range(1, 40)]
 
 
+def die_while_it_sends(task):
+    """All but the last byte of its result."""
+
+    def half(connection, message):
+        os.write(connection.fileno(), message[:-1])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Connection._send = half
+    return task
+
+
 def test_pool_reports_what_its_workers_raise_and_how_they_die():
     with pytest.raises(RuntimeError, match=r"(?s)worker process:.*invalid literal"):
         list(ordered_map(int, ["7", "x"], 1, abs))
     with pytest.raises(CcsError, match="ended with status 3"):
         list(ordered_map(os._exit, [3], 1, abs))
+    with pytest.raises(CcsError, match="was killed before its task was done"):
+        list(ordered_map(die_while_it_sends, [3], 1, abs))
     assert list(ordered_map(int, [], 0, abs)) == []

@@ -299,13 +299,14 @@ OUT_OF_MEMORY = """
 import sys
 from pathlib import Path
 from test_train import run_train
+from ccs import stage
 from ccs.train import loop
 
 def out_of_memory(*args, **kwargs):
     raise RuntimeError("out of memory")
 
 loop.ccs_loss = out_of_memory
-run_train(Path(sys.argv[1]), workers=2)
+stage.run(lambda argv: run_train(Path(sys.argv[1]), workers=2))
 """
 
 

@@ -74,7 +74,7 @@ def test_modules_are_those_that_python_loads(monkeypatch):
         ("x = 1\n", "# why\nx  =  (1)  # so\n\n", True),
         ("def f(a):\n    return a\n", 'def f(\n    a,\n):\n    """What."""\n    return a\n', True),
         ("class A:\n    x: int = 1\n", 'class A:\n    """What."""\n\n    x: int = 1\n    """That."""\n', True),
-        ("__version__ = '1'\n", "__version__ = '2'\n", True),
+        ("CAPTION = '1'\n", "CAPTION = '2'\n", True),
         ("x = 'a'\n", "x = 'b'\n", False),
         ("x = 1\n", "x = 1.0\n", False),
         ("x = 1\n", "x = True\n", False),
