@@ -291,6 +291,7 @@ class FilmReader:
         self._frames, self._words = process.stdout.fileno(), process.stderr.fileno()
         with suppress(OSError, AttributeError):  # a lower limit on pipes; systems without this call
             fcntl.fcntl(self._frames, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        os.set_blocking(self._frames, False)
         self._said = Said()
         self._heard = {self._words: self._said.take, clock: self._said.take_times}  # until they end
         self.num_frames, self._whole = 0, True
@@ -350,8 +351,11 @@ class FilmReader:
         """Fill `view` with what ffmpeg writes; how many bytes there were before its end."""
         filled = 0
         while filled < len(view):
-            self._wait_for(self._frames)
-            size = os.readv(self._frames, [view[filled:]])
+            try:
+                size = os.readv(self._frames, [view[filled:]])
+            except BlockingIOError:  # nothing is there yet
+                self._wait_for(self._frames)
+                continue
             if not size:
                 break
             filled += size
