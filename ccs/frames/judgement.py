@@ -200,7 +200,7 @@ def judge(
         raise CcsError(f"{path}: this ffmpeg does not say how many packets it has read: try another ffmpeg")
     early = _early(said, shown)
     cut = said.cut or cut_avi(path)
-    if not cut and said.broken.get(said.stream, -1.0) - said.start > shown.times[-1] - _END:
+    if not cut and said.broken.get(said.stream, -np.inf) - said.start > shown.times[-1] - _END:
         cut = "the last packet is corrupt"
     if not cut and said.num_streams == 1 and shown.tail > _TAIL * (num_frames + shown.tail):
         cut = early
