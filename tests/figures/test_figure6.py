@@ -21,6 +21,7 @@ from ccs.figures import cam, style
 from ccs.figures.figure6 import __main__ as figure6
 from ccs.frames.__main__ import write_shard
 from ccs.frames.decode import DecodedVideo
+from ccs.frames.judgement import Moments
 from ccs.models.losses import LossSettings
 from ccs.models.network import CCS, NetworkSettings
 from ccs.scores import Scores
@@ -93,7 +94,8 @@ def make_data_set(folder: Path, height: int, width: int) -> manifests.Manifest:
         grey = [np.full((height, width, 3), 40 + 8 * t + 2 * number, np.uint8) for t in range(NUM_FRAMES)]
         jpegs = [cv2.imencode(".jpg", frame)[1].ravel() for frame in grey]
         offset = np.cumsum([0, *map(len, jpegs)])
-        decoded.append((video.video, DecodedVideo(np.concatenate(jpegs), offset, height, width, 25, "")))
+        moments = Moments(np.arange(NUM_FRAMES) / 25, 1 / 25, 0, 0)
+        decoded.append((video.video, DecodedVideo(np.concatenate(jpegs), offset, height, width, 25, moments, "")))
     with h5py.File(folder / "frames.h5", "w") as file:
         write_shard(file, iter(decoded))
     with h5py.File(folder / "flow.h5", "w") as file:
