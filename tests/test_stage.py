@@ -26,7 +26,14 @@ from ccs.stage import CcsError, atomic, run, writing
 
 def python(code: str, *args: str) -> subprocess.CompletedProcess:
     root = Path(__file__).resolve().parent.parent
-    return subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, cwd=root, timeout=120)
+    command = [sys.executable, "-c", code, *args]
+    return subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=120, preexec_fn=as_in_a_terminal)
+
+
+def as_in_a_terminal() -> None:
+    """Where the tests run in the background or under nohup, signals are ignored, and would be so by what they start."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
 
 
 @pytest.mark.parametrize("death", ["raise ValueError", "os.kill(os.getpid(), 9)"])

@@ -30,7 +30,7 @@ from test_train import (
     start_train,
 )
 from torch import multiprocessing, nn
-from torch.utils.data import default_collate
+from torch.utils.data import DataLoader, default_collate
 
 from ccs.clips.dataset import TrainClips
 from ccs.clips.sampling import BalancedBatches, Course
@@ -298,7 +298,8 @@ def test_the_loop_itself_computes_in_the_accelerators_precision(types):
     labels = torch.arange(8) % 2
     train_on([(torch.zeros(8, 1), torch.zeros(8, 1), labels)] * 4, model, accelerator)
     assert types == {(True, torch.bfloat16)}
-    loop.validate(model, [(torch.zeros(8, 1, 1), torch.zeros(8, 1, 1), labels)], accelerator)
+    clips = torch.zeros(8, 1, 1)
+    loop.validate(model, DataLoader([(clips, clips, labels)], batch_size=None), accelerator)
     assert types == {(True, torch.bfloat16), (False, torch.bfloat16)}
 
 
@@ -314,7 +315,7 @@ def test_validation_scores_each_stream_and_the_sum_of_their_logits():
         def forward(self, rgb, flow):
             return Output(rgb, flow, None, None)
 
-    assert loop.validate(Given(), batches, training.Accelerator(cpu=True)) == {
+    assert loop.validate(Given(), DataLoader(batches, batch_size=None), training.Accelerator(cpu=True)) == {
         "val_rgb": 25.0,
         "val_flow": 50.0,
         "val_fused": 75.0,
