@@ -394,7 +394,7 @@ class FilmReader:
     def _give_up(self, computed: float) -> NoReturn:
         """ffmpeg is silent: in a loop of its own, or waiting for the file."""
         what = f"after {self.num_frames} frames ffmpeg gave nothing for {SILENCE:g} s"
-        if computed > SILENCE / 8:
+        if computed > SILENCE / 100:
             raise BadVideo(what)
         raise CcsError(f"{self.path}: {what}, waiting for this file: look at the disk or the network, then run again")
 
