@@ -6,6 +6,7 @@ No edit here changes a result, so none makes anything run again (`ccs.provenance
 from __future__ import annotations
 
 import atexit
+import ctypes
 import math
 import multiprocessing.util  # whose own end of all workers is registered by this, and comes after ours
 import os
@@ -96,3 +97,19 @@ def _end_workers() -> None:
     """Python ends those that are left, after an error, by the SIGTERM that they ignore, and waits for them for ever."""
     for worker in multiprocessing.active_children():
         worker.kill()
+
+
+def _prctl() -> ctypes._FuncPointer | None:
+    try:
+        return ctypes.CDLL(None).prctl
+    except (OSError, AttributeError):  # not Linux
+        return None
+
+
+_PRCTL, _PR_SET_PDEATHSIG = _prctl(), 1
+
+
+def end_with_parent() -> None:
+    """In a new process, before it becomes a program: have the kernel end it with the thread that started it."""
+    if _PRCTL:
+        _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -30,6 +30,7 @@ from ccs.datasets.manifests import Manifest, Video
 from ccs.datasets.settings import DatasetSettings
 from ccs.pool import ordered_map
 from ccs.settings import Ge, Integer, MultipleOf, add_settings, settings, settings_from
+from ccs.signals import end_with_parent
 from ccs.stage import CcsError, atomic, progress, raise_if_full, remove_left_parts, run
 
 if TYPE_CHECKING:
@@ -149,7 +150,9 @@ def encode(frames: np.ndarray, path: str | Path, fps: int, ffmpeg: str) -> None:
     command += ["-c:v", "libx264", "-preset", "veryfast", "-crf", "17", "-threads", "1", "-flags:v", "+bitexact"]
     command += ["-pix_fmt", "yuv420p", "-movflags", "+faststart"]
     with atomic(path) as part:
-        done = subprocess.run([*command, str(part)], input=frames.tobytes(), capture_output=True, check=False)
+        command.append(str(part))
+        # with a worker that is ended its ffmpeg ends, too, and begins no file any more
+        done = subprocess.run(command, input=frames.tobytes(), capture_output=True, preexec_fn=end_with_parent)
         if done.returncode:
             said = done.stderr.decode(errors="replace").strip()
             raise_if_full(said, done.returncode)

@@ -17,13 +17,11 @@ wrong with ffmpeg itself, the disk or the machine is a `CcsError` instead.
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import re
 import select
 import shutil
-import signal
 import stat
 import subprocess
 import threading
@@ -37,6 +35,7 @@ import numpy as np
 import psutil
 
 from ccs.frames.judgement import BadVideo, Moments, Said, Verdict, judge, moments
+from ccs.signals import end_with_parent
 from ccs.stage import CcsError
 
 _PIPE_BYTES = 1 << 20  # several frames, so that ffmpeg decodes while the last ones are used
@@ -195,22 +194,6 @@ def check_file(path: str) -> None:
         pass
 
 
-def _prctl() -> ctypes._FuncPointer | None:
-    try:
-        return ctypes.CDLL(None).prctl
-    except (OSError, AttributeError):  # not Linux
-        return None
-
-
-_PRCTL, _PR_SET_PDEATHSIG = _prctl(), 1
-
-
-def _end_with_parent() -> None:
-    """In ffmpeg's process, before it is ffmpeg: have the kernel end it with the thread that started it."""
-    if _PRCTL:
-        _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
 class Children:
     """The running ffmpegs, so that none outlives the run."""
 
@@ -232,7 +215,7 @@ class Children:
                 raise CcsError("stopped")
             try:
                 process = subprocess.Popen(
-                    line, bufsize=0, preexec_fn=_end_with_parent, env=_environment(), pass_fds=inherited, **pipes
+                    line, bufsize=0, preexec_fn=end_with_parent, env=_environment(), pass_fds=inherited, **pipes
                 )
             except (OSError, subprocess.SubprocessError) as error:
                 raise CcsError(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ccs.frames.film import Ffmpeg
+from ccs.signals import end_with_parent
 from ccs.stage import CcsError, raise_if_full
 
 MAX_HOLD = 60.0  # seconds that a picture is shown, at most: more is a broken clock
@@ -36,7 +37,12 @@ class FilmWriter:
         line = [tool.path, "-v", "error", "-y", *raw, "-vf", even, "-pix_fmt", "yuv420p", "-threads", "1"]
         line += ["-movflags", "+faststart", f"file:{part}"]
         self._process = subprocess.Popen(
-            line, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, bufsize=0
+            line,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            preexec_fn=end_with_parent,
         )
         assert self._process.stdin is not None  # they are pipes
         assert self._process.stderr is not None
