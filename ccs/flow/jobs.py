@@ -29,8 +29,8 @@ from ccs.flow.sources import Source
 from ccs.flow.streams import Chunk, End, PairCount, chunks, colours, read_ahead
 from ccs.frames.film import Children, Ffmpeg
 from ccs.frames.film_writer import FilmWriter
-from ccs.frames.judgement import BadVideo
-from ccs.frames.settings import FramesSettings
+from ccs.frames.judgement import BadVideo, allowed
+from ccs.frames.settings import DamageSettings, FramesSettings
 from ccs.pool import ordered_map
 from ccs.stage import CcsError, atomic, check_name, progress, writing
 
@@ -127,7 +127,7 @@ class Job:
         return (
             made == wanted
             and asked_backend in ("auto", record["backend"])
-            and self.work.allows(record.get("num_missing", 0), record["num_pairs"] + wanted["step"])
+            and allowed(record.get("num_missing", 0), record["num_pairs"] + wanted["step"], self.work.max_missing)
             and all(key in self.file and record["source"].get(key) == self.file[key] for key in ("size", "mtime_ns"))
             and is_complete(self.path, self.work.settings.format, record)
         )
@@ -219,7 +219,7 @@ class Work:
         parameters: Parameters,
         tool: Ffmpeg,
         gpu_memory: int = GpuSettings.gpu_memory,
-        max_missing: float = FramesSettings.max_missing_fraction,
+        max_missing: float = DamageSettings.max_missing_fraction,
     ):
         self.backend, self.engine = backend, BACKENDS[backend]
         self.num_processes = self.engine.num_processes(num_workers)
@@ -238,10 +238,6 @@ class Work:
             )
         if self.num_processes < num_gpus:
             raise CcsError(f"--gpus: expected {num_gpus} GPUs, found {self.num_processes}: name fewer or others")
-
-    def allows(self, num_missing: int, num_frames: int) -> bool:
-        """Whether a damaged video that lacks so many frames beside those it has is kept."""
-        return num_missing <= self.max_missing * (num_frames + num_missing)
 
     def do(self, jobs: list[Job]) -> None:
         """Compute the outputs of `jobs`; those that fail know why."""

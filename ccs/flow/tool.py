@@ -22,7 +22,7 @@ from ccs.flow.quantise import check_bound
 from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
 from ccs.flow.sources import Source, find
 from ccs.frames.film import check_ffmpeg, find_ffmpeg
-from ccs.frames.settings import FfmpegSettings, FramesSettings
+from ccs.frames.settings import DamageSettings, FfmpegSettings, FramesSettings
 from ccs.settings import add_settings, settings_from
 from ccs.stage import CcsError, run
 
@@ -32,7 +32,8 @@ USAGE = """ccs flow VIDEO|DIR|LIST.txt|- ... --output DIR [flags]
 DESCRIPTION = """\
 TV-L1 optical flow of videos. Inputs are video files, directories (searched for
 videos by their extensions, subdirectories too) and lists, one path a line
-(LIST.txt, .lst or .list, or - for standard input). Outputs mirror the paths below the given directory:
+(LIST.txt, .lst or .list, or - for standard input). Outputs mirror the paths
+below the given directory:
 
   h5   DIR/VIDEO.h5: 8 bits, lossless, 128 + flow * 127 / bound; the layout of
        the pipeline's flow shards
@@ -69,15 +70,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parameters = settings_from(args, Parameters)
     settings = _settings(args)
     memory = settings_from(args, GpuSettings).gpu_memory
+    max_missing = settings_from(args, DamageSettings).max_missing_fraction
     if args.workers < 1:
         raise CcsError(f"--workers: expected 1 or more, found {args.workers}")
     tool = check_ffmpeg(find_ffmpeg(args.ffmpeg))
     sources = find(args.inputs, args.root, args.output)
     asked_gpus = select_gpus(args.gpus) if args.gpus else 0
-    backend, missing = choose(args.backend, parameters.gamma), args.max_missing_fraction
-    if not 0 <= missing <= 1:
-        raise CcsError(f"--max-missing-fraction: expected 0 to 1, found {missing:g}")
-    work = Work(backend, args.workers, settings, parameters, tool, memory, missing)
+    backend = choose(args.backend, parameters.gamma)
+    work = Work(backend, args.workers, settings, parameters, tool, memory, max_missing)
     if asked_gpus:
         work.check_gpus(asked_gpus)
     jobs = [Job(source, Path(args.output), work, args.backend) for source in sources]
@@ -142,13 +142,6 @@ def _parser() -> argparse.ArgumentParser:
         "square root of the speed and is full at --bound",
     )
     parser.add_argument(
-        "--max-missing-fraction",
-        type=float,
-        default=FramesSettings.max_missing_fraction,
-        metavar="SHARE",
-        help="share of the frames of a damaged video that may be missing (default: %(default)g; 1: any)",
-    )
-    parser.add_argument(
         "--root", metavar="DIR", help="name outputs by the paths below this directory (default: the one given)"
     )
     parser.add_argument(
@@ -165,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_settings(parser, GpuSettings)
     add_settings(parser, FfmpegSettings)
+    add_settings(parser, DamageSettings)
     add_settings(parser.add_argument_group("TV-L1"), Parameters)
     return parser
 

@@ -28,6 +28,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from typing import NamedTuple, NoReturn
 
 import ffmpeg
@@ -98,23 +99,21 @@ def check_ffmpeg(path: str) -> Ffmpeg:
     log = ""
     # ffmpeg 5.1 and newer, and older
     for names in ({"fps_mode": "passthrough"}, {"direct": 1}), ({"vsync": "passthrough"}, {}):
-        clock, write_end = os.pipe()
-        try:
-            line = _compile(frames, ("16", "16"), Ffmpeg(path, "", *names), write_end)
-            tried = subprocess.run(
-                line, input=bytes(512), capture_output=True, timeout=60, pass_fds=(write_end,), env=_environment()
-            )
-            os.close(write_end)
-            write_end = -1
-            said = Said()
+        said = Said()
+        with _pipe() as (clock, far_end):
+            end = far_end.fileno()
+            line = _compile(frames, ("16", "16"), Ffmpeg(path, "", *names), end)
+            try:
+                tried = subprocess.run(
+                    line, input=bytes(512), capture_output=True, timeout=60, pass_fds=(end,), env=_environment()
+                )
+            except (OSError, subprocess.TimeoutExpired) as error:
+                raise CcsError(
+                    f"{path}: cannot run this ffmpeg ({error}): correct or unset the path of ffmpeg"
+                ) from error
+            far_end.close()
             said.take(tried.stderr)
-            said.take_times(os.read(clock, 1 << 12))
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise CcsError(f"{path}: cannot run this ffmpeg ({error}): correct or unset the path of ffmpeg") from error
-        finally:
-            os.close(clock)
-            if write_end >= 0:
-                os.close(write_end)
+            said.take_times(clock.read())
         log = tried.stderr.decode(errors="replace")
         whole = tried.stdout.count(_FRAME) == len(said.times) == said.packets == 2
         if tried.returncode == 0 and whole:
@@ -245,16 +244,19 @@ class Children:
 @contextmanager
 def opened(path: str, size: tuple[str, str], tool: Ffmpeg, children: Children) -> Generator[FilmReader]:
     """Start to decode a video file, see `command`, and wait for its first frame; on leaving, its ffmpeg is ended."""
-    clock, write_end = os.pipe()
-    try:
-        with children.run(command(path, size, tool, write_end), write_end) as process:
-            os.close(write_end)
-            write_end = -1
-            yield FilmReader(path, process, clock, tool, children)
-    finally:
-        os.close(clock)
-        if write_end >= 0:
-            os.close(write_end)
+    with _pipe() as (clock, far_end):
+        end = far_end.fileno()
+        with children.run(command(path, size, tool, end), end) as process:
+            far_end.close()  # so that ffmpeg's end is the end of the pipe
+            yield FilmReader(path, process, clock.fileno(), tool, children)
+
+
+@contextmanager
+def _pipe() -> Generator[tuple[FileIO, FileIO]]:
+    """Where to read and where to write, for a process that inherits the latter; both closed on leaving."""
+    reading, writing = os.pipe()
+    with FileIO(reading, "r") as near_end, FileIO(writing, "w") as far_end:
+        yield near_end, far_end
 
 
 class FilmReader:

@@ -215,13 +215,18 @@ def judge(
     why = why if cut in why else "; ".join(filter(None, (cut, why)))
     what = "damaged" if not cut else "cut short" if not said.damaged else "damaged or cut short"
     # how much is gone with the end, nobody knows
-    if num_missing > max_missing * (num_frames + num_missing) or (cut and max_missing < 1):
+    if not allowed(num_missing, num_frames, max_missing) or (cut and max_missing < 1):
         raise BadVideo(f"{what}: {counts}; {why}")
     if num_missing:
         return Verdict(num_missing, f"kept, though {what}: {counts}; {why}")
     concealed = ", though parts of some frames are damaged and were concealed" if said.concealed else ""
     room = f"; {room}" if shown.gaps else ""
     return Verdict(0, f"kept{concealed}: {counts}; {why}{room}")
+
+
+def allowed(num_missing: int, num_frames: int, max_missing: float) -> bool:
+    """Whether so many frames may be missing beside those that are there; `max_missing` is the share of all."""
+    return num_missing <= max_missing * (num_frames + num_missing)
 
 
 def _check_run(path: str, status: int, said: Said, num_frames: int) -> None:

@@ -16,8 +16,16 @@ class FfmpegSettings:
 
 
 @settings
-class FramesSettings:
-    """What the frames depend on."""
+class DamageSettings:
+    """Which damaged videos are kept."""
+
+    max_missing_fraction: Annotated[Number, Ge(0), Le(1)] = 0.0
+    """share of the frames of a damaged video that may be missing; with more it is set aside, with 1 never for that"""
+
+
+@settings
+class PictureSettings:
+    """How large the pictures are, and how they are kept."""
 
     short_side: Annotated[Integer, Ge(3), Le(9999)] | None = 256
     """pixels of a frame's shorter side, the other in proportion; size wins over it"""
@@ -25,9 +33,12 @@ class FramesSettings:
     """exact WIDTHxHEIGHT such as 340x256 instead of short_side"""
     quality: Annotated[Integer, Ge(1), Le(100)] = 95
     """of the JPEGs"""
-    max_missing_fraction: Annotated[Number, Ge(0), Le(1)] = 0.0
-    """share of the frames of a damaged video that may be missing; with more it is set aside, with 1 never for that"""
 
     def __post_init__(self) -> None:
         if self.size is None and self.short_side is None:
             raise ValueError("short_side: expected pixels, as size is not given either; found none")
+
+
+@settings
+class FramesSettings(DamageSettings, PictureSettings):
+    """What the frames depend on."""

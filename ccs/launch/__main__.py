@@ -17,7 +17,6 @@ No stage imports this module: where a stage runs changes no result, so an edit h
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import re
 import signal
@@ -29,6 +28,7 @@ from typing import NamedTuple, NoReturn
 
 from ccs.device import CLAIMED_GPUS
 from ccs.launch.gpus import visible_gpus, wait_for
+from ccs.signals import end_with_parent
 from ccs.stage import CcsError, run
 from ccs.train.interruption import EXIT_STATUS
 
@@ -153,8 +153,7 @@ def _fewer_threads(environment: Mapping[str, str], number: int) -> dict[str, str
 
 def _die_with_parent() -> None:
     """Have the kernel kill this process with torch.distributed.run, which holds the locks of its GPUs."""
-    set_parent_death_signal = 1  # PR_SET_PDEATHSIG; it outlives exec
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
+    end_with_parent()  # which outlives exec
     if os.getppid() != int(os.environ[SUPERVISOR]):  # it died before that
         os.kill(os.getpid(), signal.SIGKILL)
 

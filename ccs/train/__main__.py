@@ -96,8 +96,7 @@ def train(
     resume_path = checkpoint_path.with_name(f"{checkpoint_path.stem}.resume.pt")
     for path in (checkpoint_path, history_path):  # before hours of training, not after
         check_writable(path)
-    for path in (checkpoint_path, history_path, resume_path):  # now, as they are written late or never
-        remove_left_parts(path)
+    remove_left_parts(resume_path)  # now, as it is written late or never
     videos = {part: usable_videos(manifest, part, reader, quarantine) for part in ("train", "val")}
     _check(videos, manifest, settings, quarantine)
     batches = BalancedBatches(
