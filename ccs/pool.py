@@ -7,8 +7,10 @@ it lets an interrupted program end. A task here may take many seconds and gigaby
 from __future__ import annotations
 
 import multiprocessing
+import threading
 import traceback
 from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -25,7 +27,11 @@ TASKS_AHEAD = 4  # per worker, begun or done but not yet yielded: bounds memory 
 
 
 def ordered_map(
-    function: Callable[[Task], Result], tasks: Iterable[Task], num_workers: int, set_up: Callable[[int], None]
+    function: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    num_workers: int,
+    set_up: Callable[[int], None],
+    at_once: int = 1,
 ) -> Generator[Result]:
     """Yield `function(task)` for each task, in order, computed in `num_workers` fresh processes.
 
@@ -33,6 +39,7 @@ def ordered_map(
         function, set_up: picklable by name; a worker calls `set_up(index)` once, before its first task.
         tasks: read lazily, a few ahead of what has been yielded.
         num_workers: processes, >= 1.
+        at_once: tasks that a worker computes at the same time, each in a thread, >= 1.
 
     Raises:
         CcsError: as `function` raised it, or because a worker died.
@@ -48,11 +55,11 @@ def ordered_map(
         with held():  # a worker imports for seconds before it can ignore them
             for index in range(num_workers):
                 connection, far_end = context.Pipe()
-                process = context.Process(target=_serve, args=(far_end, function, set_up, index), daemon=True)
+                process = context.Process(target=_serve, args=(far_end, function, set_up, index, at_once), daemon=True)
                 process.start()
                 far_end.close()  # so that the worker's death is the end of the pipe
                 processes[connection] = process
-        yield from _dispatch(tasks, processes)
+        yield from _dispatch(tasks, processes, at_once)
     finally:
         for process in processes.values():
             process.kill()
@@ -61,18 +68,23 @@ def ordered_map(
             connection.close()
 
 
-def _dispatch(tasks: Iterable[Task], processes: dict[Connection, BaseProcess]) -> Generator[Result]:
+def _dispatch(
+    tasks: Iterable[Task], processes: dict[Connection, BaseProcess], at_once: int
+) -> Generator[Result]:
     numbered = enumerate(tasks)
-    idle, busy, done, following, exhausted = list(processes), {}, {}, 0, False
+    idle = [connection for connection in processes for _ in range(at_once)]  # each as often as it has room
+    most = max(TASKS_AHEAD, 2 * at_once) * len(processes)
+    busy: dict[int, Connection] = {}
+    done, following, exhausted = {}, 0, False
     while True:
-        while idle and not exhausted and len(busy) + len(done) < TASKS_AHEAD * len(processes):
+        while idle and not exhausted and len(busy) + len(done) < most:
             number, task = next(numbered, (None, None))
             exhausted = number is None
-            if not exhausted:
+            if number is not None:
                 connection = idle.pop()
-                busy[connection] = number
+                busy[number] = connection
                 with suppress(BrokenPipeError, ConnectionResetError):  # a dead worker is reported below
-                    connection.send(task)
+                    connection.send((number, task))
         if following in done:
             yield done.pop(following)
             following += 1
@@ -80,32 +92,45 @@ def _dispatch(tasks: Iterable[Task], processes: dict[Connection, BaseProcess]) -
         if not busy:
             return
         # typeshed names all that may be waited for, not what is
-        for connection in cast("list[Connection]", wait(list(busy))):
-            done[busy.pop(connection)] = _receive(connection, processes[connection])
+        for connection in cast("list[Connection]", wait(set(busy.values()))):
+            number, result = _receive(connection, processes[connection])
+            done[number] = result
+            del busy[number]
             idle.append(connection)
 
 
-def _receive(connection: Connection, process: BaseProcess) -> Result:
+def _receive(connection: Connection, process: BaseProcess) -> tuple[int, Result]:
     try:
-        result, error = connection.recv()
+        number, result, error = connection.recv()
     except (EOFError, OSError):  # before it has sent anything, or in the middle of it
         process.join()
         raise death_of_worker(process.exitcode) from None
     if error is not None:
         raise error
-    return result
+    return number, result
 
 
-def _serve(connection: Connection, function: Callable, set_up: Callable[[int], None], index: int) -> None:
+def _serve(
+    connection: Connection, function: Callable, set_up: Callable[[int], None], index: int, at_once: int
+) -> None:
     ignore()
     set_up(index)
-    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone
-        while True:
-            task = connection.recv()
-            try:
-                outcome = function(task), None
-            except CcsError as error:
-                outcome = None, error
-            except Exception:
-                outcome = None, RuntimeError(f"in a worker process:\n{traceback.format_exc()}")
+    sending = threading.Lock()
+
+    def compute(number: int, task: object) -> None:
+        try:
+            outcome = number, function(task), None
+        except CcsError as error:
+            outcome = number, None, error
+        except Exception:
+            outcome = number, None, RuntimeError(f"in a worker process:\n{traceback.format_exc()}")
+        with suppress(BrokenPipeError, ConnectionResetError), sending:
             connection.send(outcome)
+
+    with suppress(EOFError, ConnectionResetError):  # the parent is gone
+        if at_once == 1:  # in this very thread, as signals and CUDA's contexts like it best
+            while True:
+                compute(*connection.recv())
+        with ThreadPoolExecutor(at_once) as threads:
+            while True:
+                threads.submit(compute, *connection.recv())

@@ -72,7 +72,7 @@ def write_flow(
         # a process takes a second to start: no more of them than there are tasks
         num_tasks = -(-num_pairs // engine.pairs_per_task)
         num_processes = min(engine.num_processes(num_workers), num_tasks)
-        results = _named(frames_path, ordered_map(compute, tasks, num_processes, engine.set_up))
+        results = _named(frames_path, ordered_map(compute, tasks, num_processes, engine.set_up, engine.tasks_at_once))
         with closing(results), progress(total=num_pairs, desc=f"flow {output.stem}", unit="pair") as bar:
             clipped = shard.write(part, found, results, attributes, bar.update)
         shard.verify(part, found)

@@ -6,12 +6,15 @@ behind it are the rows of `BACKENDS`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
 from ccs.flow import gpu, native, opencv
+from ccs.flow.quantise import check_bound, quantise
 from ccs.flow.settings import GpuSettings, Parameters
 from ccs.stage import CcsError
 
@@ -27,7 +30,10 @@ class Backend(NamedTuple):
     num_processes: Callable[[int], int]  # from the worker count asked for
     set_up: Callable[[int], None]  # called once in each worker process with its index
     pairs_per_task: int  # how many neighbouring pairs a worker takes at a time
+    tasks_at_once: int  # how many tasks a worker computes at the same time, in threads
     illumination: bool  # whether there is an illumination term, for gamma above 0
+    # as `estimate`, quantised to a bound where the flow is: uint8, and how many values were clipped
+    quantised: Callable[[Sequence[np.ndarray], Parameters, float, int], list[tuple[np.ndarray, int]]] | None = None
 
 
 def _one_by_one(estimate: Callable[[np.ndarray, Parameters], np.ndarray]) -> Callable:
@@ -42,8 +48,10 @@ BACKENDS = {
         version=gpu.version,
         num_processes=lambda num_workers: gpu.num_devices(),
         set_up=gpu.set_up,
-        pairs_per_task=256,
+        pairs_per_task=64,
+        tasks_at_once=8,  # with more pairs in all than a GPU has under way, and some of them being decoded or stored
         illumination=False,
+        quantised=gpu.estimate_quantised,
     ),
     "native": Backend(
         available=native.available,
@@ -52,6 +60,7 @@ BACKENDS = {
         num_processes=lambda num_workers: num_workers,
         set_up=native.set_up,
         pairs_per_task=16,
+        tasks_at_once=1,
         illumination=False,
     ),
     "opencv-cuda": Backend(
@@ -61,6 +70,7 @@ BACKENDS = {
         num_processes=lambda num_workers: opencv.num_devices(),
         set_up=opencv.cuda_set_up,
         pairs_per_task=32,
+        tasks_at_once=1,
         illumination=True,
     ),
     "opencv": Backend(
@@ -70,6 +80,7 @@ BACKENDS = {
         num_processes=lambda num_workers: num_workers,
         set_up=opencv.cpu_set_up,
         pairs_per_task=4,
+        tasks_at_once=1,
         illumination=True,
     ),
 }
@@ -82,6 +93,8 @@ def choose(backend: str = "auto", gamma: float = 0.0) -> str:
     reasons = {}
     for name in BACKENDS if backend == "auto" else [backend]:
         reasons[name] = BACKENDS[name].available()
+        if name == "native-cuda" and backend == "auto" and reasons[name] and gpu.is_there():
+            _say(f"auto takes the CPU though there is a GPU: {reasons[name]}")
         if gamma and not BACKENDS[name].illumination:
             reasons[name] = (
                 f"gamma is {gamma:g}, but it has no illumination term. Set gamma to 0 or the backend to auto."
@@ -89,6 +102,12 @@ def choose(backend: str = "auto", gamma: float = 0.0) -> str:
         if reasons[name] is None:
             return name
     raise CcsError("\n".join(f"flow backend {name} cannot be used here: {reason}" for name, reason in reasons.items()))
+
+
+@cache
+def _say(text: str) -> None:
+    """Once in a process."""
+    print(f"ccs: flow: {text}", file=sys.stderr)
 
 
 def estimate(frames: np.ndarray, backend: str = "auto", **parameters: object) -> np.ndarray:
@@ -122,6 +141,31 @@ def estimate_videos(
     for frames in videos:
         _check(frames)
     return BACKENDS[choose(backend, settings.gamma)].estimate(videos, settings, memory)
+
+
+def estimate_quantised(
+    videos: Sequence[np.ndarray],
+    bound: float,
+    backend: str = "auto",
+    memory: int = GpuSettings.gpu_memory,
+    **parameters: object,
+) -> list[tuple[np.ndarray, int]]:
+    """`estimate_videos` in 8 bits, as `ccs.flow.quantise.quantise` has it: uint8, and how many values were clipped.
+
+    native-cuda makes the 8 bits where it makes the flow; the bits are the same.
+    """
+    check_bound(bound)
+    settings = Parameters.from_names(parameters)
+    for frames in videos:
+        _check(frames)
+    engine = BACKENDS[choose(backend, settings.gamma)]
+    if engine.quantised:
+        return engine.quantised(videos, settings, bound, memory)
+    results = []
+    for flow in engine.estimate(videos, settings, memory):
+        values, clipped = quantise(flow, bound)
+        results.append((values, round(clipped * flow.size)))
+    return results
 
 
 def _check(frames: np.ndarray) -> None:

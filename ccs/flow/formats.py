@@ -23,7 +23,6 @@ from typing import Generic, NamedTuple, TypeVar
 
 import cv2
 import h5py
-import hdf5plugin
 import numpy as np
 
 from ccs import hdf5
@@ -62,6 +61,7 @@ class Output(Generic[Encoded]):
 
     suffix = ""  # none: a directory
     eight_bit = False
+    quantised = False  # whether it stores what `ccs.flow.quantise` makes, as it is
 
     def __init__(self, part: Path, video: str, encoding: Encoding):
         self.part, self.video, self.encoding = part, video, encoding
@@ -93,7 +93,7 @@ class Hdf5(Output[np.ndarray]):
     """A flow shard of one video; see `ccs.flow.shard`."""
 
     suffix = ".h5"
-    eight_bit = True
+    eight_bit = quantised = True
 
     def __init__(self, part: Path, video: str, encoding: Encoding):
         super().__init__(part, video, encoding)
@@ -115,7 +115,7 @@ class Hdf5(Output[np.ndarray]):
                 dtype=np.uint8,
                 chunks=(1, *encoded.shape[1:]),
                 track_times=False,
-                **hdf5plugin.Blosc(cname="zstd", clevel=5, shuffle=hdf5plugin.Blosc.NOSHUFFLE),
+                **shard.COMPRESSION,
             )
         self.pairs.resize(first + len(encoded), axis=0)
         self.pairs[first:] = encoded

@@ -10,9 +10,11 @@ other settings, or with larger frames, waits until the others are done.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib import metadata, util
 from typing import TYPE_CHECKING
 
@@ -36,6 +38,7 @@ class _Shared:
 
     def __init__(self):
         self.index = 0  # of the device
+        self.is_checked = False  # by the process that started this one
         self.device: Device | None = None
         self.engine: Engine | None = None
         self.key: tuple = ()
@@ -54,6 +57,11 @@ def version() -> str:
 
 def available() -> str | None:
     """None, or why the engine cannot be used here and what to do about it: its kernels are compiled and one is run."""
+    return None if _shared.is_checked else _reason()
+
+
+@cache
+def _reason() -> str | None:
     advice = "or set the flow backend to native or auto."
     for package in ("cuda-bindings", "nvidia-cuda-nvrtc"):
         if not _installed(package):
@@ -102,9 +110,16 @@ def _unfit(index: int) -> str | None:
     return None
 
 
+def is_there() -> bool:
+    """Whether the machine has a GPU of NVIDIA that CUDA_VISIBLE_DEVICES does not hide, whatever state it is in."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return not hidden and (num_devices() > 0 or os.path.exists("/dev/nvidiactl"))
+
+
 def set_up(index: int) -> None:
-    """Take device `index` in this process."""
+    """Take device `index` in this process, a worker: the one that started it has seen that devices can be used."""
     _shared.index = index
+    _shared.is_checked = True
 
 
 def estimate_videos(videos: Sequence[np.ndarray], parameters: Parameters, memory: int) -> list[np.ndarray]:

@@ -66,8 +66,10 @@ STEPS = 8  # of the device in one round
 BUSY_PIXELS = 12 << 20  # in all slots, so that the device is never short of blocks
 MAX_SLOTS = SCHEDULE_THREADS
 MAX_LEVELS = 4096  # of all sizes of frames together
-# instructions of an iteration for a pixel, and of a group of them around the iterations (benchmarks/gpu/model.py)
-ITERATION, GROUP = 110, 28
+# What work takes, in instructions of a thread (benchmarks/gpu/model.py): an iteration of a pixel, loading and storing it
+# for a group of them, how many could be done while it travels to device memory and back, and while a step is scheduled,
+# shared by all slots. They decide what is fast, nothing else.
+ITERATION, GROUP, TRAVEL, STEP = 110, 28, 440, 1.2e6
 
 
 def tile_counts(height: int, width: int, rows: int, num: int) -> tuple[int, int]:
@@ -83,11 +85,16 @@ def tile_counts(height: int, width: int, rows: int, num: int) -> tuple[int, int]
 def group_lengths(height: int, width: int, rows: int) -> tuple[int, ...]:
     """By the iterations that are expected, 0 to 31, the length of the first group that takes the least work in all."""
     most = min(MAX_GROUP, WARPS * rows // 4)
-    costs, lengths = [0], [1]
+
+    def cost_of(num: int) -> float:
+        down, across = tile_counts(height, width, rows, num)
+        return down * across * COLUMNS * WARPS * rows * max(num * ITERATION + GROUP, TRAVEL) + STEP
+
+    of_group = [0.0, *map(cost_of, range(1, most + 1))]
+    costs, lengths = [0.0], [1]
     for expected in range(1, NUM_EXPECTED):
         cost, length = min(
-            (costs[expected - num] + np.prod(tile_counts(height, width, rows, num)) * (num * ITERATION + GROUP), num)
-            for num in range(1, min(most, expected) + 1)
+            (costs[expected - num] + of_group[num], num) for num in range(1, min(most, expected) + 1)
         )
         costs.append(cost)
         lengths.append(length)

@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 import ccs
-from ccs.flow.engines import BACKENDS, estimate_videos
+from ccs.flow.engines import BACKENDS, estimate_quantised, estimate_videos
 from ccs.flow.formats import FORMATS, Encoding, Output, is_complete, is_visualized, read_record, written
 from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
 from ccs.flow.sources import Source
@@ -35,7 +35,6 @@ from ccs.pool import ordered_map
 from ccs.stage import CcsError, atomic, check_name, progress, writing
 
 TASK_BYTES = 64 << 20  # of float flow that a worker makes at a time, at most
-GPU_TASK_BYTES = 512 << 20  # there are few such workers, and each wants much to do
 MAX_DECODERS = 4
 
 
@@ -262,7 +261,7 @@ class Work:
                 read_ahead(range(len(jobs)), functools.partial(self._decode, jobs), num_decoders)
             )
             tasks = self._tasks(self._pieces(jobs, decoded, count))
-            results = stack.enter_context(closing(ordered_map(compute, tasks, self.num_processes, set_up)))
+            results = stack.enter_context(closing(ordered_map(compute, tasks, self.num_processes, set_up, self.engine.tasks_at_once)))
             for result in itertools.chain.from_iterable(results):
                 job = jobs[result.job]
                 if not job.failure:
@@ -279,8 +278,7 @@ class Work:
 
     def _max_pairs(self, height: int, width: int) -> int:
         """Pairs of this size that a worker takes at a time."""
-        num_bytes = GPU_TASK_BYTES if "cuda" in self.backend else TASK_BYTES
-        return max(1, min(self.engine.pairs_per_task, num_bytes // (8 * height * width)))
+        return max(1, min(self.engine.pairs_per_task, TASK_BYTES // (8 * height * width)))
 
     def _tasks(self, pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
         """Pieces, which may be of several videos, that are as much as a worker takes at a time, or little less."""
@@ -330,9 +328,14 @@ def _compute(
     """In a worker: the flow of a few chunks, encoded."""
     # over several frames: every step-th frame, from each of the first ones on
     parts = [_every(piece.chunk.frames, settings.step) for piece in task]
+    videos = [part for each in parts for part in each]
     try:
-        videos = [part for each in parts for part in each]
-        flows = iter(estimate_videos(videos, backend, gpu_memory, **parameters.to_names()))
+        if FORMATS[settings.format].quantised and not settings.visualize:
+            assert settings.bound is not None
+            found = estimate_quantised(videos, settings.bound, backend, gpu_memory, **parameters.to_names())
+        else:
+            found = [(flow, None) for flow in estimate_videos(videos, backend, gpu_memory, **parameters.to_names())]
+        flows = iter(found)
         return [_encode(piece, [next(flows) for _ in each], settings) for piece, each in zip(task, parts, strict=True)]
     except CcsError as error:
         raise CcsError(f"{', '.join(piece.path for piece in task)}: {error}") from error
@@ -342,16 +345,20 @@ def _every(frames: np.ndarray, step: int) -> list[np.ndarray]:
     return [np.ascontiguousarray(frames[start::step]) for start in range(min(step, len(frames) - step))]
 
 
-def _encode(piece: Piece, parts: list[np.ndarray], settings: OutputSettings) -> Result:
+def _encode(piece: Piece, parts: list[tuple[np.ndarray, int | None]], settings: OutputSettings) -> Result:
+    """Of the flow of a piece's parts; where it is quantised already there are numbers of clipped values with it."""
     frames, first, fps, times, end = piece.chunk
-    flow = parts[0]
+    flow = parts[0][0]
     if settings.step > 1:
-        flow = np.empty((len(frames) - settings.step, 2, *frames.shape[1:]), np.float32)
-        for start, part in enumerate(parts):
+        flow = np.empty((len(frames) - settings.step, 2, *frames.shape[1:]), flow.dtype)
+        for start, (part, _) in enumerate(parts):
             flow[start :: settings.step] = part
+    shape = (len(flow), *frames.shape[1:])
+    counts = [clipped for _, clipped in parts if clipped is not None]
+    if counts:
+        return Result(piece.job, first, shape, flow, sum(counts), None, fps, times[: len(flow)], end)
     if not np.isfinite(flow).all():
         raise CcsError("flow: expected finite displacements, found NaN or infinity; check the flow settings")
     encoded, num_clipped = FORMATS[settings.format].encode(flow, settings.encoding)
     pictures = colours(flow, settings.visualize) if settings.visualize else None
-    shape = (len(flow), *frames.shape[1:])
     return Result(piece.job, first, shape, encoded, num_clipped, pictures, fps, times[: len(flow)], end)

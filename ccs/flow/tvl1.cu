@@ -163,13 +163,14 @@ __device__ __forceinline__ float hypot64(float a, float b) {
     return (float)sqrt(fma(x, x, y * y));
 }
 
-// 1 / n, correctly rounded for every n from 2^-100 to 2^100: tests/flow/test_gpu.py tries all
+// 1 / n, correctly rounded but for some ten mantissas of n
 __device__ __forceinline__ float reciprocal(float n) {
     float estimate = reciprocal_estimate(n);
     return fmaf(fmaf(-n, estimate, 1.0f), estimate, estimate);
 }
 
-// a / n, correctly rounded, from the correctly rounded inverse of n (Markstein, 1990)
+// a / n, correctly rounded, from `reciprocal` of n (Markstein, 1990, for a correctly rounded one). tests/flow/test_gpu.py
+// tries all others, from every estimate that the hardware may give: only a power of two by 2 - 2^-23 may be off, by a unit
 __device__ __forceinline__ float quotient(float a, float n, float inverse) {
     float q = a * inverse;
     return fmaf(fmaf(-n, q, a), inverse, q);
@@ -776,7 +777,7 @@ __device__ __forceinline__ void after_warp(const Engine& e, Slot& slot) {
 // iterations that are left of the pass, as far as the last two changes tell
 __device__ __forceinline__ int expected(const Slot& slot, float stop, int inner) {
     const int left = inner - slot.inner;
-    float guess = 3.0f;
+    float guess = 4.0f;
     if (slot.num_changes == 2)
         guess = slot.changes[1] < slot.changes[0] ? ceilf(logf(stop / slot.changes[1]) / logf(slot.changes[1] / slot.changes[0]))
                                                   : (float)left;

@@ -7,6 +7,8 @@
 // barrier, in order or, with CUDA_ON_CPU_REVERSE, in reverse, as blocks do; it is an error if some wait and others have
 // ended. Memory, shared memory too, begins as NaN. Approximations of the hardware are off by as much as the manual
 // allows. With CUDA_ON_CPU_IDLE kernels are not run, but every pair is done at once: what is left is the host's work.
+// CUDA_ON_CPU_BROKEN: kernels do nothing. CUDA_ON_CPU_FAILS=N: the Nth launch of a graph fails, and all calls after it
+// until the context is released.
 
 #include <csetjmp>
 #include <cmath>
@@ -209,6 +211,7 @@ static void finish_all(Engine& e) {  // CUDA_ON_CPU_IDLE: pairs come and go
 static void launch(Launch& work) {
     std::lock_guard<std::mutex> guard(device);
     static const bool reverse = getenv("CUDA_ON_CPU_REVERSE"), idle = getenv("CUDA_ON_CPU_IDLE");
+    if (getenv("CUDA_ON_CPU_BROKEN")) return;
     if (idle && strcmp(work.function->name, "probe")) {
         if (work.function->run == run_schedule) finish_all(*(Engine*)work.arguments[0].data());
         return;
@@ -334,6 +337,8 @@ int cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long lo
 int cuGraphDestroy(void* graph) { delete (Graph*)graph; return 0; }
 int cuGraphExecDestroy(void* graph) { delete (Graph*)graph; return 0; }
 int cuGraphLaunch(void* executable, void*) {
+    static long long number;
+    if (++number == number_of("CUDA_ON_CPU_FAILS", 0)) return 719;
     for (auto& work : ((Graph*)executable)->launches) launch(work);
     return 0;
 }
@@ -342,8 +347,57 @@ int cuGetExportTable(const void** table, const void*) {  // NVRTC asks for one, 
     *table = table_of_nothing;
     return 0;
 }
-int cuGetErrorName(int error, const char** text) { *text = error == 2 ? "CUDA_ERROR_OUT_OF_MEMORY" : error ? "CUDA_ERROR_INVALID_VALUE" : "CUDA_SUCCESS"; return 0; }
-int cuGetErrorString(int error, const char** text) { *text = error == 2 ? "out of memory" : error ? "invalid argument" : "no error"; return 0; }
+int cuGetErrorString(int error, const char** text) {
+    *text = error == 2 ? "out of memory" : error == 719 ? "unspecified launch failure" : error ? "invalid argument" : "no error";
+    return 0;
+}
+
+// -- for tests: how many corrections of an estimate go wrong
+
+// Of a / n, for all n from 1 to 2 (others differ by a power of two) and all estimates of 1 / n that are near enough. With
+// the correctly rounded 1 / n all quotients are right (Markstein); where it is not that, all a from 1 to 2 are tried.
+// `exceptions` counts wrong quotients of the one kind that is known: a power of two by the last number before 2.
+long long wrong_quotients(long long* exceptions) {
+    long long wrong = 0;
+    for (uint32_t bits = 0x3f800000u; bits < 0x40000000u; bits++) {
+        float n;
+        memcpy(&n, &bits, 4);
+        const float right = 1.0f / n;
+        for (int apart = -3; apart <= 3; apart++) {
+            uint32_t near;
+            memcpy(&near, &right, 4);
+            near += apart;
+            float estimate;
+            memcpy(&estimate, &near, 4);
+            if (std::fabs((double)estimate * n - 1) > 0x1p-23) continue;
+            const float inverse = fmaf(fmaf(-n, estimate, 1.0f), estimate, estimate);  // as `reciprocal` of tvl1.cu
+            if (inverse == right) continue;
+            for (uint32_t other = 0x3f800000u; other < 0x40000000u; other++) {
+                float a;
+                memcpy(&a, &other, 4);
+                if (quotient(a, n, inverse) == a / n) continue;
+                if (a == 1.0f && bits == 0x3fffffffu) ++*exceptions;
+                else wrong++;
+            }
+        }
+    }
+    return wrong;
+}
+
+// of hypot for pairs (a, b), where it does not say that it cannot tell; `close` counts those. Less than 1e-8 is not seen
+// by 1 + taut * hypot.
+long long wrong_hypots(const float* pairs, long long count, long long* close) {
+    long long wrong = 0;
+    for (long long k = 0; k < count; k++) {
+        bool unsure = false;
+        const float found = hypot_or(pairs[2 * k], pairs[2 * k + 1], unsure);
+        const long double a = pairs[2 * k], b = pairs[2 * k + 1];  // 64 bits: squares are exact, their root is near enough
+        const long double right = std::sqrt(a * a + b * b);
+        if (unsure) ++*close;
+        else wrong += right > 1e-8 && found != (float)right;
+    }
+    return wrong;
+}
 
 int cuGetProcAddress_v2(const char* name, void** address, int, uint64_t, int* status) {
     static void* self = dlopen(nullptr, RTLD_LAZY);

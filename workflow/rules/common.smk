@@ -181,7 +181,8 @@ def flow_code():
     backend, gamma = config["flow"]["backend"], config["flow"]["gamma"]
     # native-cuda gives native's bits, so that a project may move to a machine without a GPU, and none flows anew
     engine = ENGINES[backend if backend != "auto" else "opencv" if gamma else "native"]
-    return stage_digest("ccs.flow", without=tuple({*ENGINES.values()} - {*modules(engine)}))
+    kernels = ["ccs/flow/*.cu"] if engine == ENGINES["native-cuda"] else []
+    return stage_digest("ccs.flow", *kernels, without=tuple({*ENGINES.values()} - {*modules(engine)}))
 
 
 def network_code(stage, *runs, data=()):
