@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of torch on a CPU (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each side in a round (default: %(default)s)")
-    parser.add_argument("--give-back", action="store_true", help="without `ccs.train.training.keep_memory`")
+    parser.add_argument("--give-back", action="store_true", help="without `ccs.pool.keep_memory`")
     args = parser.parse_args()
     if args.give_back:
         trainings.keep_memory = lambda: None

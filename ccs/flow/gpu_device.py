@@ -26,8 +26,9 @@ MIN_CAPABILITY = (7, 5)  # of devices; CUDA 13 compiles for no older ones
 THREADS = 256  # of a block
 SCHEDULE_THREADS = 1024
 ALIGNMENT = 256  # bytes, of arrays in device memory
-# rows of a lane, and bytes of shared memory that a block must be allowed for them: the more, the less tiles overlap
-ROWS = {6: 96 << 10, 4: 60 << 10, 2: 0}
+# rows of a lane, and bytes of shared memory that a block must be allowed for them: the more, the less tiles overlap; with
+# 6 the iterations spill registers
+ROWS = {5: 96 << 10, 4: 60 << 10, 2: 0}
 
 
 class CudaError(Exception):

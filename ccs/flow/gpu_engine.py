@@ -39,7 +39,14 @@ COLUMNS, WARPS, MAX_GROUP, NUM_EXPECTED, NUM_PLANES, NUM_KERNELS = 64, 8, 8, 32,
 KERNELS = ("start", "warp", "median", "iterate", "iterate_small", "store")  # of one step, after `schedule`
 SLOT_BYTES, ITEM_BYTES = 17 * 4, 8
 LEVEL = np.dtype(
-    [("width", "i4"), ("height", "i4"), ("pitch", "i4"), ("offset", "i4"), ("stop", "f4"), ("group", "u1", NUM_EXPECTED)]
+    [
+        ("width", "i4"),
+        ("height", "i4"),
+        ("pitch", "i4"),
+        ("offset", "i4"),
+        ("stop", "f4"),
+        ("group", "u1", NUM_EXPECTED),
+    ]
 )
 PAIR = np.dtype([(name, "i4") for name in ("first", "second", "result", "level", "num_levels")])
 FRAME = np.dtype([(name, "i4") for name in ("entry", "level", "num_levels")])
@@ -53,7 +60,10 @@ class _Settings(ctypes.Structure):
     _fields_ = (
         *[(name, ctypes.c_void_p) for name in _POINTERS.split()],
         *[(name, ctypes.c_longlong) for name in ("image_size", "plane_size", "flow_size", "frame_size")],
-        *[(name, ctypes.c_int) for name in ("num_slots", "max_items", "queue_size", "window", "warps", "inner", "outer")],
+        *[
+            (name, ctypes.c_int)
+            for name in ("num_slots", "max_items", "queue_size", "window", "warps", "inner", "outer")
+        ],
         *[(name, ctypes.c_float) for name in ("lt", "taut", "theta", "scale", "bound")],
         ("whole_pyramids", ctypes.c_int),
         ("upscale", ctypes.c_double),
@@ -93,9 +103,7 @@ def group_lengths(height: int, width: int, rows: int) -> tuple[int, ...]:
     of_group = [0.0, *map(cost_of, range(1, most + 1))]
     costs, lengths = [0.0], [1]
     for expected in range(1, NUM_EXPECTED):
-        cost, length = min(
-            (costs[expected - num] + of_group[num], num) for num in range(1, min(most, expected) + 1)
-        )
+        cost, length = min((costs[expected - num] + of_group[num], num) for num in range(1, min(most, expected) + 1))
         costs.append(cost)
         lengths.append(length)
     return tuple(lengths)
@@ -276,7 +284,9 @@ class Engine:
             frames = HostArray(self.device, (self.num_frames, self.frame_size), np.uint8)
         self.host = {
             "frames": frames,
-            "flow": HostArray(self.device, (self.num_results, flow_size), np.float32 if self.bound is None else np.uint8),
+            "flow": HostArray(
+                self.device, (self.num_results, flow_size), np.float32 if self.bound is None else np.uint8
+            ),
             "results": HostArray(self.device, (self.num_results,), RESULT),
             "queue": HostArray(self.device, (self.num_results,), PAIR),
             "new": HostArray(self.device, (2, self.num_frames), FRAME),
@@ -343,14 +353,17 @@ class Engine:
     def fits(self, sizes: Sequence[tuple[int, int]]) -> bool:
         """Whether frames of these sizes may come."""
         geometries = [Geometry.of(*size, self.parameters, self.device.rows) for size in sizes]
-        return all(
-            geometry.plane_size <= self.plane_size
-            and geometry.image_size <= self.image_size
-            and geometry.max_items <= self.max_items
-            and geometry.height * geometry.width <= self.frame_size
-            and geometry.whole_pyramid <= self.whole_pyramids
-            for geometry in geometries
-        ) and self._num_levels + sum(len(geometry.levels) for geometry in geometries) <= MAX_LEVELS
+        return (
+            all(
+                geometry.plane_size <= self.plane_size
+                and geometry.image_size <= self.image_size
+                and geometry.max_items <= self.max_items
+                and geometry.height * geometry.width <= self.frame_size
+                and geometry.whole_pyramid <= self.whole_pyramids
+                for geometry in geometries
+            )
+            and self._num_levels + sum(len(geometry.levels) for geometry in geometries) <= MAX_LEVELS
+        )
 
     def submit(self, frames: np.ndarray, flow: np.ndarray) -> Request:
         """Have the flow of neighbouring frames, uint8 (T, H, W), written to `flow`, (T-1, 2, H, W) of its dtype."""

@@ -261,7 +261,9 @@ class Work:
                 read_ahead(range(len(jobs)), functools.partial(self._decode, jobs), num_decoders)
             )
             tasks = self._tasks(self._pieces(jobs, decoded, count))
-            results = stack.enter_context(closing(ordered_map(compute, tasks, self.num_processes, set_up, self.engine.tasks_at_once)))
+            results = stack.enter_context(
+                closing(ordered_map(compute, tasks, self.num_processes, set_up, self.engine.tasks_at_once))
+            )
             for result in itertools.chain.from_iterable(results):
                 job = jobs[result.job]
                 if not job.failure:

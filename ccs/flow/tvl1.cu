@@ -45,7 +45,7 @@ __device__ __forceinline__ float inverse_root_estimate(float a) {  // relative e
 #endif
 
 #ifndef ROWS
-#define ROWS 6  // of a lane; ccs/flow/gpu.py names what fits the device
+#define ROWS 5  // of a lane; ccs/flow/gpu.py names what fits the device
 #endif
 #define WARPS 8
 #define COLUMNS 64
@@ -54,6 +54,7 @@ __device__ __forceinline__ float inverse_root_estimate(float a) {  // relative e
 #define MAX_GROUP 8      // iterations in one go
 #define NUM_EXPECTED 32  // entries of Level.group
 #define ALL 0xffffffffu
+#define OPAQUE(value) asm volatile("" : "+r"(value))  // hides from the compiler what a variable holds
 
 enum Phase { IDLE, START, WARP, MEDIAN, ITERATE, STORE };
 enum Kernel { START_KERNEL, WARP_KERNEL, MEDIAN_KERNEL, ITERATE_KERNEL, ITERATE_SMALL_KERNEL, STORE_KERNEL, NUM_KERNELS };
@@ -178,11 +179,31 @@ __device__ __forceinline__ float quotient(float a, float n, float inverse) {
 
 // -- iterations
 
+struct Tile {
+    int x0, y0;                             // of its first pixel
+    int first_x, first_y, end_x, end_y;     // what it owns
+};
+
+__device__ __forceinline__ Tile tile_of(const Level& level, int num, int tile) {
+    const int stride_x = COLUMNS - 2 * num, stride_y = TILE_HEIGHT - 2 * num;
+    const int tiles_x = tiles_along(level.width, COLUMNS, num), tiles_y = tiles_along(level.height, TILE_HEIGHT, num);
+    const int tile_y = tile / tiles_x, tile_x = tile - tile_y * tiles_x;
+    Tile t;
+    t.x0 = max(0, min(tile_x * stride_x, level.width - COLUMNS));
+    t.y0 = max(0, min(tile_y * stride_y, level.height - TILE_HEIGHT));
+    // not its overlap, where others know better, but the image's border is nobody else's
+    t.first_x = tile_x == 0 ? 0 : tile_x * stride_x + num;
+    t.first_y = tile_y == 0 ? 0 : tile_y * stride_y + num;
+    t.end_x = tile_x == tiles_x - 1 ? level.width : (tile_x + 1) * stride_x + num;
+    t.end_y = tile_y == tiles_y - 1 ? level.height : (tile_y + 1) * stride_y + num;
+    return t;
+}
+
 template <bool SMALL>
 __device__ __forceinline__ void iterate_tile(const Engine& e, int slot_index, int tile, float4* shared) {
     const Slot& slot = e.slots[slot_index];
     const Level& level = level_of(e, slot);
-    const int width = level.width, height = level.height, pitch = level.pitch, num = slot.num;
+    const int width = level.width, height = level.height;
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     // shared memory: (gradient x, y, rest of rho, 1 / g) and g of each pixel; rows between warps; sums of changes
     float4* constant = shared + threadIdx.x;
@@ -191,53 +212,53 @@ __device__ __forceinline__ void iterate_tile(const Engine& e, int slot_index, in
     float2* p_rows = u_rows + 2 * 32 * (WARPS + 1);                            // (2, WARPS + 1, 32): last rows of p12, p22
     float* sums = (float*)(p_rows + 2 * 32 * (WARPS + 1));                     // (MAX_GROUP, THREADS)
 
-    const int stride_x = COLUMNS - 2 * num, stride_y = TILE_HEIGHT - 2 * num;
-    const int tiles_x = tiles_along(width, COLUMNS, num), tiles_y = tiles_along(height, TILE_HEIGHT, num);
-    const int tile_y = tile / tiles_x, tile_x = tile - tile_y * tiles_x;
-    const int x0 = max(0, min(tile_x * stride_x, width - COLUMNS)), y0 = max(0, min(tile_y * stride_y, height - TILE_HEIGHT));
-    const int x = x0 + 2 * lane, y = y0 + warp * ROWS;
-    // what the tile owns: not its overlap, where others know better, but the image's border is nobody else's
-    const int first_x = tile_x == 0 ? 0 : tile_x * stride_x + num, first_y = tile_y == 0 ? 0 : tile_y * stride_y + num;
-    const int end_x = tile_x == tiles_x - 1 ? width : (tile_x + 1) * stride_x + num;
-    const int end_y = tile_y == tiles_y - 1 ? height : (tile_y + 1) * stride_y + num;
-    const bool owned0 = x >= first_x && x < end_x, owned1 = x + 1 >= first_x && x + 1 < end_x;
-    const int first_row = max(first_y - y, 0), end_row = min(end_y - y, ROWS);
-    // pairs of columns lie together where the tile begins at an even one
-    const bool even = (x0 & 1) == 0;
-
+    const int num = slot.num;
+    int first_row, end_row;  // which rows of the lane its tile owns, and which columns
+    bool owned0, owned1;
+    int small_x, small_y;  // of the lane's first pixel, where the image may end within the tile
     float u1[ROWS][2], u2[ROWS][2], p11[ROWS][2], p12[ROWS][2], p21[ROWS][2], p22[ROWS][2];
-    const uint32_t here = (uint32_t)(y * pitch + x);
     {
-        const float* u = plane_of(e, slot_index, U + 2 * slot.side_u) + here;
-        const float* p = plane_of(e, slot_index, P + 4 * slot.side_p) + here;
-        const float* data = plane_of(e, slot_index, DATA) + here;
+        const Tile t = tile_of(level, num, tile);
+        const int x = t.x0 + 2 * lane, y = t.y0 + warp * ROWS, pitch = level.pitch;
+        small_x = x, small_y = y;
+        first_row = max(t.first_y - y, 0), end_row = min(t.end_y - y, ROWS);
+        owned0 = x >= t.first_x && x < t.end_x, owned1 = x + 1 >= t.first_x && x + 1 < t.end_x;
+        const uint32_t here = (uint32_t)(y * pitch + x);
         const long long step = e.plane_size;
+        const float* from_u = plane_of(e, slot_index, U + 2 * slot.side_u) + here;
+        const float* from_p = plane_of(e, slot_index, P + 4 * slot.side_p) + here;
+        const float* data = plane_of(e, slot_index, DATA) + here;
+        const auto load = [&](auto read) {
 #pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-            float2 values[9];
-            const bool inside0 = !SMALL || (x < width && y + r < height), inside1 = !SMALL || (x + 1 < width && y + r < height);
-#pragma unroll
-            for (int k = 0; k < 9; k++) {
-                const float* from = (k < 2 ? u + k * step : k < 6 ? p + (k - 2) * step : data + (k - 6) * step) + r * pitch;
-                if (even && inside1) {
-                    values[k] = *(const float2*)from;
-                } else {
-                    values[k].x = inside0 ? from[0] : 0.0f;
-                    values[k].y = inside1 ? from[1] : 0.0f;
-                }
+            for (int r = 0; r < ROWS; r++) {
+                float2 ix, iy, rest;
+                read(from_u, r, u1[r]), read(from_u + step, r, u2[r]);
+                read(from_p, r, p11[r]), read(from_p + step, r, p12[r]);
+                read(from_p + 2 * step, r, p21[r]), read(from_p + 3 * step, r, p22[r]);
+                read(data, r, (float*)&ix), read(data + step, r, (float*)&iy), read(data + 2 * step, r, (float*)&rest);
+                from_u += pitch, from_p += pitch, data += pitch;
+                float2 g;
+                g.x = ix.x * ix.x + iy.x * iy.x;
+                g.y = ix.y * ix.y + iy.y * iy.y;
+                // no quotient where the image is flat: 1.1920929e-7 is FLT_EPSILON
+                constant[(2 * r) * THREADS] = make_float4(ix.x, iy.x, rest.x, g.x > 1.1920929e-7f ? reciprocal(g.x) : 0.0f);
+                constant[(2 * r + 1) * THREADS] = make_float4(ix.y, iy.y, rest.y, g.y > 1.1920929e-7f ? reciprocal(g.y) : 0.0f);
+                squares[r * THREADS] = g;
             }
-            u1[r][0] = values[0].x, u1[r][1] = values[0].y, u2[r][0] = values[1].x, u2[r][1] = values[1].y;
-            p11[r][0] = values[2].x, p11[r][1] = values[2].y, p12[r][0] = values[3].x, p12[r][1] = values[3].y;
-            p21[r][0] = values[4].x, p21[r][1] = values[4].y, p22[r][0] = values[5].x, p22[r][1] = values[5].y;
-            float2 g;
-            g.x = values[6].x * values[6].x + values[7].x * values[7].x;
-            g.y = values[6].y * values[6].y + values[7].y * values[7].y;
-            // no quotient where the image is flat: 1.1920929e-7 is FLT_EPSILON
-            const float inverse0 = g.x > 1.1920929e-7f ? reciprocal(g.x) : 0.0f;
-            const float inverse1 = g.y > 1.1920929e-7f ? reciprocal(g.y) : 0.0f;
-            constant[(2 * r) * THREADS] = make_float4(values[6].x, values[7].x, values[8].x, inverse0);
-            constant[(2 * r + 1) * THREADS] = make_float4(values[6].y, values[7].y, values[8].y, inverse1);
-            squares[r * THREADS] = g;
+        };
+        if (SMALL) {
+            load([&](const float* from, int r, float* to) {
+                const bool inside = x < width && y + r < height;
+                to[0] = inside ? from[0] : 0.0f;
+                to[1] = inside && x + 1 < width ? from[1] : 0.0f;
+            });
+        } else if ((x & 1) == 0) {
+            load([](const float* from, int, float* to) {
+                const float2 both = *(const float2*)from;
+                to[0] = both.x, to[1] = both.y;
+            });
+        } else {  // the last tile of a row of odd width
+            load([](const float* from, int, float* to) { to[0] = from[0], to[1] = from[1]; });
         }
     }
     float2* u_mine = u_rows + 32 * warp + lane;
@@ -322,9 +343,9 @@ __device__ __forceinline__ void iterate_tile(const Engine& e, int slot_index, in
                 dy[2] = last2.x - u2[r][0], dy[3] = last2.y - u2[r][1];
             }
             if (SMALL) {  // the image's last column and row may lie within the tile
-                if (x >= width - 1) dx[0] = dx[2] = 0.0f;
-                if (x + 1 >= width - 1) dx[1] = dx[3] = 0.0f;
-                if (y + r >= height - 1) dy[0] = dy[1] = dy[2] = dy[3] = 0.0f;
+                if (small_x >= width - 1) dx[0] = dx[2] = 0.0f;
+                if (small_x + 1 >= width - 1) dx[1] = dx[3] = 0.0f;
+                if (small_y + r >= height - 1) dy[0] = dy[1] = dy[2] = dy[3] = 0.0f;
             }
             bool close = false;
 #pragma unroll
@@ -349,25 +370,35 @@ __device__ __forceinline__ void iterate_tile(const Engine& e, int slot_index, in
     }
 
     {
-        float* u = plane_of(e, slot_index, U + 2 * (1 - slot.side_u)) + here;
-        float* p = plane_of(e, slot_index, P + 4 * (1 - slot.side_p)) + here;
+        // computed again: there are no registers to keep it in
+        OPAQUE(tile);
+        OPAQUE(slot_index);
+        const Slot& slot = e.slots[slot_index];
+        const Level& level = level_of(e, slot);
+        const Tile t = tile_of(level, slot.num, tile);
+        const int x = t.x0 + 2 * lane, y = t.y0 + warp * ROWS, pitch = level.pitch;
+        const uint32_t here = (uint32_t)(y * pitch + x);
         const long long step = e.plane_size;
+        float* to_u = plane_of(e, slot_index, U + 2 * (1 - slot.side_u)) + here;
+        float* to_p = plane_of(e, slot_index, P + 4 * (1 - slot.side_p)) + here;
+        const auto keep = [&](auto write) {
 #pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-            if (r < first_row || r >= end_row) continue;
-            const float2 values[6] = {
-                make_float2(u1[r][0], u1[r][1]),   make_float2(u2[r][0], u2[r][1]),   make_float2(p11[r][0], p11[r][1]),
-                make_float2(p12[r][0], p12[r][1]), make_float2(p21[r][0], p21[r][1]), make_float2(p22[r][0], p22[r][1])};
-#pragma unroll
-            for (int k = 0; k < 6; k++) {
-                float* to = (k < 2 ? u + k * step : p + (k - 2) * step) + r * pitch;
-                if (even && owned0 && owned1) {
-                    *(float2*)to = values[k];
-                } else {
-                    if (owned0) to[0] = values[k].x;
-                    if (owned1) to[1] = values[k].y;
+            for (int r = 0; r < ROWS; r++) {
+                if (r >= first_row && r < end_row) {
+                    write(to_u, u1[r]), write(to_u + step, u2[r]);
+                    write(to_p, p11[r]), write(to_p + step, p12[r]);
+                    write(to_p + 2 * step, p21[r]), write(to_p + 3 * step, p22[r]);
                 }
+                to_u += pitch, to_p += pitch;
             }
+        };
+        if (owned0 && owned1 && (x & 1) == 0) {
+            keep([](float* to, const float* from) { *(float2*)to = make_float2(from[0], from[1]); });
+        } else if (owned0 || owned1) {
+            keep([&](float* to, const float* from) {
+                if (owned0) to[0] = from[0];
+                if (owned1) to[1] = from[1];
+            });
         }
     }
     // each warp adds up iterations of its own, always in the same order

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import dataclasses
 import sys
 import time
@@ -24,6 +22,7 @@ from ccs.clips.settings import ClipSettings
 from ccs.device import choose_device
 from ccs.models.network import CCS
 from ccs.models.settings import LossSettings, NetworkSettings
+from ccs.pool import keep_memory
 from ccs.stage import CcsError
 from ccs.stage import progress as progress_bar
 from ccs.train import checkpoint, history, parallel
@@ -265,17 +264,6 @@ def _summary(row: dict, epochs: int) -> str:
     if "clips_per_second" in row:
         text += f", {row['clips_per_second']:.1f} clips/s, {row['waiting']:.0%} waiting"
     return text
-
-
-def keep_memory() -> None:
-    """Let glibc keep freed memory: what a step frees the next one asks for again, and would get page by page.
-
-    Measured by `benchmarks/train.py` with and without `--give-back`. Elsewhere than on glibc it does nothing.
-    """
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        for parameter, value in ((-1, 2**31 - 1), (-2, 64 << 20), (-3, 32 << 20)):  # M_TRIM_, TOP_PAD, M_MMAP_THRESHOLD
-            mallopt(parameter, value)
 
 
 def _precision(wanted: str) -> str:
