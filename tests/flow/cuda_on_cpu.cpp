@@ -290,6 +290,7 @@ int cuStreamSynchronize(void*) { return 0; }
 int cuStreamDestroy_v2(void*) { return 0; }
 int cuEventCreate(void** event, unsigned) { *event = (void*)1; return 0; }
 int cuEventRecord(void*, void*) { return 0; }
+int cuEventElapsedTime_v2(float* milliseconds, void*, void*) { *milliseconds = 0; return 0; }
 int cuEventSynchronize(void*) { return 0; }
 int cuEventDestroy_v2(void*) { return 0; }
 int cuModuleLoadData(void** module, const void*) { *module = (void*)1; return 0; }
@@ -299,6 +300,7 @@ int cuModuleGetFunction(void** function, void*, const char* name) {
     return 500;  // not found
 }
 int cuFuncSetAttribute(void*, int, int) { return 0; }
+int cuFuncGetAttribute(int* value, int, void*) { *value = 0; return 0; }
 int cuOccupancyMaxActiveBlocksPerMultiprocessor(int* number, void*, int, size_t) { *number = 2; return 0; }
 
 static Launch launch_of(void* function, Index grid, int num_threads, int shared, void** values) {
