@@ -26,7 +26,8 @@ SIZES = [(24, 20)] if common.SMALL else [(171, 128), (320, 240), (427, 240), (64
 MANY = 2 if common.SMALL else 1536  # pairs
 CALLS = 1 if common.SMALL else 8  # of each thread
 PAIRS_A_CALL = 2 if common.SMALL else 64
-TIMES = (1, 2) if common.SMALL else (1, 17)  # the carried shard's videos, in a shard of the stage
+# the carried shard's videos, in a shard of the stage; the first start finds nothing in memory and is not used
+TIMES = (1, 1, 2) if common.SMALL else (1, 1, 17)
 
 
 def mixed(num_pairs, size=common.SIZE):

@@ -18,6 +18,7 @@ def cuda_on_cpu(tmp_path_factory) -> dict[str, str]:
     """Environment variables with which a new process finds a GPU: cuda_on_cpu.cpp, and kernels of 2 rows a lane."""
     if not sys.platform.startswith("linux"):
         pytest.skip("the CUDA driver is a libcuda.so.1 on Linux only")
+    pytest.importorskip("cuda.bindings.nvrtc", reason="needs cuda-bindings")
     compiler = shutil.which("g++")
     if not compiler:
         pytest.skip("the kernels are compiled for the CPU by g++, which is not installed")

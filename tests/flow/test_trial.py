@@ -14,7 +14,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 STEPS = "^(parity|versions|small|speed: (host|threads|flow|sizes|CPU).*)$"
-FIGURES = {"host to host", "threads", "empty round", "flow stage", "flow stage, but for its start", "CPU engine, one core"}
+FIGURES = {
+    "host to host",
+    "threads",
+    "empty round",
+    "flow stage",
+    "flow stage, but for its start",
+    "CPU engine, one core",
+}
 
 
 def write_clip(path: Path, num_frames: int, shift: int) -> None:
@@ -57,7 +64,7 @@ def test_every_part_runs(checkout, cuda_on_cpu, tmp_path):
     assert states == ["ok"] * 8, done.stdout
     rows = [json.loads(row) for row in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert {row["figure"] for row in rows if row["step"] == "speed"} == FIGURES
-    assert all(row["pairs_per_s"] > 0 for row in rows if "pairs" in row and row["step"] == "speed")
+    assert all(row["pairs_per_s"] > 0 and row["device_mib"] > 0 for row in rows if row.get("figure") == "host to host")
     (checks,) = [row for row in rows if row["step"] == "parity" and "repeatable" in row]
     assert checks["pairs"] == 8
     for row in rows:
