@@ -17,7 +17,7 @@ SMALL = bool(os.environ.get("CCS_TRIAL_SMALL"))
 SIZE = (36, 28) if SMALL else (340, 256)
 FEW = {"scales": 2, "warps": 1, "inner_iterations": 4, "outer_iterations": 1} if SMALL else {}
 MEMORY = (8 << 20) if SMALL else (4 << 30)  # bytes of the device for arrays; 4 GiB is what users get
-BOUND = 20  # px, of flow in 8 bits
+BOUND = 0.5 if SMALL else 20  # px, of flow in 8 bits; some is clipped
 
 
 def grey_frames(path, count, size):

@@ -156,8 +156,11 @@ def stage(gpu, device):
             flags = [f"--{name.replace('_', '-')}={value}" for name, value in common.FEW.items()]
             line = [sys.executable, "-m", "ccs.flow", "--frames", str(frames), "--output", f"{folder}/flow.h5"]
             before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-            subprocess.run([*line, "--backend", "native-cuda", *flags], check=True, stderr=subprocess.DEVNULL)
+            line += ["--backend", "native-cuda", *flags]
+            done = subprocess.run(line, stderr=subprocess.PIPE, text=True)
             seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+            if done.returncode:
+                sys.exit(f"ccs flow failed:\n{done.stderr}")
             cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
             taken[num_pairs] = seconds, cpu
             say_stage(device, "flow stage", num_pairs, seconds, cpu)

@@ -48,6 +48,7 @@ from ccs.flow.gpu_device import SCHEDULE_THREADS, THREADS, Device, call, compile
 from ccs.flow.gpu_engine import KERNELS
 
 device = Device(0)
+clock = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_CLOCK_RATE
 start = time.perf_counter()
 code, _ = compile_kernels(device.capability, device.rows)
 common.say(
@@ -55,6 +56,7 @@ common.say(
     device=device.name,
     capability=device.capability,
     multiprocessors=device.num_multiprocessors,
+    most_mhz=call(driver.cuDeviceGetAttribute, clock, device.handle) // 1000,
     rows=device.rows,
     memory_free_and_total=call(driver.cuMemGetInfo),
     driver=call(driver.cuDriverGetVersion),

@@ -253,6 +253,7 @@ int cuDeviceGetName(char* name, int size, int) { snprintf(name, size, "CUDA on a
 int cuDeviceGetAttribute(int* value, int attribute, int) {
     const int number = number_of("CUDA_ON_CPU_CAPABILITY", 90);
     switch (attribute) {
+        case 13: *value = 1000000; return 0;      // kHz
         case 16: *value = 2; return 0;            // multiprocessors
         case 75: *value = number / 10; return 0;  // compute capability
         case 76: *value = number % 10; return 0;
