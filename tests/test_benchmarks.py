@@ -1,4 +1,4 @@
-"""Benchmarks and the trial kit are not run here, but what they ask of the project is there."""
+"""Benchmarks are not run here, but what they ask of the project is there. flow/test_trial.py runs the trial kit."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -11,11 +12,16 @@ import cv2
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-SIZE = (340, 256)
+# for a trial of the trial, where kernels run on a CPU: small frames, few pairs, few iterations
+SMALL = bool(os.environ.get("CCS_TRIAL_SMALL"))
+SIZE = (36, 28) if SMALL else (340, 256)
+FEW = {"scales": 2, "warps": 1, "inner_iterations": 4, "outer_iterations": 1} if SMALL else {}
+MEMORY = (8 << 20) if SMALL else (4 << 30)  # bytes of the device for arrays; 4 GiB is what users get
+BOUND = 0.5 if SMALL else 20  # px, of flow in 8 bits; some is clipped
 
 
 def grey_frames(path, count, size):
-    """The first frames (T, H, W), scaled to `size` (width, height); as benchmarks/flow.py has them."""
+    """The first frames (T, H, W), scaled to `size` (width, height) or as they are; as benchmarks/flow.py has them."""
     video, frames = cv2.VideoCapture(str(path)), []
     while len(frames) < count and (read := video.read())[0]:
         grey = cv2.cvtColor(read[1], cv2.COLOR_BGR2GRAY)
@@ -27,6 +33,11 @@ def clip_paths():
     return sorted((HERE / "data" / "videos").rglob("*.avi"))
 
 
+def digest(array):
+    """Of an array's bytes, short."""
+    return hashlib.sha256(array.tobytes()).hexdigest()[:16]
+
+
 def say(**row):
     """A line of results, and in $OUT."""
     text = json.dumps(row)
@@ -36,15 +47,10 @@ def say(**row):
             file.write(text + "\n")
 
 
-def engine(backend="native-cuda"):
-    """(module, backend's name); the simulator's tile and steps are small where CCS_TRIAL_SIMULATED is set."""
+def engine():
+    """ccs.flow.gpu; the end of the program where it cannot be used."""
     from ccs.flow import gpu
 
-    if os.environ.get("CCS_TRIAL_SIMULATED"):
-        from ccs.flow import gpu_kernels
-
-        gpu._tile = gpu_kernels.Tile(width=16, strips=2, rows=10, group=3)
-        gpu.STEPS_PER_LOOK = 4
-    elif reason := gpu.available():
+    if reason := gpu.available():
         sys.exit(f"native-cuda cannot be used: {reason}")
     return gpu

@@ -1,18 +1,33 @@
-"""Speed of native-cuda. `speed.py launch|kernel|host|sizes|processes|cpu ...`, each a line of results or more."""
+"""Speed of native-cuda: speed.py host|threads|round|sizes|stage|kernels|cpu ..., each a line of results or more.
+
+pairs_per_s is of the better of two rounds; cpu_ms_per_pair is the host's processor time, of all threads.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
+import argparse
+import resource
+import subprocess
 import sys
+import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import common
+import h5py
 import numpy as np
 
-SIMULATED = bool(os.environ.get("CCS_TRIAL_SIMULATED"))
-FEW = dict(scales=2, warps=1, inner_iterations=4, outer_iterations=1) if SIMULATED else {}
-MEMORY = 24 << 30
+from ccs.flow.gpu_device import Device, call
+from ccs.flow.settings import Parameters
+
+PARAMETERS = Parameters(**common.FEW)
+SIZES = [(24, 20)] if common.SMALL else [(171, 128), (320, 240), (427, 240), (640, 480), (1280, 720)]
+MANY = 2 if common.SMALL else 1536  # pairs
+CALLS = 1 if common.SMALL else 8  # of each thread
+PAIRS_A_CALL = 2 if common.SMALL else 64
+# the carried shard's videos, in a shard of the stage; the first start finds nothing in memory and is not used
+TIMES = (1, 1, 2) if common.SMALL else (1, 1, 17)
 
 
 def mixed(num_pairs, size=common.SIZE):
@@ -21,9 +36,7 @@ def mixed(num_pairs, size=common.SIZE):
     videos, count, start = [], 0, 0
     while count < num_pairs:
         for clip in clips:
-            part = clip[start : start + 8]
-            if len(part) < 2:
-                part = clip[:8]
+            part = clip[start : start + 8] if len(clip) - start > 1 else clip[:8]
             part = part[: num_pairs - count + 1]
             if len(part) > 1 and count < num_pairs:
                 videos.append(np.ascontiguousarray(part))
@@ -33,325 +46,213 @@ def mixed(num_pairs, size=common.SIZE):
 
 
 def pairs_of(videos):
-    return sum(len(v) - 1 for v in videos)
+    return sum(len(video) - 1 for video in videos)
 
 
-def warm(gpu, parameters):
-    gpu.estimate_videos([mixed(1, (24, 20) if SIMULATED else common.SIZE)[0][:2]], parameters, MEMORY)
+def compute(gpu, videos, bits):
+    if bits == 8:
+        return gpu.estimate_quantised(videos, PARAMETERS, common.BOUND, common.MEMORY)
+    return gpu.estimate_videos(videos, PARAMETERS, common.MEMORY)
 
 
-def launch(gpu, parameters):
-    """Host time and device time of a step that does nothing, by numba's own launch, prepared, and in a graph."""
-    from numba import cuda
+def predicted(device, size):
+    """Pairs a second of mixed clips that model.py says, where it is there and says something."""
+    try:
+        import model
 
-    from ccs.flow import gpu_kernels
-
-    warm(gpu, parameters)
-    for num_pairs in (8, 128):
-        plan = gpu._plan(256, 340, parameters)
-        arrays = gpu._allocate(plan, num_pairs, num_pairs + 1, MEMORY)
-        control = np.zeros((2, num_pairs, gpu_kernels.NUM_FIELDS), np.int32)
-        control[:, :, gpu_kernels.PHASE] = gpu_kernels.DONE
-        stream = cuda.stream()
-        arrays["control"].copy_to_device(control, stream=stream)
-        arrays["levels"].copy_to_device(plan.levels, stream=stream)
-        arguments, call = arguments_of(gpu, arrays, plan, parameters, num_pairs, stream)
-        for mode in ("numba", "prepared", "graph"):
-            try:
-                run = steps_by(mode, call, arguments, stream)
-                run(32)
-                stream.synchronize()
-                a, b = cuda.event(), cuda.event()
-                a.record(stream)
-                start = time.perf_counter()
-                run(512)
-                host = time.perf_counter() - start
-                b.record(stream)
-                stream.synchronize()
-                common.say(
-                    step="launch",
-                    mode=mode,
-                    pairs=num_pairs,
-                    host_us=round(host / 512 * 1e6, 1),
-                    device_us=round(a.elapsed_time(b) / 512 * 1e3, 1),
-                )
-            except Exception as error:
-                common.say(
-                    step="launch", mode=mode, pairs=num_pairs, error=f"{type(error).__name__}: {str(error)[:300]}"
-                )
+        return model.predicted(device.name, *size)
+    except Exception as error:  # a measurement does not fail for want of a prediction
+        return None if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
 
 
-def arguments_of(gpu, arrays, plan, parameters, num_pairs, stream, slot=0, num_frames=None):
-    """Arguments of a step but for the parity, as gpu._compute makes them; and the configured kernel."""
-    from ccs.flow import gpu_kernels
-
-    control = (
-        arrays["control"]
-        .reshape(arrays["control"].size)[: 2 * num_pairs * gpu_kernels.NUM_FIELDS]
-        .reshape(2, num_pairs, gpu_kernels.NUM_FIELDS)
-    )
-    counts = plan.levels[:, gpu_kernels.TILES_X :]
-    num_blocks = int(max((counts[:, 0] * counts[:, 1]).max(), (counts[:, 2] * counts[:, 3]).max()))
-    call = gpu_kernels.build(plan.tile)[(num_blocks, num_pairs), (plan.tile.width, plan.tile.strips), stream]
-    images = arrays[f"images{slot}"] if num_frames is None else arrays[f"images{slot}"][:num_frames]
-    before = [
-        control,
-        arrays["arrivals"][: num_pairs + 1],
-        arrays["levels"],
-        arrays["thresholds"],
-        arrays["pairs"][:num_pairs],
-        images,
-        arrays["planes"],
-        arrays["partials"],
-        arrays[f"flow{slot}"],
-    ]
-    after = [
-        parameters.median_filtering,
-        parameters.warps,
-        parameters.inner_iterations,
-        parameters.outer_iterations,
-        1 / parameters.scale_step,
-        np.float32(parameters.lambda_ * parameters.theta),
-        np.float32(parameters.tau / parameters.theta),
-        np.float32(parameters.theta),
-    ]
-    return (before, after), call
+def timed(device, figure, function, num_pairs, size, **facts):
+    """Say what `function`, which computes so many pairs, takes."""
+    best = float("inf"), 0.0
+    for _ in range(2):
+        start, cpu = time.perf_counter(), time.process_time()
+        function()
+        best = min(best, (time.perf_counter() - start, time.process_time() - cpu))
+    free, total = call(device.driver.cuMemGetInfo)
+    rate = num_pairs / best[0]
+    row = {"figure": figure, "device": device.name, "size": f"{size[0]}x{size[1]}", "pairs": num_pairs, **facts}
+    row |= {"pairs_per_s": round(rate, 1), "cpu_ms_per_pair": round(best[1] / num_pairs * 1e3, 3)}
+    if (expected := predicted(device, size)) is not None:
+        row["predicted_pairs_per_s"] = expected
+    common.say(step="speed", **row, device_mib=(total - free) >> 20)
 
 
-def steps_by(mode, call, arguments, stream):
-    """run(n) enqueues n steps, n even; a prototype of what gpu._compute could do instead of numba's launches."""
-    before, after = arguments
-    if mode == "numba":
-
-        def run(count):
-            for number in range(count):
-                call(*before, number % 2, *after)
-
-        return run
-    from cuda.core import LaunchConfig, launch
-
-    dispatcher, grid, block = call.dispatcher, call.griddim, call.blockdim
-    kernel = list(dispatcher.overloads.values())[-1]  # `warm` has compiled it, for these types
-    prepared = []
-    for parity in (0, 1):
-        retr, values = [], []
-        for kind, value in zip(kernel.argument_types, [*before, parity, *after]):
-            kernel._prepare_args(kind, value, call.stream, retr, values)
-        prepared.append(values)
-    config, function = LaunchConfig(grid=grid, block=block), kernel._codelibrary.get_cufunc().kernel
-
-    def run(count):
-        for number in range(count):
-            launch(call.stream, config, function, *prepared[number % 2])
-
-    if mode == "prepared":
-        return run
-    from cuda.bindings import driver
-
-    def check(result):
-        assert result[0] == driver.CUresult.CUDA_SUCCESS, result[0]
-        return result[1] if len(result) > 1 else None
-
-    handle = driver.CUstream(int(stream.handle))
-    stream.synchronize()
-    check(driver.cuStreamBeginCapture(handle, driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED))
-    run(16)
-    graph = check(driver.cuStreamEndCapture(handle))
-    executable = check(driver.cuGraphInstantiate(graph, 0))
-
-    def replay(count):
-        for _ in range(count // 16):
-            check(driver.cuGraphLaunch(executable, handle))
-
-    replay.keep = (graph, executable, prepared)
-    return replay
+def host(gpu, device):
+    """Host to host, one call of many pairs."""
+    for bits in (32, 8):
+        videos = mixed(MANY)
+        compute(gpu, videos[:1], bits)  # makes the engine
+        timed(device, "host to host", lambda: compute(gpu, videos, bits), pairs_of(videos), common.SIZE, bits=bits)
 
 
-def replacement(gpu, mode, log):
-    """gpu._compute with another way of launching, and a log of (pairs, host s, steps)."""
-    from numba import cuda
+def threads(gpu, device):
+    """Several threads that call at the same time, again and again, for few pairs each."""
+    videos = mixed(PAIRS_A_CALL)
+    for bits in (8, 32):
+        compute(gpu, videos[:1], bits)
+        for count in (1, 4, 8):
+            with ThreadPoolExecutor(count) as pool:
 
-    from ccs.flow import gpu_kernels
+                def work(_):
+                    for _ in range(CALLS):
+                        compute(gpu, videos, bits)
 
-    def compute(arrays, slot, batch, plan, parameters, stream, chores):
-        num_pairs = len(batch.pairs)
-        start_time = time.perf_counter()
-        arguments, call = arguments_of(gpu, arrays, plan, parameters, num_pairs, stream, slot, len(batch.frames))
-        control, arrivals, pairs = arguments[0][0], arguments[0][1], arguments[0][4]
-        run = steps_by(mode, call, arguments, stream)
-        start = np.zeros(control.shape, np.int32)
-        start[:, :, gpu_kernels.LEVEL] = len(plan.levels) - 1
-        control.copy_to_device(start, stream=stream)
-        arrivals.copy_to_device(np.zeros(num_pairs + 1, np.int32), stream=stream)
-        pairs.copy_to_device(np.array(batch.pairs, np.int32), stream=stream)
-        done = gpu._page_locked("done", (2,), np.int32)
-        looks = cuda.event(), cuda.event()
-        for look in range(gpu._most_steps(plan, parameters) // gpu.STEPS_PER_LOOK + 3):
-            run(gpu.STEPS_PER_LOOK)
-            arrivals[num_pairs:].copy_to_host(done[look % 2 : look % 2 + 1], stream=stream)
-            looks[look % 2].record(stream)
-            if chores:
-                chores.popleft()()
-            if look > 0:
-                looks[(look - 1) % 2].synchronize()
-                if done[(look - 1) % 2] == num_pairs:
-                    log.append((num_pairs, time.perf_counter() - start_time, (look + 1) * gpu.STEPS_PER_LOOK))
-                    return
-        raise RuntimeError("did not end")
+                def all_work():
+                    list(pool.map(work, range(count)))
 
-    return compute
+                num_pairs = count * CALLS * pairs_of(videos)
+                timed(device, "threads", all_work, num_pairs, common.SIZE, bits=bits, threads=count)
 
 
-def kernel(gpu, parameters, counts=(32, 128, 192)):
-    """Device and host time of the steps alone: images are there already and nothing else is done meanwhile."""
-
-    warm(gpu, parameters)
-    original = gpu._compute
-    if SIMULATED:
-        counts = (2,)
-    reference = {}
-    for mode in ("numba",) if SIMULATED else ("numba", "prepared", "graph"):
-        for count in counts:
-            videos, log = mixed(count, (24, 20) if SIMULATED else common.SIZE), []
-            inner = original if mode == "numba" else replacement(gpu, mode, [])
-
-            def timed(arrays, slot, batch, plan, parameters, stream, chores):
-                while chores:
-                    chores.popleft()()
-                stream.synchronize()
-                begin = time.perf_counter()
-                inner(arrays, slot, batch, plan, parameters, stream, chores)
-                stream.synchronize()
-                log.append((len(batch.pairs), time.perf_counter() - begin))
-
-            gpu._compute = timed
-            try:
-                for _ in range(2):
-                    log.clear()
-                    flows = gpu.estimate_videos(videos, parameters, MEMORY)
-                same = all(np.array_equal(a, b) for a, b in zip(flows, reference.setdefault(count, flows)))
-                pairs, seconds = map(sum, zip(*log))
-                common.say(
-                    step="kernel-only",
-                    mode=mode,
-                    pairs=count,
-                    batches=len(log),
-                    pairs_per_s=round(pairs / seconds, 1),
-                    ms_per_batch=round(seconds / len(log) * 1e3, 1),
-                    same_as_numba=same,
-                )
-            except Exception as error:
-                common.say(
-                    step="kernel-only", mode=mode, pairs=count, error=f"{type(error).__name__}: {str(error)[:300]}"
-                )
-            finally:
-                gpu._compute = original
+def sizes(gpu, device):
+    """Host to host by the frames' size, in 8 bits; about the same number of pixels each."""
+    for size in SIZES:
+        num_pairs = MANY if common.SMALL else max(64, min(4096, 130_000_000 // (size[0] * size[1])))
+        videos = mixed(num_pairs, size)
+        compute(gpu, videos[:1], 8)
+        timed(device, "host to host", lambda: compute(gpu, videos, 8), pairs_of(videos), size, bits=8)
 
 
-def host(gpu, parameters, counts=(16, 64, 192, 768), size=common.SIZE, modes=("numba", "graph")):
-    """Host to host, as users call it: best of two."""
-    warm(gpu, parameters)
-    if SIMULATED:
-        counts, size, modes = (2,), (24, 20), ("numba",)
-    original = gpu._compute
-    for mode in modes:
-        for count in counts:
-            videos = mixed(count, size)
-            if mode != "numba":
-                gpu._compute = replacement(gpu, mode, [])
-            try:
-                best = 1e9
-                for _ in range(2):
-                    start = time.perf_counter()
-                    gpu.estimate_videos(videos, parameters, MEMORY)
-                    best = min(best, time.perf_counter() - start)
-                common.say(
-                    step="host-to-host",
-                    mode=mode,
-                    size=f"{size[0]}x{size[1]}",
-                    pairs=pairs_of(videos),
-                    pairs_per_s=round(pairs_of(videos) / best, 1),
-                )
-            except Exception as error:
-                common.say(
-                    step="host-to-host", mode=mode, pairs=count, error=f"{type(error).__name__}: {str(error)[:300]}"
-                )
-            finally:
-                gpu._compute = original
+def round_(gpu, device):
+    """A round, one graph launch, that finds nothing to do: the host's time to launch it and the device's to run it."""
+    from ccs.flow.gpu_engine import STEPS, Engine
 
-
-def _worker(number, gate, results):
-    gpu = common.engine()
-    from ccs.flow.settings import Parameters
-
-    gpu.set_up(0)
-    parameters = Parameters(**FEW)
-    warm(gpu, parameters)
-    videos = mixed(2 if SIMULATED else 256, (24, 20) if SIMULATED else common.SIZE)
-    gate.wait()
-    start = time.perf_counter()
-    for _ in range(1 if SIMULATED else 3):
-        gpu.estimate_videos(videos, parameters, MEMORY)
-    results.put((pairs_of(videos) * (1 if SIMULATED else 3), time.perf_counter() - start))
-
-
-def processes(gpu, parameters, counts=(2, 4)):
-    """Several processes on one GPU, without MPS."""
-    context = multiprocessing.get_context("spawn")
-    for count in counts:
-        gate, results = context.Barrier(count), context.Queue()
-        workers = [context.Process(target=_worker, args=(n, gate, results)) for n in range(count)]
-        for worker in workers:
-            worker.start()
-        found = [results.get(timeout=240) for _ in workers]
-        for worker in workers:
-            worker.join()
-        common.say(
-            step="processes", processes=count, pairs_per_s=round(sum(p for p, _ in found) / max(s for _, s in found), 1)
-        )
-
-
-def cpu(gpu, parameters):
-    """The CPU engine of one core of this machine, and the host's own shares of the work, ms a pair."""
-    from ccs.flow import native
-    from ccs.flow.engines import estimate
-    from ccs.flow.quantise import quantise
-
-    native.set_up(0)
-    frames = mixed(4, (24, 20) if SIMULATED else common.SIZE)[0][:5]
-    estimate(frames[:2], "native", **FEW)
-    start = time.perf_counter()
-    flow = estimate(frames, "native", **FEW)
-    each = (time.perf_counter() - start) / (len(frames) - 1)
-    plan = gpu._plan(*frames.shape[1:], parameters)
-    out = np.zeros(plan.pyramid_size, np.float32)
-
-    def ms(f, n=20):
+    driver, count = device.driver, 2 if common.SMALL else 16  # so few that the host never waits for room in the queue
+    engine = Engine(device, PARAMETERS, None, common.MEMORY, [common.SIZE[::-1]])
+    device.make_current()
+    ends, host_us, device_us = [call(driver.cuEventCreate, 0) for _ in range(2)], [], []
+    for _ in range(9):
+        call(driver.cuEventRecord, ends[0], engine.stream)
         start = time.perf_counter()
-        for _ in range(n):
-            f()
-        return round((time.perf_counter() - start) / n * 1e3, 3)
-
+        for _ in range(count):
+            call(driver.cuGraphLaunch, engine.graph, engine.stream)
+        host_us.append((time.perf_counter() - start) / count * 1e6)
+        call(driver.cuEventRecord, ends[1], engine.stream)
+        call(driver.cuStreamSynchronize, engine.stream)
+        device_us.append(call(driver.cuEventElapsedTime, *ends) / count * 1e3)
     common.say(
-        step="cpu",
-        native_pairs_per_s=round(1 / each, 2),
-        pyramid_ms=ms(lambda: gpu._write_pyramid(frames[0], plan, parameters.scale_step, out)),
-        quantise_ms=ms(lambda: quantise(flow[:1], 20)),
-        copy_ms=ms(lambda: flow[0].copy()),
+        step="speed",
+        figure="empty round",
+        device=device.name,
+        slots=engine.num_slots,
+        steps=STEPS,
+        host_us=round(float(np.median(host_us)), 1),
+        device_us=round(float(np.median(device_us)), 1),
+    )
+    engine.close()
+
+
+def stage(gpu, device):
+    """`ccs flow` from a frames shard to a flow shard, and what is left of it without its start."""
+    taken = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for times in TIMES:
+            frames = Path(folder, f"frames{times}.h5")
+            num_pairs = repeat_shard(common.HERE / "frames.h5", frames, times)
+            flags = [f"--{name.replace('_', '-')}={value}" for name, value in common.FEW.items()]
+            line = [sys.executable, "-m", "ccs.flow", "--frames", str(frames), "--output", f"{folder}/flow.h5"]
+            before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+            line += ["--backend", "native-cuda", *flags]
+            done = subprocess.run(line, stderr=subprocess.PIPE, text=True)
+            seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+            if done.returncode:
+                sys.exit(f"ccs flow failed:\n{done.stderr}")
+            cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            taken[num_pairs] = seconds, cpu
+            say_stage(device, "flow stage", num_pairs, seconds, cpu)
+    (few, (start_s, start_cpu)), (many, (all_s, all_cpu)) = taken.items()
+    say_stage(device, "flow stage, but for its start", many - few, all_s - start_s, all_cpu - start_cpu)
+
+
+def say_stage(device, figure, num_pairs, seconds, cpu):
+    common.say(
+        step="speed",
+        figure=figure,
+        device=device.name,
+        pairs=num_pairs,
+        seconds=round(seconds, 2),
+        pairs_per_s=round(num_pairs / seconds, 1),
+        cpu_ms_per_pair=round(cpu / num_pairs * 1e3, 3),
     )
 
+
+def repeat_shard(path, out, times):
+    """A frames shard with its videos so many times over; returns its pairs."""
+    with h5py.File(path) as shard, h5py.File(out, "w") as copy:
+        copy.attrs.update(shard.attrs)
+        names = shard["video"].asstr()[:]
+        copy["video"] = [f"{name}-{number}" for number in range(times) for name in names]
+        for index in range(times * len(names)):
+            shard.copy(f"frames/{index % len(names):06d}", copy, f"frames/{index:06d}")
+        return sum(len(group["offset"]) - 2 for group in copy["frames"].values())
+
+
+def kernels(gpu, device):
+    """Share of each kernel in the device's time, by torch's profiler, and how long the device has anything to do."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    if not torch.cuda.is_available():
+        print("# torch finds no GPU to profile")
+        return
+    videos = mixed(MANY // 3)
+    compute(gpu, videos, 8)
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        start = time.perf_counter()
+        compute(gpu, videos, 8)
+        torch.cuda.synchronize()
+        seconds = time.perf_counter() - start
+    spans, by_name = [], {}
+    for event in profiler.events():
+        if event.device_type == torch.autograd.DeviceType.CUDA:
+            spans.append((event.time_range.start, event.time_range.end))
+            by_name.setdefault(event.name, []).append(event.time_range.end - event.time_range.start)
+    busy, until = 0.0, 0.0
+    for begin, end in sorted(spans):
+        busy += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    total = sum(map(sum, by_name.values()))
+    for name, times in sorted(by_name.items(), key=lambda item: -sum(item[1])):
+        common.say(
+            step="kernels",
+            kernel=name[:40],
+            launches=len(times),
+            share=round(sum(times) / total, 4),
+            mean_us=round(sum(times) / len(times), 2),
+        )
+    common.say(step="kernels", pairs=pairs_of(videos), seconds=round(seconds, 3), busy_s=round(busy / 1e6, 3))
+
+
+def cpu(gpu, device):
+    """The CPU engine on one core of this machine."""
+    from ccs.flow.engines import estimate
+
+    frames = mixed(4)[0][:5]
+    estimate(frames[:2], "native", **common.FEW)
+    start = time.perf_counter()
+    estimate(frames, "native", **common.FEW)
+    rate = (len(frames) - 1) / (time.perf_counter() - start)
+    common.say(step="speed", figure="CPU engine, one core", pairs_per_s=round(rate, 2))
+
+
+MODES = {
+    "host": host,
+    "threads": threads,
+    "round": round_,
+    "sizes": sizes,
+    "stage": stage,
+    "kernels": kernels,
+    "cpu": cpu,
+}
 
 if __name__ == "__main__":
-    gpu = common.engine()
-    from ccs.flow.settings import Parameters
-
-    for name in sys.argv[1:]:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("modes", nargs="+", choices=MODES)
+    for mode in parser.parse_args().modes:
         start = time.perf_counter()
-        if name == "sizes":
-            for size in [(171, 128), (320, 240), (427, 240), (640, 480), (1280, 720)]:
-                host(gpu, Parameters(**FEW), (64,), size, ("numba",))
-        else:
-            {"launch": launch, "kernel": kernel, "host": host, "processes": processes, "cpu": cpu}[name](
-                gpu, Parameters(**FEW)
-            )
-        print(f"# {name}: {time.perf_counter() - start:.1f} s", flush=True)
+        MODES[mode](common.engine(), Device(0))
+        print(f"# {mode}: {time.perf_counter() - start:.1f} s", flush=True)

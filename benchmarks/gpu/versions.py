@@ -1,68 +1,82 @@
-"""What this machine has: packages, where libnvvm is found, the kernel's registers, the time to compile it."""
+"""What this machine has and what the kernels take of it: packages, drivers, time to compile, registers, blocks."""
 
+import importlib
+import pkgutil
+import platform
 import time
 from importlib import metadata
 
 import common
 
 PACKAGES = (
-    "torch torchvision numpy numba numba-cuda cuda-bindings cuda-core cupy-cuda13x nvidia-nvjitlink "
-    "nvidia-cuda-nvrtc nvidia-nvvm opencv-python-headless opencv-contrib-python-headless h5py hdf5plugin "
-    "accelerate pandas"
+    "torch torchvision numpy numba cuda-bindings cuda-core cuda-pathfinder nvidia-cuda-nvrtc nvidia-cuda-runtime "
+    "opencv-python-headless opencv-contrib-python-headless h5py hdf5plugin simplejpeg pydantic accelerate pandas"
 )
-for name in PACKAGES.split():
+
+
+def version(name):
     try:
-        print(f"{name}=={metadata.version(name)}")
+        return metadata.version(name)
     except metadata.PackageNotFoundError:
-        print(f"{name}: none")
-import torch
+        return None
 
-print(
-    "torch",
-    torch.cuda.is_available(),
-    torch.cuda.get_device_name() if torch.cuda.is_available() else "",
-    torch.backends.cudnn.version(),
-)
-try:
-    from cuda.pathfinder import load_nvidia_dynamic_lib
 
-    for name in ("nvvm", "nvJitLink", "nvrtc"):
-        try:
-            found = load_nvidia_dynamic_lib(name)
-            print(name, found.abs_path, found.found_via if hasattr(found, "found_via") else "")
-        except Exception as error:
-            print(name, "NOT FOUND", " ".join(str(error).split())[:300])
-except Exception as error:
-    print("pathfinder", error)
-import importlib
-import pkgutil
+common.say(step="packages", python=platform.python_version(), **{name: version(name) for name in PACKAGES.split()})
 
 import ccs
 
-bad = {}
+failing = {}
 for module in pkgutil.walk_packages(ccs.__path__, "ccs."):
     try:
         importlib.import_module(module.name)
     except BaseException as error:
-        bad[module.name] = f"{type(error).__name__}: {str(error)[:100]}"
-common.say(step="imports", failing=bad)
+        failing[module.name] = f"{type(error).__name__}: {str(error)[:100]}"
+common.say(step="imports", failing=failing)
+
 from ccs.flow.engines import BACKENDS
 
 for name, backend in BACKENDS.items():
-    print("backend", name, backend.available() or "available")
-gpu = common.engine()
-import numpy as np
+    start = time.perf_counter()
+    reason = backend.available()
+    seconds = round(time.perf_counter() - start, 2)
+    common.say(step="backend", backend=name, available=reason or True, seconds=seconds)
 
-from ccs.flow import gpu_kernels
-from ccs.flow.settings import Parameters
+common.engine()
+from cuda.bindings import driver, nvrtc
 
+from ccs.flow.gpu_device import SCHEDULE_THREADS, THREADS, Device, call, compile_kernels, shared_bytes
+from ccs.flow.gpu_engine import KERNELS
+
+device = Device(0)
+clock = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_CLOCK_RATE
 start = time.perf_counter()
-gpu.estimate_videos([np.random.default_rng(0).integers(0, 255, (2, 64, 64), np.uint8)], Parameters(), 1 << 30)
-first = time.perf_counter() - start
-step = gpu_kernels.build(gpu._tile or gpu_kernels.Tile())
-for signature, kernel in step.overloads.items():
-    facts = {
-        k: getattr(kernel, k, None)
-        for k in ("regs_per_thread", "local_mem_per_thread", "shared_mem_per_block", "max_threads_per_block")
-    }
-    common.say(step="kernel", first_call_s=round(first, 1), **facts)
+code, _ = compile_kernels(device.capability, device.rows)
+common.say(
+    step="device",
+    device=device.name,
+    capability=device.capability,
+    multiprocessors=device.num_multiprocessors,
+    most_mhz=call(driver.cuDeviceGetAttribute, clock, device.handle) // 1000,
+    rows=device.rows,
+    memory_free_and_total=call(driver.cuMemGetInfo),
+    driver=call(driver.cuDriverGetVersion),
+    nvrtc=nvrtc.nvrtcVersion()[1:],
+    compile_s=round(time.perf_counter() - start, 2),
+    code_bytes=len(code),
+)
+attributes = driver.CUfunction_attribute
+FACTS = {
+    "registers": attributes.CU_FUNC_ATTRIBUTE_NUM_REGS,
+    "local_bytes": attributes.CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES,
+    "static_shared_bytes": attributes.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES,
+}
+for name in (*KERNELS, "schedule", "pyramid"):
+    function = device.kernel(name)
+    common.say(
+        step="kernel",
+        kernel=name,
+        **{fact: call(driver.cuFuncGetAttribute, attribute, function) for fact, attribute in FACTS.items()},
+        dynamic_shared_bytes=shared_bytes(device.rows) if name.startswith("iterate") else 0,
+        threads=SCHEDULE_THREADS if name == "schedule" else THREADS,
+        blocks_at_once=1 if name == "schedule" else device.num_blocks(name),
+    )

@@ -1,10 +1,11 @@
-"""A GPU on which there is none: the CUDA driver and the engine's kernels, compiled for the CPU."""
+"""Fixtures of the tests of optical flow."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,16 @@ SOURCE = Path(__file__).with_name("cuda_on_cpu.cpp")
 
 @pytest.fixture(scope="session")
 def cuda_on_cpu(tmp_path_factory) -> dict[str, str]:
-    """Variables of the environment with which a process finds that GPU; they have to be set when it starts."""
-    if not shutil.which("g++"):
-        pytest.skip("needs g++ to compile the kernels for the CPU")
+    """Environment variables with which a new process finds a GPU: cuda_on_cpu.cpp, and kernels of 2 rows a lane."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("the CUDA driver is a libcuda.so.1 on Linux only")
+    pytest.importorskip("cuda.bindings.nvrtc", reason="needs cuda-bindings")
+    compiler = shutil.which("g++")
+    if not compiler:
+        pytest.skip("the kernels are compiled for the CPU by g++, which is not installed")
     folder = tmp_path_factory.mktemp("cuda_on_cpu")
-    flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-march=native", "-shared", "-fPIC", "-fvisibility=hidden"]
-    line = ["g++", *flags, "-Wno-unknown-pragmas", "-DROWS=2", "-o", folder / "libcuda.so.1", SOURCE]
+    options = ["-std=c++17", "-O2", "-march=native", "-ffp-contract=off", "-fvisibility=hidden", "-Wno-unknown-pragmas"]
+    line = [compiler, *options, "-shared", "-fPIC", "-DROWS=2", "-o", str(folder / "libcuda.so.1"), str(SOURCE)]
     subprocess.run(line, check=True)
-    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])])
-    return {"LD_LIBRARY_PATH": path, "XDG_CACHE_HOME": str(folder)}
+    folders = [str(folder), os.environ.get("LD_LIBRARY_PATH", "")]
+    return {"LD_LIBRARY_PATH": os.pathsep.join(filter(None, folders))}

@@ -271,6 +271,7 @@ int cuDeviceGetName(char* name, int size, int) { snprintf(name, size, "CUDA on a
 int cuDeviceGetAttribute(int* value, int attribute, int) {
     const int number = number_of("CUDA_ON_CPU_CAPABILITY", 90);
     switch (attribute) {
+        case 13: *value = 1000000; return 0;      // kHz
         case 16: *value = 2; return 0;            // multiprocessors
         case 75: *value = number / 10; return 0;  // compute capability
         case 76: *value = number % 10; return 0;
@@ -308,6 +309,7 @@ int cuStreamSynchronize(void*) { return 0; }
 int cuStreamDestroy_v2(void*) { return 0; }
 int cuEventCreate(void** event, unsigned) { *event = (void*)1; return 0; }
 int cuEventRecord(void*, void*) { return 0; }
+int cuEventElapsedTime_v2(float* milliseconds, void*, void*) { *milliseconds = 0; return 0; }
 int cuEventSynchronize(void*) { return 0; }
 int cuEventDestroy_v2(void*) { return 0; }
 int cuModuleLoadData(void** module, const void*) { *module = (void*)1; return 0; }
@@ -317,6 +319,7 @@ int cuModuleGetFunction(void** function, void*, const char* name) {
     return 500;  // not found
 }
 int cuFuncSetAttribute(void*, int, int) { return 0; }
+int cuFuncGetAttribute(int* value, int, void*) { *value = 0; return 0; }
 int cuOccupancyMaxActiveBlocksPerMultiprocessor(int* number, void*, int, size_t) { *number = 2; return 0; }
 
 static Launch launch_of(void* function, Index grid, int num_threads, int shared, void** values) {
