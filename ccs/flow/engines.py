@@ -1,17 +1,21 @@
 """TV-L1 optical flow: grey frames of one video in, one flow field per pair of neighbouring frames out.
 
 `estimate` is the whole interface; `python -m ccs.flow` (rule `flow`) calls it for every pair of a shard. The engines
-behind it are the rows of `BACKENDS`.
+behind it are the rows of `BACKENDS`; those of our own take long to import, and are so when they are used.
 """
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
-from ccs.flow import gpu, native, opencv
+import ccs
+from ccs.flow import compiled, opencv
 from ccs.flow.settings import GpuSettings, Parameters
 from ccs.stage import CcsError
 
@@ -28,31 +32,62 @@ class Backend(NamedTuple):
     set_up: Callable[[int], None]  # called once in each worker process with its index
     pairs_per_task: int  # how many neighbouring pairs a worker takes at a time
     illumination: bool  # whether there is an illumination term, for gamma above 0
+    # called once before any work; what it compiles for all processes is told to its argument
+    prepare: Callable[[Callable[[str], None]], None] = lambda say: None
 
 
 def _one_by_one(estimate: Callable[[np.ndarray, Parameters], np.ndarray]) -> Callable:
     return lambda videos, parameters, memory: [estimate(frames, parameters) for frames in videos]
 
 
+def _gpu():
+    from ccs.flow import gpu
+
+    return gpu
+
+
+def _native():
+    from ccs.flow import native
+
+    return native
+
+
+def _gpu_available() -> str | None:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        return (
+            f"there is no CUDA driver: {error}. Check nvidia-smi and that this library can be found, or set the flow "
+            "backend to native or auto."
+        )
+    return _gpu().available()
+
+
+def _native_version() -> str:
+    """Of everything whose arithmetic is in the flow."""
+    return f"{ccs.__version__} (numba {metadata.version('numba')}, opencv {cv2.__version__})"
+
+
 # `auto` takes the first that is available
 BACKENDS = {
     "native-cuda": Backend(
-        available=gpu.available,
-        estimate=gpu.estimate_videos,
-        version=gpu.version,
-        num_processes=lambda num_workers: gpu.num_devices(),
-        set_up=gpu.set_up,
+        available=_gpu_available,
+        estimate=lambda videos, parameters, memory: _gpu().estimate_videos(videos, parameters, memory),
+        version=lambda: _gpu().version(),
+        num_processes=lambda num_workers: _gpu().num_devices(),
+        set_up=lambda index: _gpu().set_up(index),
         pairs_per_task=256,
         illumination=False,
     ),
     "native": Backend(
-        available=native.available,
-        estimate=native.estimate_videos,
-        version=native.version,
+        available=lambda: None,  # it runs wherever the package does
+        estimate=lambda videos, parameters, memory: _native().estimate_videos(videos, parameters, memory),
+        version=_native_version,
         num_processes=lambda num_workers: num_workers,
-        set_up=native.set_up,
+        set_up=lambda index: _native().set_up(index),
         pairs_per_task=16,
         illumination=False,
+        prepare=lambda say: compiled.compile_once(lambda: _native().compile_all(), say),
     ),
     "opencv-cuda": Backend(
         available=opencv.cuda_available,
@@ -89,6 +124,11 @@ def choose(backend: str = "auto", gamma: float = 0.0) -> str:
         if reasons[name] is None:
             return name
     raise CcsError("\n".join(f"flow backend {name} cannot be used here: {reason}" for name, reason in reasons.items()))
+
+
+def first_pairs(backend: str) -> int:
+    """How many pairs the very first task has: on a CPU one, so that something is soon seen."""
+    return BACKENDS[backend].pairs_per_task if "cuda" in backend else 1
 
 
 def estimate(frames: np.ndarray, backend: str = "auto", **parameters: object) -> np.ndarray:
