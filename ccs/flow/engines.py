@@ -29,7 +29,7 @@ class Backend(NamedTuple):
     estimate: Callable[[Sequence[np.ndarray], Parameters, int], list[np.ndarray]]  # videos already checked
     version: Callable[[], str]  # of the library whose arithmetic it is
     num_processes: Callable[[int], int]  # from the worker count asked for
-    set_up: Callable[[int], None]  # called once in each worker process with its index
+    set_up: Callable[[int], None]  # called once in each worker process with its index; picklable by name
     pairs_per_task: int  # how many neighbouring pairs a worker takes at a time
     illumination: bool  # whether there is an illumination term, for gamma above 0
     # called once before any work; what it compiles for all processes is told to its argument
@@ -63,6 +63,14 @@ def _gpu_available() -> str | None:
     return _gpu().available()
 
 
+def _gpu_set_up(index: int) -> None:
+    _gpu().set_up(index)
+
+
+def _native_set_up(index: int) -> None:
+    _native().set_up(index)
+
+
 def _native_version() -> str:
     """Of everything whose arithmetic is in the flow."""
     return f"{ccs.__version__} (numba {metadata.version('numba')}, opencv {cv2.__version__})"
@@ -75,7 +83,7 @@ BACKENDS = {
         estimate=lambda videos, parameters, memory: _gpu().estimate_videos(videos, parameters, memory),
         version=lambda: _gpu().version(),
         num_processes=lambda num_workers: _gpu().num_devices(),
-        set_up=lambda index: _gpu().set_up(index),
+        set_up=_gpu_set_up,
         pairs_per_task=256,
         illumination=False,
     ),
@@ -84,7 +92,7 @@ BACKENDS = {
         estimate=lambda videos, parameters, memory: _native().estimate_videos(videos, parameters, memory),
         version=_native_version,
         num_processes=lambda num_workers: num_workers,
-        set_up=lambda index: _native().set_up(index),
+        set_up=_native_set_up,
         pairs_per_task=16,
         illumination=False,
         prepare=lambda say: compiled.compile_once(lambda: _native().compile_all(), say),
