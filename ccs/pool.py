@@ -63,7 +63,8 @@ def ordered_map(
 
 def _dispatch(tasks: Iterable[Task], processes: dict[Connection, BaseProcess]) -> Generator[Result]:
     numbered = enumerate(tasks)
-    idle, busy, done, following, exhausted = list(processes), {}, {}, 0, False
+    # the worker that was started first is ready first
+    idle, busy, done, following, exhausted = list(processes)[::-1], {}, {}, 0, False
     while True:
         while idle and not exhausted and len(busy) + len(done) < TASKS_AHEAD * len(processes):
             number, task = next(numbered, (None, None))

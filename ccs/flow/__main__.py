@@ -55,7 +55,7 @@ def write_flow(
     memory: int = GpuSettings.gpu_memory,
 ) -> None:
     """Write the flow shard `output` of the frames shard `frames_path` and print the share of clipped values."""
-    _say(f"{frames_path} -> {output}")
+    print(f"ccs: flow: {frames_path} -> {output}", file=sys.stderr)
     name = choose(backend, parameters.gamma)
     engine = BACKENDS[name]
     attributes = {
@@ -74,7 +74,7 @@ def write_flow(
         num_tasks = -(-num_pairs // engine.pairs_per_task)
         num_processes = min(engine.num_processes(num_workers), num_tasks)
         if num_pairs:
-            engine.prepare(_say)
+            engine.prepare()
         results = _named(frames_path, ordered_map(compute, tasks, num_processes, engine.set_up))
         with closing(results), progress(total=num_pairs, desc=f"flow {output.stem}", unit="pair") as bar:
             clipped = shard.write(part, found, results, attributes, bar.update)
@@ -84,10 +84,6 @@ def write_flow(
         f"{clipped:.3%} of the values clipped at {bound:g} px",
         file=sys.stderr,
     )
-
-
-def _say(text: str) -> None:
-    print(f"ccs: flow: {text}", file=sys.stderr)
 
 
 def _read(path: Path, tasks: Iterator[list[shard.Piece]]) -> Iterator[list[shard.Piece]]:

@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -40,25 +40,29 @@ def folder() -> str | None:
     return None
 
 
-def compile_once(compile_all: Callable[[], None], say: Callable[[str], None]) -> None:
-    """Compile the engine for this and all later processes, unless that is done; `say` is told what takes so long."""
+def compile_once(compile_all: Callable[[], None]) -> None:
+    """Compile the engine for this and all later processes, unless that is done; say what takes so long."""
     path = folder()
     if path is None:
-        say(
-            f"every process compiles the flow engine for this processor ({processor()}) in every call, half a minute, "
-            "as there is no folder to keep it in: name one that can be written in the environment variable "
+        _say(
+            f"every process of every call compiles the flow engine for this processor ({processor()}), which takes "
+            "seconds to a minute, as there is no folder to keep it in: name one in the environment variable "
             "NUMBA_CACHE_DIR"
         )
         return
     mark = Path(path, _mark())
     if mark.exists():
         return
-    with _alone(path, say):
+    with _alone(path):
         if not mark.exists():
-            say(f"compiling the flow engine for this processor ({processor()}), once; about half a minute")
+            _say(f"compiling the flow engine for this processor ({processor()}), once; it takes seconds to a minute")
             compile_all()
             with suppress(OSError):  # it is said again next time
                 mark.touch()
+
+
+def _say(text: str) -> None:
+    print(f"ccs: flow: {text}", file=sys.stderr)
 
 
 def _mark() -> str:
@@ -70,12 +74,14 @@ def _mark() -> str:
 
 
 @contextmanager
-def _alone(path: str, say: Callable[[str], None]) -> Generator[None]:
-    with open(os.path.join(path, "compiling"), "wb") as file:
-        with suppress(OSError):  # a file system without locks
+def _alone(path: str) -> Generator[None]:
+    """While no other process is here, where files can be locked."""
+    with ExitStack() as stack:
+        with suppress(OSError):
+            file = stack.enter_context(open(os.path.join(path, "compiling"), "ab"))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                say(f"waiting for another process, which compiles the flow engine for this processor ({processor()})")
+                _say(f"waiting for another process, which compiles the flow engine for this processor ({processor()})")
                 fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -32,8 +32,7 @@ class Backend(NamedTuple):
     set_up: Callable[[int], None]  # called once in each worker process with its index; picklable by name
     pairs_per_task: int  # how many neighbouring pairs a worker takes at a time
     illumination: bool  # whether there is an illumination term, for gamma above 0
-    # called once before any work; what it compiles for all processes is told to its argument
-    prepare: Callable[[Callable[[str], None]], None] = lambda say: None
+    prepare: Callable[[], None] = lambda: None  # called once before any work: compiles for all processes, and says so
 
 
 def _one_by_one(estimate: Callable[[np.ndarray, Parameters], np.ndarray]) -> Callable:
@@ -95,7 +94,7 @@ BACKENDS = {
         set_up=_native_set_up,
         pairs_per_task=16,
         illumination=False,
-        prepare=lambda say: compiled.compile_once(lambda: _native().compile_all(), say),
+        prepare=lambda: compiled.compile_once(lambda: _native().compile_all()),
     ),
     "opencv-cuda": Backend(
         available=opencv.cuda_available,
