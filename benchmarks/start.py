@@ -17,7 +17,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import termios
 import time
+from contextlib import suppress
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent
@@ -28,22 +30,20 @@ def times(checkout: Path, video: Path, workers: int, folder: Path) -> tuple[floa
     line = [sys.executable, "-m", "ccs.cli", "flow", video, "--format", "jpg", "--workers", str(workers)]
     environment = {**os.environ, "PYTHONPATH": str(checkout), "NUMBA_CACHE_DIR": str(folder)}
     terminal, far_end = pty.openpty()
+    termios.tcsetwinsize(far_end, (24, 100))
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as output:
         call = subprocess.Popen([*line, "--output", output], cwd=checkout, env=environment, stderr=far_end)
         os.close(far_end)
-        said, found = "", []
-        for pattern in (r"\n", r"\b[1-9]\d*(/\d+|pair) \["):
-            while not re.search(pattern, said):
+        said, found, patterns = "", [], [r"\n", r"\b[1-9]\d*(/\d+|pair) \["]
+        with suppress(OSError):  # the end of a terminal
+            while True:
                 said += os.read(terminal, 1 << 16).decode(errors="replace")
-            found.append(time.perf_counter() - begin)
-        try:
-            while os.read(terminal, 1 << 16):
-                pass
-        except OSError:  # its end
-            pass
+                while patterns and re.search(patterns[0], said):
+                    found.append(time.perf_counter() - begin)
+                    del patterns[0]
         os.close(terminal)
-        if call.wait():
+        if call.wait() or patterns:
             raise SystemExit(f"{checkout}: ccs flow has failed:\n{said}")
     return found[0], found[1], time.perf_counter() - begin
 
