@@ -106,7 +106,15 @@ def made(videos, tmp_path_factory) -> Path:
 
 CALL = """
 import sys
+from ccs.flow import jobs
 from ccs.flow.tool import main
+def watched(function, tasks, *more):
+    print("workers start", flush=True)
+    return ordered_map(function, map(seen, tasks), *more)
+def seen(task):
+    print("pairs", *(len(piece.chunk.frames) - 1 for piece in task))
+    return task
+jobs.ordered_map, ordered_map = watched, jobs.ordered_map
 if __name__ == "__main__":
     main(sys.argv[1:])
     print("the parent has", *sorted({"ccs.flow.gpu", "numba", "torch"} & {*sys.modules}))
@@ -134,8 +142,11 @@ def test_a_first_call_compiles_once_and_says_so_and_a_second_one_neither(tmp_pat
     assert lines[1] == "ccs: flow: 1 videos to do by native, 0 were done before"
     assert lines[2].startswith("ccs: flow: compiling the flow engine for this processor (")
     assert [re.findall(r" (\d+)(?:/11|pair) ", each) for each in lines[3:5]] == [["0"], ["1"]]
-    saved = re.findall(r"data saved to '.*kernels\.(\w+)-", out)
-    assert {name: saved.count(name) for name in ("iterate", "warp")} == {"iterate": 1, "warp": 1}
+    before, after = out.split("workers start")
+    saved = re.findall(r"data saved to '.*kernels\.(\w+)-", before)
+    assert [saved.count(name) for name in ("gradients", "warp", "median5", "iterate")] == [1] * 4
+    assert "saved" not in after
+    assert re.findall("pairs .*", after) == ["pairs 1", "pairs 10"]
     assert "numba" in imported
     assert not {"ccs.flow.gpu", "numba.cuda", "torch"} & imported
 
