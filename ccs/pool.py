@@ -72,7 +72,8 @@ def ordered_map(
 
 def _dispatch(tasks: Iterable[Task], processes: dict[Connection, BaseProcess], at_once: int) -> Generator[Result]:
     numbered = enumerate(tasks)
-    idle = [connection for connection in processes for _ in range(at_once)]  # each as often as it has room
+    # each as often as it has room; the worker that was started first is ready first
+    idle = [connection for _ in range(at_once) for connection in list(processes)[::-1]]
     most = max(TASKS_AHEAD, 2 * at_once) * len(processes)
     busy: dict[int, Connection] = {}
     done, following, exhausted = {}, 0, False

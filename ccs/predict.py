@@ -230,6 +230,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     fusion = tuple(args.fusion) if args.fusion else None
     classifier = Classifier(state, segments=args.segments, crops=args.crops, fusion=fusion)
     tool = check_ffmpeg(find_ffmpeg(args.ffmpeg))
+    BACKENDS[preparation.backend].prepare()
     rows: list[list[object]] = []
     num_bad = 0
     with (

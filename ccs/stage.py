@@ -326,11 +326,19 @@ class _LineBar(tqdm):
 
         return report
 
+    def update(self, n: float | None = 1) -> bool | None:
+        """The first one is reported at once: it tells that the work goes on."""
+        begins = not self.n
+        reported = super().update(n)
+        if begins and self.n and not reported:
+            self.refresh()
+        return reported
+
 
 def progress(iterable: Iterable[T] | None = None, *, total: int | None = None, desc: str, unit: str) -> tqdm:
     """A tqdm bar on standard error with rate and time left; in a log file, a line every ten seconds.
 
-    Iterate over it, or call `.update(n)` when `iterable` is None.
+    There the first `update` is a line, too. Iterate over it, or call `.update(n)` when `iterable` is None.
     """
     if sys.stderr.isatty():
         return tqdm(iterable, total=total, desc=desc, unit=unit, file=sys.stderr)

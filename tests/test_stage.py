@@ -253,6 +253,17 @@ def test_progress_in_a_log_is_whole_lines_with_rate_and_time_left():
     assert len(lines) >= 4
 
 
+def test_in_a_log_the_first_of_the_work_is_a_line_at_once():
+    code = (
+        "import sys; from ccs.stage import progress\n"
+        "bar = progress(total=9, desc='flow', unit='pair')\n"
+        "for _ in range(3): bar.update(2); print('then', file=sys.stderr)\n"
+    )
+    _, first, *others = python(code).stderr.splitlines()
+    assert "2/9" in first
+    assert others[:3] == ["then"] * 3
+
+
 # -- full disks --------------------------------------------------------------------------------------------------------
 # each writes whatever it writes to `folder`, the first of its files last where there are several
 def _text(folder: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import ccs
 from ccs import hdf5
 from ccs.flow import shard
-from ccs.flow.engines import BACKENDS, choose
+from ccs.flow.engines import BACKENDS, choose, first_pairs
 from ccs.flow.quantise import check_bound
 from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
 from ccs.pool import ordered_map
@@ -55,6 +55,7 @@ def write_flow(
     memory: int = GpuSettings.gpu_memory,
 ) -> None:
     """Write the flow shard `output` of the frames shard `frames_path` and print the share of clipped values."""
+    print(f"ccs: flow: {frames_path} -> {output}", file=sys.stderr)
     name = choose(backend, parameters.gamma)
     engine = BACKENDS[name]
     attributes = {
@@ -68,10 +69,12 @@ def write_flow(
     with hdf5.opened(frames_path, "a frames shard (HDF5)", "the frames stage") as frames, atomic(output) as part:
         found = shard.videos(frames, frames_path)
         num_pairs = sum(video.num_frames - 1 for video in found)
-        tasks = _read(frames_path, shard.tasks(frames, found, engine.pairs_per_task))
+        tasks = _read(frames_path, shard.tasks(frames, found, engine.pairs_per_task, first_pairs(name)))
         # a process takes a second to start: no more of them than there are tasks
         num_tasks = -(-num_pairs // engine.pairs_per_task)
         num_processes = min(engine.num_processes(num_workers), num_tasks)
+        if num_pairs:
+            engine.prepare()
         results = _named(frames_path, ordered_map(compute, tasks, num_processes, engine.set_up, engine.tasks_at_once))
         with closing(results), progress(total=num_pairs, desc=f"flow {output.stem}", unit="pair") as bar:
             clipped = shard.write(part, found, results, attributes, bar.update)

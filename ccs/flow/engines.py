@@ -1,19 +1,24 @@
 """TV-L1 optical flow: grey frames of one video in, one flow field per pair of neighbouring frames out.
 
 `estimate` is the whole interface; `python -m ccs.flow` (rule `flow`) calls it for every pair of a shard. The engines
-behind it are the rows of `BACKENDS`.
+behind it are the rows of `BACKENDS`; those of our own take long to import, and are so when they are used.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
+from importlib import metadata
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
-from ccs.flow import gpu, native, opencv
+import ccs
+from ccs.flow import compiled, opencv
 from ccs.flow.quantise import check_bound, quantise
 from ccs.flow.settings import GpuSettings, Parameters
 from ccs.stage import CcsError
@@ -28,40 +33,91 @@ class Backend(NamedTuple):
     estimate: Callable[[Sequence[np.ndarray], Parameters, int], list[np.ndarray]]  # videos already checked
     version: Callable[[], str]  # of the library whose arithmetic it is
     num_processes: Callable[[int], int]  # from the worker count asked for
-    set_up: Callable[[int], None]  # called once in each worker process with its index
+    set_up: Callable[[int], None]  # called once in each worker process with its index; picklable by name
     pairs_per_task: int  # how many neighbouring pairs a worker takes at a time
     tasks_at_once: int  # how many tasks a worker computes at the same time, in threads
     illumination: bool  # whether there is an illumination term, for gamma above 0
     # as `estimate`, quantised to a bound where the flow is: uint8, and how many values were clipped
     quantised: Callable[[Sequence[np.ndarray], Parameters, float, int], list[tuple[np.ndarray, int]]] | None = None
+    prepare: Callable[[], None] = lambda: None  # called once before any work: compiles for all processes, and says so
 
 
 def _one_by_one(estimate: Callable[[np.ndarray, Parameters], np.ndarray]) -> Callable:
     return lambda videos, parameters, memory: [estimate(frames, parameters) for frames in videos]
 
 
+def _gpu():
+    from ccs.flow import gpu
+
+    return gpu
+
+
+def _native():
+    from ccs.flow import native
+
+    return native
+
+
+def _missing_driver() -> OSError | None:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        return error
+    return None
+
+
+def _gpu_available() -> str | None:
+    if error := _missing_driver():
+        return (
+            f"there is no CUDA driver: {error}. Check nvidia-smi and that this library can be found, or set the flow "
+            "backend to native or auto."
+        )
+    return _gpu().available()
+
+
+def _gpu_is_there() -> bool:
+    """Whether the machine has a GPU of NVIDIA that CUDA_VISIBLE_DEVICES does not hide, whatever state it is in."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return False
+    return os.path.exists("/dev/nvidiactl") or (_missing_driver() is None and _gpu().num_devices() > 0)
+
+
+def _gpu_set_up(index: int) -> None:
+    _gpu().set_up(index)
+
+
+def _native_set_up(index: int) -> None:
+    _native().set_up(index)
+
+
+def _native_version() -> str:
+    """Of everything whose arithmetic is in the flow."""
+    return f"{ccs.__version__} (numba {metadata.version('numba')}, opencv {cv2.__version__})"
+
+
 # `auto` takes the first that is available
 BACKENDS = {
     "native-cuda": Backend(
-        available=gpu.available,
-        estimate=gpu.estimate_videos,
-        version=gpu.version,
-        num_processes=lambda num_workers: gpu.num_devices(),
-        set_up=gpu.set_up,
+        available=_gpu_available,
+        estimate=lambda videos, parameters, memory: _gpu().estimate_videos(videos, parameters, memory),
+        version=lambda: _gpu().version(),
+        num_processes=lambda num_workers: _gpu().num_devices(),
+        set_up=_gpu_set_up,
         pairs_per_task=64,
         tasks_at_once=8,  # with more pairs in all than a GPU has under way, and some of them being decoded or stored
         illumination=False,
-        quantised=gpu.estimate_quantised,
+        quantised=lambda *arguments: _gpu().estimate_quantised(*arguments),
     ),
     "native": Backend(
-        available=native.available,
-        estimate=native.estimate_videos,
-        version=native.version,
+        available=lambda: None,  # it runs wherever the package does
+        estimate=lambda videos, parameters, memory: _native().estimate_videos(videos, parameters, memory),
+        version=_native_version,
         num_processes=lambda num_workers: num_workers,
-        set_up=native.set_up,
+        set_up=_native_set_up,
         pairs_per_task=16,
         tasks_at_once=1,
         illumination=False,
+        prepare=lambda: compiled.compile_once(lambda: _native().compile_all()),
     ),
     "opencv-cuda": Backend(
         available=opencv.cuda_available,
@@ -93,7 +149,7 @@ def choose(backend: str = "auto", gamma: float = 0.0) -> str:
     reasons = {}
     for name in BACKENDS if backend == "auto" else [backend]:
         reasons[name] = BACKENDS[name].available()
-        if name == "native-cuda" and backend == "auto" and reasons[name] and gpu.is_there():
+        if name == "native-cuda" and backend == "auto" and reasons[name] and _gpu_is_there():
             _say(f"auto takes the CPU though there is a GPU: {reasons[name]}")
         if gamma and not BACKENDS[name].illumination:
             reasons[name] = (
@@ -108,6 +164,11 @@ def choose(backend: str = "auto", gamma: float = 0.0) -> str:
 def _say(text: str) -> None:
     """Once in a process."""
     print(f"ccs: flow: {text}", file=sys.stderr)
+
+
+def first_pairs(backend: str) -> int:
+    """How many pairs the very first task has: on a CPU one, so that something is soon seen."""
+    return BACKENDS[backend].pairs_per_task if "cuda" in backend else 1
 
 
 def estimate(frames: np.ndarray, backend: str = "auto", **parameters: object) -> np.ndarray:

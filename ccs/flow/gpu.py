@@ -10,7 +10,6 @@ other settings, or with larger frames, waits until the others are done.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -108,12 +107,6 @@ def _unfit(index: int) -> str | None:
     finally:
         device.release()
     return None
-
-
-def is_there() -> bool:
-    """Whether the machine has a GPU of NVIDIA that CUDA_VISIBLE_DEVICES does not hide, whatever state it is in."""
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    return not hidden and (num_devices() > 0 or os.path.exists("/dev/nvidiactl"))
 
 
 def set_up(index: int) -> None:

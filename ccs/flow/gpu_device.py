@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
@@ -74,6 +75,8 @@ def compiled(capability: tuple[int, int], rows: int) -> bytes:
     path = Path(base, "ccs", f"sm{capability[0]}{capability[1]}-{key}.cubin")
     with suppress(OSError):
         return path.read_bytes()
+    found = ".".join(map(str, capability))
+    print(f"ccs: flow: compiling the flow engine for GPUs of compute capability {found}, once", file=sys.stderr)
     code, _ = compile_kernels(capability, rows)
     with suppress(Exception):  # without a folder to keep it in, every process compiles it: two seconds
         path.parent.mkdir(parents=True, exist_ok=True)

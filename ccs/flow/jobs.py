@@ -12,7 +12,7 @@ import functools
 import itertools
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 import ccs
-from ccs.flow.engines import BACKENDS, estimate_quantised, estimate_videos
+from ccs.flow.engines import BACKENDS, estimate_quantised, estimate_videos, first_pairs
 from ccs.flow.formats import FORMATS, Encoding, Output, is_complete, is_visualized, read_record, written
 from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
 from ccs.flow.sources import Source
@@ -222,6 +222,7 @@ class Work:
     ):
         self.backend, self.engine = backend, BACKENDS[backend]
         self.num_processes = self.engine.num_processes(num_workers)
+        self.first_pairs = first_pairs(backend)
         self.settings, self.parameters, self.tool = settings, parameters, tool
         self.all_settings = {**dataclasses.asdict(settings), **parameters.to_names()}
         self.gpu_memory, self.max_missing = gpu_memory, max_missing
@@ -276,16 +277,30 @@ class Work:
 
     def _decode(self, jobs: Sequence[Job], index: int, children: Children) -> Iterator[Chunk]:
         path, settings = jobs[index].source.path, self.settings
-        return chunks(path, settings.short_side, settings.step, self._max_pairs, self.max_missing, self.tool, children)
+        return chunks(
+            path,
+            settings.short_side,
+            settings.step,
+            self._max_pairs,
+            self.max_missing,
+            self.tool,
+            children,
+            None if index else self.first_pairs,
+        )
 
     def _max_pairs(self, height: int, width: int) -> int:
         """Pairs of this size that a worker takes at a time."""
         return max(1, min(self.engine.pairs_per_task, TASK_BYTES // (8 * height * width)))
 
-    def _tasks(self, pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-        """Pieces, which may be of several videos, that are as much as a worker takes at a time, or little less."""
+    def _tasks(self, pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
+        """Pieces, which may be of several videos, that are as much as a worker takes at a time, or little less.
+
+        Where the first piece is small it is the first task, and waits for no other.
+        """
         task: list[Piece] = []
         filled = 0.0
+        if self.first_pairs < self.engine.pairs_per_task:
+            yield from ([piece] for piece in itertools.islice(pieces, 1))
         for piece in pieces:
             num_frames, height, width = piece.chunk.frames.shape
             share = (num_frames - self.settings.step) / self._max_pairs(height, width)

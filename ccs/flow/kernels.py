@@ -15,8 +15,6 @@ zeros above the image.
 
 from __future__ import annotations
 
-import hashlib
-import os
 from typing import Any
 
 import llvmlite.binding
@@ -25,6 +23,8 @@ from llvmlite import ir
 from numba import njit
 from numba.core import cgutils, config, types
 from numba.extending import intrinsic, models, register_model
+
+from ccs.flow.compiled import folder
 
 
 def _has_avx512() -> bool:
@@ -46,18 +46,13 @@ CUBIC = np.float32(-0.75)  # A of OpenCV's bicubic kernel
 FLAT = np.float32(np.finfo(np.float32).eps)  # |gradient|^2 below which the data term does not move a pixel
 
 
-def _cache_folder() -> str:
-    """Of compiled code for this very processor: nodes of a cluster may differ and share the rest."""
-    name = config.CPU_NAME or llvmlite.binding.get_host_cpu_name()
-    features = config.CPU_FEATURES or llvmlite.binding.get_host_cpu_features().flatten()
-    base = config.CACHE_DIR or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(base, "ccs", f"{name}-{hashlib.sha256(features.encode()).hexdigest()[:8]}")
-
-
 def _jit(function):
     """Numba's compiler, which keeps what it compiles where that can be written, and else compiles in every process."""
     options = {"nogil": True, "error_model": "numpy"}
-    previous, config.CACHE_DIR = config.CACHE_DIR, _cache_folder()
+    kept = folder()
+    if kept is None:
+        return njit(**options)(function)
+    previous, config.CACHE_DIR = config.CACHE_DIR, kept
     try:
         return njit(cache=True, **options)(function)
     except RuntimeError:  # Numba has found no folder to write to

@@ -9,35 +9,26 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import cv2
-import numba
 import numpy as np
 
-import ccs
 from ccs.flow import kernels
 from ccs.flow.kernels import BORDER, LANES, PAD, SLOTS, U1, U2
+from ccs.flow.settings import Parameters
 from ccs.stage import CcsError
 
-if TYPE_CHECKING:
-    from ccs.flow.settings import Parameters
-
 MIN_LEVEL_SIDE = 16  # OpenCV makes no smaller level
-
-
-def version() -> str:
-    """Of everything whose arithmetic is in the flow."""
-    return f"{ccs.__version__} (numba {numba.__version__}, opencv {cv2.__version__})"
-
-
-def available() -> None:
-    """None: it runs wherever the package does."""
 
 
 def set_up(index: int) -> None:
     """One thread a process: processes gain more than threads."""
     cv2.setNumThreads(1)
+
+
+def compile_all() -> None:
+    """Compile, or load, everything that any call needs."""
+    estimate_videos([np.zeros((2, MIN_LEVEL_SIDE, MIN_LEVEL_SIDE), np.uint8)], Parameters(), 0)
 
 
 def estimate_videos(videos: Sequence[np.ndarray], parameters: Parameters, memory: int) -> list[np.ndarray]:

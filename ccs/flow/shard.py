@@ -81,9 +81,14 @@ class _Groups(Protocol):
     def __getitem__(self, name: str, /) -> Mapping[str, np.ndarray]: ...
 
 
-def tasks(frames: _Groups, found: Iterable[VideoFrames], pairs_per_task: int) -> Iterator[list[Piece]]:
-    """Cut the videos `found` into tasks of `pairs_per_task` pairs, the last of fewer, reading JPEGs as asked for."""
-    task, room = [], pairs_per_task
+def tasks(
+    frames: _Groups, found: Iterable[VideoFrames], pairs_per_task: int, first_pairs: int | None = None
+) -> Iterator[list[Piece]]:
+    """Cut the videos `found` into tasks of `pairs_per_task` pairs, reading JPEGs as asked for.
+
+    The first task has `first_pairs` where that is given, the last what is left.
+    """
+    task, room = [], first_pairs or pairs_per_task
     for video in found:
         group = frames[f"frames/{video.key}"]
         offset = group["offset"][:]

@@ -53,9 +53,11 @@ def chunks(
     max_missing: float,
     tool: Ffmpeg,
     children: Children,
+    first_pairs: int | None = None,
 ) -> Iterator[Chunk]:
     """Decode the video `path` and yield its frames; `max_pairs` tells from height and width how many pairs at a time.
 
+    The first chunk has no more than `first_pairs` where that is given.
     `max_missing` is the share of a damaged video's frames that may be missing.
 
     Raises `BadVideo` for what is wrong with the video, at the latest in place of the last chunk; `CcsError` where
@@ -67,19 +69,21 @@ def chunks(
         raise BadVideo(f"cannot be read: {error.strerror}") from error
     size = AS_SHOWN if short_side is None else shorter_side(short_side)
     waiting: list[np.ndarray] = []
-    first = limit = 0
+    first = limit = most = 0
     with opened(path, size, tool, children) as film:
         height, width = film.height, film.width
         if height:
             if min(height, width) < MIN_SIDE:
                 raise BadVideo(f"its frames are {width}x{height}: flow needs sides of {MIN_SIDE} px or more")
-            limit = max_pairs(height, width)
+            most = max_pairs(height, width)
+            limit = min(first_pairs or most, most)
         for luma, _, _ in film.frames():
             if len(waiting) == limit + step:  # another frame is here, so that this chunk is not the last
                 times = film.times(first)[: len(waiting)]
                 yield Chunk(np.stack(waiting), first, film.fps, times, None)
                 first += limit
                 del waiting[:limit]
+                limit = most
             waiting.append(luma.copy())
         _, verdict = film.finish(max_missing)
         end, times = End(film.num_frames, *verdict), film.times(first)

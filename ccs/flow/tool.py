@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     max_missing = settings_from(args, DamageSettings).max_missing_fraction
     if args.workers < 1:
         raise CcsError(f"--workers: expected 1 or more, found {args.workers}")
+    print("ccs: flow: looking for videos, and for what is done of them", file=sys.stderr)
     tool = check_ffmpeg(find_ffmpeg(args.ffmpeg))
     sources = find(args.inputs, args.root, args.output)
     asked_gpus = select_gpus(args.gpus) if args.gpus else 0
@@ -85,10 +86,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     _check_outputs(sources, [job.source for job in waiting], Path(args.output), settings)
     remove_leftovers(Path(args.output, source.name) for source in sources)
     num_kept = sum(job.state == "kept" for job in jobs)
-    print(
-        f"ccs: flow: {len(waiting)} videos to do by {work.backend}, {num_kept} were done before",
-        file=sys.stderr,
-    )
+    print(f"ccs: flow: {len(waiting)} videos to do by {work.backend}, {num_kept} were done before", file=sys.stderr)
+    if waiting:
+        work.engine.prepare()
     work.do(waiting)
     _conclude(jobs, args.output, work)
 

@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 import sys
+import threading
 
 import cv2
 import llvmlite.binding
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from ccs.flow import kernels
+from ccs.flow import compiled, kernels
 from ccs.flow.engines import estimate, estimate_videos
 from ccs.flow.kernels import LANES, load, splat, store
 from ccs.flow.native import level_sizes
@@ -198,6 +199,49 @@ def test_older_processors_give_the_same_bits(tmp_path):
 def test_it_runs_where_no_compiled_code_can_be_kept(tmp_path):
     nowhere = "import tempfile\ndef fail(*args, **options): raise PermissionError\ntempfile.TemporaryFile = fail\n"
     assert run(nowhere + ESTIMATE, tmp_path) == run(ESTIMATE, tmp_path)
+
+
+def test_one_process_compiles_for_all_and_the_others_wait(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(compiled, "folder", lambda: str(tmp_path))
+    compiling, waiting, runs = threading.Event(), threading.Event(), []
+
+    def compile_all():
+        runs.append(1)
+        compiling.set()
+        assert waiting.wait(60)
+
+    say = compiled._say
+    monkeypatch.setattr(compiled, "_say", lambda text: (say(text), text.startswith("waiting") and waiting.set()))
+    threads = [threading.Thread(target=compiled.compile_once, args=(compile_all,)) for _ in range(2)]
+    threads[0].start()
+    assert compiling.wait(60)
+    threads[1].start()
+    for thread in threads:
+        thread.join()
+    compiled.compile_once(compile_all)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"ccs: flow: compiling the flow engine for this processor ({compiled.processor()}), once")
+    assert second.startswith("ccs: flow: waiting for another process")
+    assert len(runs) == 1
+
+    monkeypatch.setattr(compiled, "SOURCE", tmp_path / "kernels.py")  # another source: edited, for instance
+    compiled.SOURCE.touch()
+    compiled.compile_once(compile_all)
+    assert len(runs) == 2
+
+
+def test_where_nothing_can_be_kept_it_is_said_how_to_change_that(monkeypatch, capsys):
+    def fail(*args, **options):
+        raise PermissionError
+
+    monkeypatch.setattr(compiled.tempfile, "TemporaryFile", fail)
+    compiled.folder.cache_clear()
+    try:
+        compiled.compile_once(lambda: pytest.fail("its code would be lost"))
+    finally:
+        compiled.folder.cache_clear()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(r"every process of every call compiles .* environment variable NUMBA_CACHE_DIR$", line)
 
 
 CODE = """

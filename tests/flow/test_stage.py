@@ -153,6 +153,7 @@ def test_a_shard_without_good_videos(tmp_path, capsys):
 def test_the_log_has_the_rate_and_the_clipped_share(made, tmp_path, capsys):
     flow_stage(made / "frames.h5", tmp_path / "flow.h5", "--bound", "0.01")
     log = capsys.readouterr().err
+    assert " 1/9 " in log.splitlines()[2], "the first pair is shown as soon as it is there"
     assert "9/9" in log
     assert "pair/s" in log or "s/pair" in log
     with h5py.File(tmp_path / "flow.h5") as file:

@@ -104,6 +104,59 @@ def made(videos, tmp_path_factory) -> Path:
     return folder
 
 
+CALL = """
+import sys
+from ccs.flow import jobs
+from ccs.flow.tool import main
+def watched(function, tasks, *more):
+    print("workers start", flush=True)
+    return ordered_map(function, map(seen, tasks), *more)
+def seen(task):
+    print("pairs", *(len(piece.chunk.frames) - 1 for piece in task))
+    return task
+jobs.ordered_map, ordered_map = watched, jobs.ordered_map
+if __name__ == "__main__":
+    main(sys.argv[1:])
+    print("the parent has", *sorted({"ccs.flow.gpu", "numba", "torch"} & {*sys.modules}))
+"""
+
+
+def test_a_first_call_compiles_once_and_says_so_and_a_second_one_neither(tmp_path):
+    (tmp_path / "call.py").write_text(CALL)
+    small = encode(tmp_path / "small.mkv", texture(12, 24, 32))
+    large = encode(tmp_path / "large.mkv", texture(3, 256, 340))
+    # Numba then tells on standard output what it keeps, and Python on standard error what it imports, in all processes
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path / "kept"), "NUMBA_DEBUG_CACHE": "1", "PYTHONPROFILEIMPORTTIME": "1"}
+
+    def call(video: Path) -> tuple[str, list[str], set[str]]:
+        line = [sys.executable, tmp_path / "call.py", video, "--output", tmp_path / "out", "--backend", "native"]
+        done = subprocess.run(
+            [*line, "--workers", "2"], env={**os.environ, **environment}, capture_output=True, text=True, check=True
+        )
+        lines = [each for each in done.stderr.splitlines() if not each.startswith("import time:")]
+        imported = {each.split("|")[2].strip() for each in done.stderr.splitlines() if each.startswith("import time:")}
+        return done.stdout, lines, imported
+
+    out, lines, imported = call(small)
+    assert lines[0] == "ccs: flow: looking for videos, and for what is done of them"
+    assert lines[1] == "ccs: flow: 1 videos to do by native, 0 were done before"
+    assert lines[2].startswith("ccs: flow: compiling the flow engine for this processor (")
+    assert [re.findall(r" (\d+)(?:/11|pair) ", each) for each in lines[3:5]] == [["0"], ["1"]]
+    before, after = out.split("workers start")
+    saved = re.findall(r"data saved to '.*kernels\.(\w+)-", before)
+    assert [saved.count(name) for name in ("gradients", "warp", "median5", "iterate")] == [1] * 4
+    assert "saved" not in after
+    assert re.findall("pairs .*", after) == ["pairs 1", "pairs 10"]
+    assert "numba" in imported
+    assert not {"ccs.flow.gpu", "numba.cuda", "torch"} & imported
+
+    out, lines, imported = call(large)  # all is there, whatever the size
+    assert "saved" not in out
+    assert "numba" in imported
+    assert out.splitlines()[-1] == "the parent has"
+    assert not any("compiling" in line for line in lines)
+
+
 def test_all_formats_hold_the_same_flow(videos, made):
     for name, num_frames in NAMES.items():
         assert decoded_frames(next(videos.glob(f"{name}.*"))) == num_frames
