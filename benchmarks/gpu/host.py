@@ -1,4 +1,4 @@
-"""The host's processor time for a pair of native-cuda: from JPEG frames in a frames shard to a flow shard, without a GPU.
+"""The host's processor time for a pair of native-cuda, from JPEGs in a frames shard to a flow shard; without a GPU.
 
     python benchmarks/gpu/host.py [FOLDER] [--pairs 2000]
 
@@ -28,9 +28,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
-from ccs.flow.engines import estimate  # noqa: E402
-from ccs.flow.quantise import quantise  # noqa: E402
-from ccs.flow.shard import COMPRESSION, _grey  # noqa: E402
+from ccs.flow.engines import estimate
+from ccs.flow.quantise import quantise
+from ccs.flow.shard import COMPRESSION
 
 SIZE = (340, 256)
 
@@ -108,20 +108,15 @@ def main() -> None:
             seconds[number] = min(processor_seconds([*line, "--backend", "native-cuda"], environment) for _ in range(3))
         short, long = seconds
         each = (seconds[long] - seconds[short]) / (long - short) * 1e3
-        print(
-            f"{device('native')}: {each:.2f} ms of processor time a pair, and {seconds[short] - short * each / 1e3:.1f} s to start"
-        )
+        start = seconds[short] - short * each / 1e3
+        print(f"{device('native')}: {each:.2f} ms of processor time a pair, and {start:.1f} s to start")
         with h5py.File(folder / "frames.h5") as file:
             group = file["frames/000000"]
             offset = group["offset"][:]
             jpeg = group["jpeg"][: offset[1]].tobytes()
-        from ccs.flow.shard import VideoFrames
-
-        video = VideoFrames("000000", "v0", 32, *SIZE[::-1])
         with h5py.File(folder / "written.h5", "w") as file:
-            data_set = file.create_dataset(
-                "flow", (4000, *values.shape[1:]), np.uint8, chunks=(1, *values.shape[1:]), **COMPRESSION
-            )
+            shape, chunk = (4000, *values.shape[1:]), (1, *values.shape[1:])
+            data_set = file.create_dataset("flow", shape, np.uint8, chunks=chunk, **COMPRESSION)
             place = iter(range(4000))
 
             def write() -> None:
@@ -129,7 +124,7 @@ def main() -> None:
                 data_set[number] = values[number % len(values)]
 
             parts = {
-                "decode a frame": alone(lambda: _grey(jpeg, video, 0)),
+                "decode a frame": alone(lambda: cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)),
                 "compress and write": alone(write),
                 "pickle and unpickle": alone(lambda: pickle.loads(pickle.dumps(values[:1], 5))),
             }

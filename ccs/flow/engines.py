@@ -106,7 +106,9 @@ BACKENDS = {
         pairs_per_task=64,
         tasks_at_once=8,  # with more pairs in all than a GPU has under way, and some of them being decoded or stored
         illumination=False,
-        quantised=lambda *arguments: _gpu().estimate_quantised(*arguments),
+        quantised=lambda videos, parameters, bound, memory: _gpu().estimate_quantised(
+            videos, parameters, bound, memory
+        ),
     ),
     "native": Backend(
         available=lambda: None,  # it runs wherever the package does

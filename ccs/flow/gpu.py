@@ -11,7 +11,7 @@ other settings, or with larger frames, waits until the others are done.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import metadata, util
@@ -51,7 +51,10 @@ _shared = _Shared()
 
 def version() -> str:
     """Of everything whose arithmetic is in the flow."""
-    return f"{ccs.__version__} (CUDA C++ by NVRTC {metadata.version('nvidia-cuda-nvrtc')}, opencv {cv2.__version__})"
+    from cuda.bindings import nvrtc
+
+    major, minor = nvrtc.nvrtcVersion()[1:]
+    return f"{ccs.__version__} (CUDA C++ by NVRTC {major}.{minor}, opencv {cv2.__version__})"
 
 
 def available() -> str | None:
@@ -161,7 +164,7 @@ def _estimate(
 
 
 @contextmanager
-def _engine(parameters: Parameters, bound: float | None, memory: int, sizes: set[tuple[int, int]]) -> Iterator[Engine]:
+def _engine(parameters: Parameters, bound: float | None, memory: int, sizes: set[tuple[int, int]]) -> Generator[Engine]:
     """The engine of this process, made for these settings; others with the same may use it at the same time."""
     from ccs.flow.gpu_engine import Engine
 
@@ -207,7 +210,7 @@ def _close(shared: _Shared) -> None:
 
 
 @contextmanager
-def _advice() -> Iterator[None]:
+def _advice() -> Generator[None]:
     """Turn errors of CUDA into `CcsError`."""
     try:
         yield

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -27,8 +28,8 @@ MIN_CAPABILITY = (7, 5)  # of devices; CUDA 13 compiles for no older ones
 THREADS = 256  # of a block
 SCHEDULE_THREADS = 1024
 ALIGNMENT = 256  # bytes, of arrays in device memory
-# rows of a lane, and bytes of shared memory that a block must be allowed for them: the more, the less tiles overlap; with
-# 6 the iterations spill registers
+# rows of a lane, and bytes of shared memory that a block must be allowed for them: the more, the less tiles overlap;
+# with 6 the iterations spill registers
 ROWS = {5: 96 << 10, 4: 60 << 10, 2: 0}
 
 
@@ -189,13 +190,12 @@ class HostArray:
 
     def __init__(self, device: Device, shape: Sequence[int], dtype: Any):
         driver = device.driver
-        size = max(1, int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize)
+        size = max(1, math.prod(shape) * np.dtype(dtype).itemsize)
         self._driver = driver
         self._memory = call(driver.cuMemHostAlloc, size, driver.CU_MEMHOSTALLOC_DEVICEMAP)
         self.address = int(call(driver.cuMemHostGetDevicePointer, self._memory, 0))
         buffer = (ctypes.c_uint8 * size).from_address(int(self._memory))
-        self.array = np.frombuffer(buffer, np.uint8)[: int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize]
-        self.array = self.array.view(dtype).reshape(shape)
+        self.array = np.ndarray(shape, dtype, memoryview(buffer))
 
     def __enter__(self) -> HostArray:
         return self

@@ -9,13 +9,13 @@ memory by itself. What happens on the device is in tvl1.cu.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import threading
 from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
 from ccs.flow.gpu_device import (
@@ -76,9 +76,9 @@ STEPS = 8  # of the device in one round
 BUSY_PIXELS = 12 << 20  # in all slots, so that the device is never short of blocks
 MAX_SLOTS = SCHEDULE_THREADS
 MAX_LEVELS = 4096  # of all sizes of frames together
-# What work takes, in instructions of a thread (benchmarks/gpu/model.py): an iteration of a pixel, loading and storing it
-# for a group of them, how many could be done while it travels to device memory and back, and while a step is scheduled,
-# shared by all slots. They decide what is fast, nothing else.
+# What work takes, in instructions of a thread (benchmarks/gpu/model.py): an iteration of a pixel, loading and storing
+# it for a group of them, how many could be done while it travels to device memory and back, and while a step is
+# scheduled, shared by all slots. They decide what is fast, nothing else.
 ITERATION, GROUP, TRAVEL, STEP = 110, 28, 440, 1.2e6
 
 
@@ -154,8 +154,8 @@ def device_pyramid_is_opencvs(height: int, width: int, scales: int, scale_step: 
     sizes = level_sizes(height, width, parameters)
     levels = list(pyramid(frame, len(sizes), scale_step))
     return all(
-        np.array_equal(_shrunk(finer, *coarser.shape, 1 / scale_step), coarser)
-        for finer, coarser in zip(levels, levels[1:], strict=False)
+        np.array_equal(_shrunk(finer, *size, 1 / scale_step), coarser)
+        for (finer, coarser), size in zip(itertools.pairwise(levels), sizes[1:], strict=True)
     )
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -78,7 +78,7 @@ class Result(NamedTuple):
     job: int
     first: int
     shape: tuple[int, int, int]  # pairs, H, W
-    encoded: Sequence
+    encoded: Any  # as the format has it
     num_clipped: int
     pictures: np.ndarray | None
     fps: float

@@ -327,6 +327,7 @@ def test_a_pair_that_does_not_fit(cuda_on_cpu):
 import numpy as np
 from ccs.flow import gpu
 from ccs.flow.settings import Parameters
+from ccs.stage import CcsError
 for memory in (1000, {PLENTY}):
     try:
         gpu.estimate_videos([np.zeros((2, 256, 340), np.uint8)], Parameters(), memory)
@@ -343,6 +344,7 @@ def test_a_device_that_fails_is_said_to_all_who_wait(cuda_on_cpu):
 import threading
 from ccs.flow import gpu
 from ccs.flow.settings import Parameters
+from ccs.stage import CcsError
 from tests.flow.test_gpu import FEW, moving
 def compute():
     try:
