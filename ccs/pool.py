@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
+import pickle
 import threading
 import traceback
 from collections.abc import Callable, Generator, Iterable
@@ -17,6 +18,8 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TypeVar, cast
+
+import numpy as np
 
 from ccs.signals import held, ignore
 from ccs.stage import CcsError, death_of_worker
@@ -102,13 +105,34 @@ def _dispatch(tasks: Iterable[Task], processes: dict[Connection, BaseProcess], a
 
 def _receive(connection: Connection, process: BaseProcess) -> tuple[int, Result]:
     try:
-        number, result, error = connection.recv()
+        number, result, error = _received(connection)
     except (EOFError, OSError):  # before it has sent anything, or in the middle of it
         process.join()
         raise death_of_worker(process.exitcode) from None
     if error is not None:
         raise error
     return number, result
+
+
+def _send(connection: Connection, outcome: object) -> None:
+    """As `Connection.send`, but arrays, which are most of it, are not copied on their way."""
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(outcome, protocol=5, buffer_callback=buffers.append)
+    arrays = [buffer.raw() for buffer in buffers]
+    connection.send((data, [len(array) for array in arrays]))
+    for array in arrays:
+        connection.send_bytes(array)
+
+
+def _received(connection: Connection) -> tuple:
+    data, sizes = connection.recv()
+    arrays = [np.empty(size, np.uint8) for size in sizes]
+    for array in arrays:
+        if array.size:
+            connection.recv_bytes_into(array.data)
+        else:
+            connection.recv_bytes()
+    return pickle.loads(data, buffers=arrays)
 
 
 def _serve(connection: Connection, function: Callable, set_up: Callable[[int], None], index: int, at_once: int) -> None:
@@ -125,7 +149,7 @@ def _serve(connection: Connection, function: Callable, set_up: Callable[[int], N
         except Exception:
             outcome = number, None, RuntimeError(f"in a worker process:\n{traceback.format_exc()}")
         with suppress(BrokenPipeError, ConnectionResetError), sending:
-            connection.send(outcome)
+            _send(connection, outcome)
 
     with suppress(EOFError, ConnectionResetError):  # the parent is gone
         if at_once == 1:  # in this very thread, as signals and CUDA's contexts like it best
@@ -143,5 +167,10 @@ def keep_memory() -> None:
     """
     with suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        for parameter, value in ((-1, 2**31 - 1), (-2, 64 << 20), (-3, 32 << 20)):  # M_TRIM_, TOP_PAD, M_MMAP_THRESHOLD
+        for parameter, value in (
+            (-1, 2**31 - 1),
+            (-2, 64 << 20),
+            (-3, 32 << 20),
+            (-8, 1),
+        ):  # M_TRIM_, TOP_PAD, M_MMAP_THRESHOLD
             mallopt(parameter, value)

@@ -88,3 +88,45 @@ def shortest_trip(loop: list[str]) -> int:
                 best[other] = new
                 heapq.heappush(queue, (new, other))
     raise ValueError("no way through the loop")
+
+
+def item_loop(lines: list[str]) -> tuple[int, int]:
+    """Places of the first and last line of the loop over items: the outermost one."""
+    found = loops(lines)
+    return max(found, key=lambda loop: loop[1] - loop[0]) if found else (0, len(lines) - 1)
+
+
+def blocks_with(lines: list[str], pattern: str, at_least: int) -> set[int]:
+    """Places in all stretches of code without a jump in which so many lines match."""
+    found, block = set(), []
+    for place, line in enumerate(lines):
+        if is_label(line) and block:
+            block = _closed(lines, block, pattern, at_least, found)
+        block.append(place)
+        if re.search(r"\b(BRA|EXIT)\b", line):
+            block = _closed(lines, block, pattern, at_least, found)
+    return found
+
+
+def _closed(lines: list[str], block: list[int], pattern: str, at_least: int, found: set[int]) -> list[int]:
+    if sum(bool(re.search(pattern, lines[place])) for place in block) >= at_least:
+        found.update(block)
+    return []
+
+
+def longest_way(lines: list[str], first: int, last: int, avoided: set[int]) -> int:
+    """Instructions of the longest way forward from one place to another that avoids others; loops are gone once."""
+    places = {line[:-1]: place for place, line in enumerate(lines) if is_label(line)}
+    best = {first: 0}
+    for place in range(first, last):
+        if place not in best or place in avoided:
+            continue
+        line = lines[place]
+        target = target_of(line)
+        conditional = line.startswith("@") or re.search(r"BRA\.?\w* +(!?U?P\d)", line)
+        following = [] if target and not conditional else [place + 1]
+        if target in places and place < places[target] <= last:
+            following.append(places[target])
+        for other in following:
+            best[other] = max(best.get(other, 0), best[place] + (not is_label(line)))
+    return best[max(place for place in best if place <= last)]

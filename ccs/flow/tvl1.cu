@@ -21,8 +21,8 @@
 // writes only what it owns. Tiles lie within the image, so that every tile treats its own border as the image's: what
 // that spoils is not owned. Only levels smaller than a tile need to know where the image ends (SMALL).
 //
-// The group's length is the cheapest for the number of iterations that are still expected: changes fall nearly
-// geometrically. Where the flow was finished before the group's last iteration all the same, the group is thrown away
+// The group's length is the cheapest for the number of iterations that are still expected: changes fall nearly as a
+// power of their number. Where the flow was finished before the group's last iteration all the same, the group is thrown away
 // and made again, shorter: both sides of all fields are kept for that.
 //
 // The same source compiles for the CPU (tests/flow/cuda_on_cpu.h), where it is tested to the bit.
@@ -82,6 +82,7 @@ struct Slot {
     int warp, outer, inner;  // warps done, passes done, iterations of the pass done
     int side_u, side_p;  // which side holds the present values
     int num;             // iterations of this step's group
+    int tiles_x, tiles_y;  // with their overlap
     int redo;            // whether they are made again, and known to be the warp's last
     int num_changes;     // how many of `changes` are known
     float changes[2];    // sums of the last two iterations
@@ -95,7 +96,8 @@ struct Result {
 };
 
 struct Item {
-    int slot, block;
+    int slot;
+    int block;  // of a tile: its row and, in the lower 16 bits, its column
 };
 
 struct Engine {
@@ -184,18 +186,17 @@ struct Tile {
     int first_x, first_y, end_x, end_y;     // what it owns
 };
 
-__device__ __forceinline__ Tile tile_of(const Level& level, int num, int tile) {
-    const int stride_x = COLUMNS - 2 * num, stride_y = TILE_HEIGHT - 2 * num;
-    const int tiles_x = tiles_along(level.width, COLUMNS, num), tiles_y = tiles_along(level.height, TILE_HEIGHT, num);
-    const int tile_y = tile / tiles_x, tile_x = tile - tile_y * tiles_x;
+__device__ __forceinline__ Tile tile_of(const Level& level, const Slot& slot, int tile) {
+    const int num = slot.num, stride_x = COLUMNS - 2 * num, stride_y = TILE_HEIGHT - 2 * num;
+    const int tile_x = tile & 0xffff, tile_y = tile >> 16;
     Tile t;
     t.x0 = max(0, min(tile_x * stride_x, level.width - COLUMNS));
     t.y0 = max(0, min(tile_y * stride_y, level.height - TILE_HEIGHT));
     // not its overlap, where others know better, but the image's border is nobody else's
     t.first_x = tile_x == 0 ? 0 : tile_x * stride_x + num;
     t.first_y = tile_y == 0 ? 0 : tile_y * stride_y + num;
-    t.end_x = tile_x == tiles_x - 1 ? level.width : (tile_x + 1) * stride_x + num;
-    t.end_y = tile_y == tiles_y - 1 ? level.height : (tile_y + 1) * stride_y + num;
+    t.end_x = tile_x == slot.tiles_x - 1 ? level.width : (tile_x + 1) * stride_x + num;
+    t.end_y = tile_y == slot.tiles_y - 1 ? level.height : (tile_y + 1) * stride_y + num;
     return t;
 }
 
@@ -218,7 +219,7 @@ __device__ __forceinline__ void iterate_tile(const Engine& e, int slot_index, in
     int small_x, small_y;  // of the lane's first pixel, where the image may end within the tile
     float u1[ROWS][2], u2[ROWS][2], p11[ROWS][2], p12[ROWS][2], p21[ROWS][2], p22[ROWS][2];
     {
-        const Tile t = tile_of(level, num, tile);
+        const Tile t = tile_of(level, slot, tile);
         const int x = t.x0 + 2 * lane, y = t.y0 + warp * ROWS, pitch = level.pitch;
         small_x = x, small_y = y;
         first_row = max(t.first_y - y, 0), end_row = min(t.end_y - y, ROWS);
@@ -375,7 +376,7 @@ __device__ __forceinline__ void iterate_tile(const Engine& e, int slot_index, in
         OPAQUE(slot_index);
         const Slot& slot = e.slots[slot_index];
         const Level& level = level_of(e, slot);
-        const Tile t = tile_of(level, slot.num, tile);
+        const Tile t = tile_of(level, slot, tile);
         const int x = t.x0 + 2 * lane, y = t.y0 + warp * ROWS, pitch = level.pitch;
         const uint32_t here = (uint32_t)(y * pitch + x);
         const long long step = e.plane_size;
@@ -407,7 +408,8 @@ __device__ __forceinline__ void iterate_tile(const Engine& e, int slot_index, in
 #pragma unroll
         for (int part = 0; part < WARPS; part++) sum += sums[k * THREADS + part * 32 + lane];
         for (int apart = 16; apart > 0; apart >>= 1) sum += __shfl_xor_sync(ALL, sum, apart);
-        if (lane == 0) e.partials[(slot_index * MAX_GROUP + k) * (long long)e.max_items + tile] = sum;
+        const int number = (tile >> 16) * e.slots[slot_index].tiles_x + (tile & 0xffff);
+        if (lane == 0) e.partials[(slot_index * MAX_GROUP + k) * (long long)e.max_items + number] = sum;
     }
     __syncthreads();  // the next item's tile uses the same shared memory
 }
@@ -805,21 +807,28 @@ __device__ __forceinline__ void after_warp(const Engine& e, Slot& slot) {
     }
 }
 
-// iterations that are left of the pass, as far as the last two changes tell
+// iterations that are left of the pass, were the change to go on falling with the same power of their number
 __device__ __forceinline__ int expected(const Slot& slot, float stop, int inner) {
     const int left = inner - slot.inner;
     float guess = 4.0f;
-    if (slot.num_changes == 2)
-        guess = slot.changes[1] < slot.changes[0] ? ceilf(logf(stop / slot.changes[1]) / logf(slot.changes[1] / slot.changes[0]))
-                                                  : (float)left;
+    if (slot.num_changes == 2 && slot.inner > 1) {
+        const float done = (float)slot.inner, power = logf(slot.changes[0] / slot.changes[1]) / logf(done / (done - 1.0f));
+        guess = slot.changes[1] < slot.changes[0] ? ceilf(done * (expf(logf(slot.changes[1] / stop) / power) - 1.0f)) : (float)left;
+    }
     return guess >= 1.0f ? (guess < (float)left ? (int)guess : left) : 1;  // a NaN, of a stop at 0, is neither
+}
+
+__device__ __forceinline__ void set_group(Slot& slot, const Level& level, int num) {
+    slot.num = num;
+    slot.tiles_x = tiles_along(level.width, COLUMNS, num);
+    slot.tiles_y = tiles_along(level.height, TILE_HEIGHT, num);
 }
 
 __device__ __forceinline__ void plan_group(const Engine& e, Slot& slot) {
     const Level& level = level_of(e, slot);
     const int left = expected(slot, level.stop, e.inner);
-    slot.num = level.group[min(left, NUM_EXPECTED - 1)];
     slot.redo = 0;
+    set_group(slot, level, level.group[min(left, NUM_EXPECTED - 1)]);
 }
 
 // the stop rule, after a group of iterations with these sums of squared changes
@@ -829,8 +838,8 @@ __device__ __forceinline__ void judge(const Engine& e, Slot& slot, const float* 
     for (int k = slot.num - 1; k >= 0; k--)
         if (!(changes[k] > stop)) made = k + 1;
     if (slot.redo == 0 && made < slot.num) {  // the sides stay as they are
-        slot.num = made;
         slot.redo = 1;
+        set_group(slot, level_of(e, slot), made);
         return;
     }
     slot.side_u = 1 - slot.side_u;
@@ -890,7 +899,7 @@ __device__ __forceinline__ int items_of(const Engine& e, const Slot& slot, int k
             return slot.phase == STORE ? pixels : 0;
         default:
             if (slot.phase != ITERATE || is_small(level) != (kernel == ITERATE_SMALL_KERNEL)) return 0;
-            return tiles_along(level.width, COLUMNS, slot.num) * tiles_along(level.height, TILE_HEIGHT, slot.num);
+            return slot.tiles_x * slot.tiles_y;
     }
 }
 
@@ -931,8 +940,7 @@ EXTERN __launch_bounds__(SCHEDULE_THREADS) schedule(Engine e) {
     for (int index = warp; index < e.num_slots; index += SCHEDULE_THREADS / 32) {
         Slot& slot = e.slots[index];
         if (slot.phase == ITERATE) {
-            const Level& level = level_of(e, slot);
-            const int num_tiles = tiles_along(level.width, COLUMNS, slot.num) * tiles_along(level.height, TILE_HEIGHT, slot.num);
+            const int num_tiles = slot.tiles_x * slot.tiles_y;
             for (int k = 0; k < slot.num; k++) {
                 float sum = 0.0f;
                 for (int tile = lane; tile < num_tiles; tile += 32)
@@ -982,11 +990,14 @@ EXTERN __launch_bounds__(SCHEDULE_THREADS) schedule(Engine e) {
         starts[threadIdx.x] = start, numbers[threadIdx.x] = number;
         __syncthreads();
         Item* items = e.items + (long long)kernel * e.num_slots * e.max_items;
-        for (int index = warp; index < e.num_slots; index += SCHEDULE_THREADS / 32)
+        const bool are_tiles = kernel == ITERATE_KERNEL || kernel == ITERATE_SMALL_KERNEL;
+        for (int index = warp; index < e.num_slots; index += SCHEDULE_THREADS / 32) {
+            const int tiles_x = are_tiles ? e.slots[index].tiles_x : 1;
             for (int block = lane; block < numbers[index]; block += 32) {
-                Item item = {index, block};
+                const Item item = {index, are_tiles ? (block / tiles_x) << 16 | block % tiles_x : block};
                 items[starts[index] + block] = item;
             }
+        }
         if (threadIdx.x == 0) e.num_items[kernel] = total;
     }
 }
