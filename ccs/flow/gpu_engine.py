@@ -470,7 +470,8 @@ class Engine:
         if size not in self._geometries:
             geometry = Geometry.of(*size, self.parameters, self.device.rows)
             at = self.memory.addresses["levels"] + self._num_levels * LEVEL.itemsize
-            call(self.driver.cuMemcpyHtoD, at, geometry.levels.ctypes.data, geometry.levels.nbytes)
+            # on the stream: what a plain copy returns from may still be on its way
+            call(self.driver.cuMemcpyHtoDAsync, at, geometry.levels.ctypes.data, geometry.levels.nbytes, self.stream)
             self._geometries[size] = self._num_levels, geometry
             self._num_levels += len(geometry.levels)
         return self._geometries[size]

@@ -25,7 +25,7 @@
 // power of their number. Where the flow was finished before the group's last iteration all the same, the group is thrown away
 // and made again, shorter: both sides of all fields are kept for that.
 //
-// The same source compiles for the CPU (tests/flow/cuda_on_cpu.h), where it is tested to the bit.
+// The same source compiles for the CPU (tests/flow/cuda_on_cpu.cpp), where it is tested to the bit.
 
 #ifdef __CUDACC_RTC__
 typedef unsigned char uint8_t;

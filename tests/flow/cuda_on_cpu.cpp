@@ -305,7 +305,7 @@ int cuMemFreeHost(void* memory) { free(memory); return 0; }
 int cuMemHostGetDevicePointer_v2(Address* address, void* memory, unsigned) { *address = (Address)memory; return 0; }
 int cuMemsetD8Async(Address address, unsigned char value, size_t size, void*) { memset((void*)address, value, size); return 0; }
 int cuMemsetD32Async(Address address, unsigned value, size_t count, void*) { for (size_t k = 0; k < count; k++) ((unsigned*)address)[k] = value; return 0; }
-int cuMemcpyHtoD_v2(Address address, const void* from, size_t size) { memcpy((void*)address, from, size); return 0; }
+int cuMemcpyHtoDAsync_v2(Address address, const void* from, size_t size, void*) { memcpy((void*)address, from, size); return 0; }
 int cuStreamCreate(void** stream, unsigned) { *stream = (void*)1; return 0; }
 int cuStreamSynchronize(void*) { return 0; }
 int cuStreamDestroy_v2(void*) { return 0; }
