@@ -17,13 +17,15 @@ import numpy as np
 
 import ccs
 from ccs.flow import kernels
-from ccs.flow.kernels import BORDER, LANES, PAD, SLOTS, U1, U2
+from ccs.flow.kernels import BORDER, FIELDS, LANES, PAD, SLOTS, U1, U2
 from ccs.stage import CcsError
 
 if TYPE_CHECKING:
     from ccs.flow.settings import Parameters
 
 MIN_LEVEL_SIDE = 16  # OpenCV makes no smaller level
+CACHE = 3 << 18  # bytes of it that a pass over the rows may fill with those that its iterations are at
+DEEPEST = 8  # iterations in a pass at most
 
 
 def version() -> str:
@@ -94,6 +96,7 @@ class _Engine:
         self.weights, self.samples = _aligned(8 * up), _aligned(4 * up)
         self.rows, self.columns = _aligned(5 * (up + 2 * PAD)), _aligned(5 * (up + 2 * PAD))
         self.corners = np.zeros(2 * up, np.int32)
+        self.changes = np.zeros(DEEPEST, np.float32)
 
     def pyramid(self, frame: np.ndarray) -> list[np.ndarray]:
         """Float32 levels of a frame, the finest first, each as `kernels.gradients` wants it."""
@@ -120,9 +123,9 @@ class _Engine:
         pitch = up + PAD
         self.state[: (height + 1) * SLOTS * pitch + PAD] = 0
         planes = self.state[: (height + 1) * SLOTS * pitch].reshape(height + 1, SLOTS, pitch)
-        flow = [planes[1:, plane, PAD : PAD + width] for plane in (U1, U2)]
+        flows = [[planes[1:, side * FIELDS + u, PAD : PAD + width] for u in (U1, U2)] for side in (0, 1)]
         if coarser is not None:
-            for component, old in zip(flow, coarser, strict=True):
+            for component, old in zip(flows[0], coarser, strict=True):
                 resized = cv2.resize(old, (width, height), interpolation=cv2.INTER_LINEAR)
                 # pyrefly: ignore [no-matching-overload] - OpenCV multiplies by a number too; its types know arrays only
                 component[:] = cv2.multiply(resized, 1 / parameters.scale_step)
@@ -137,24 +140,37 @@ class _Engine:
                 parameters.epsilon * parameters.epsilon * height * width,
             )
         )
-        shape = height, width, up
+        shape, side = (height, width, up), 0
+        row = 4 * SLOTS * pitch
+        deep = max(1, min(CACHE // row - 2, DEEPEST))
         kernels.gradients(second, self.source, *shape)
         for _ in range(parameters.warps):
-            kernels.warp(self.state, self.source, first, *shape, pitch, self.weights, self.corners, self.samples)
+            kernels.warp(self.state, side, self.source, first, *shape, pitch, self.weights, self.corners, self.samples)
             change = np.inf
             for _ in range(parameters.outer_iterations):
                 if not change > stop:
                     break
                 if parameters.median_filtering == 5:
-                    for plane in (U1, U2):
-                        kernels.median5(self.state, plane, *shape, pitch, self.rows, self.columns)
+                    for u in (U1, U2):
+                        kernels.median5(self.state, side * FIELDS + u, *shape, pitch, self.rows, self.columns)
                 elif parameters.median_filtering == 3:
-                    for component in flow:
+                    for component in flows[side]:
                         cv2.medianBlur(component, 3, dst=component)
-                change = kernels.iterate(
-                    self.state, *shape, pitch, inside, lt, theta, taut, stop, parameters.inner_iterations
+                change, side = kernels.iterate(
+                    self.state,
+                    side,
+                    *shape,
+                    pitch,
+                    inside,
+                    lt,
+                    theta,
+                    taut,
+                    stop,
+                    parameters.inner_iterations,
+                    deep,
+                    self.changes,
                 )
-        return [component.copy() for component in flow]
+        return [component.copy() for component in flows[side]]
 
 
 def _round_up(width: int) -> int:
