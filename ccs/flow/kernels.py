@@ -35,6 +35,8 @@ def _has_avx512() -> bool:
 
 
 LANES = 16 if _has_avx512() else 8
+# AMD's processors compare integers in twice as many units as floats, Intel's in half as many where vectors are of 16
+SORTS_INTEGERS = (config.CPU_NAME or llvmlite.binding.get_host_cpu_name()).startswith("znver")
 PAD = 16
 LINE = 16  # elements of a cache line
 FIRST = 4  # iterations of the first pass
@@ -184,6 +186,31 @@ def _ternary(emit):
         return a(a, b, c), lambda context, builder, signature, args: emit(builder, a, *args)
 
     return operation
+
+
+@_unary
+def _ordered(builder, vector, a):
+    # floats to integers of the same order, as bits, and back
+    if not SORTS_INTEGERS:
+        return a
+    a = builder.bitcast(a, vector.int32)
+    sign, rest = (ir.Constant(vector.int32, [value] * vector.lanes) for value in (31, 2**31 - 1))
+    return builder.bitcast(builder.xor(a, builder.and_(builder.ashr(a, sign), rest)), vector.float32)
+
+
+def _of_ordered(comparison):
+    @_binary
+    def operation(builder, vector, a, b):
+        if not SORTS_INTEGERS:
+            return builder.select(builder.fcmp_ordered(comparison, a, b), a, b)
+        first, second = builder.bitcast(a, vector.int32), builder.bitcast(b, vector.int32)
+        chosen = builder.select(builder.icmp_signed(comparison, first, second), first, second)
+        return builder.bitcast(chosen, vector.float32)
+
+    return operation
+
+
+_least, _most = _of_ordered("<"), _of_ordered(">")
 
 
 @intrinsic
@@ -583,6 +610,9 @@ def warp(state, side, source, first, height, width, width_up, pitch, weights, co
     zero, before = splat(ZERO), splat(np.float32(BORDER - 1))
     most_x, most_y = splat(np.float32(width + BORDER)), splat(np.float32(height + BORDER))
     n, row_step = width_up, 4 * (width + 2 * BORDER)
+    # every pixel reads at ten indices, of which Numba would look at each whether it counts from the array's end
+    state, source, first, samples = _pointer(state), _pointer(source), _pointer(first), _pointer(samples)
+    weights, corners = _pointer(weights), _pointer(corners)
     for y in range(height):
         here = (y + 1) * SLOTS * pitch + PAD
         flow = here + side * FIELDS * pitch
@@ -644,15 +674,15 @@ def gradients(image, out, height, width, width_up):
 
 @_jit
 def _sort5(a, b, c, d, e):
-    a, b = minimum(a, b), maximum(a, b)
-    d, e = minimum(d, e), maximum(d, e)
-    c, e = minimum(c, e), maximum(c, e)
-    c, d = minimum(c, d), maximum(c, d)
-    b, e = minimum(b, e), maximum(b, e)
-    a, d = minimum(a, d), maximum(a, d)
-    a, c = minimum(a, c), maximum(a, c)
-    b, d = minimum(b, d), maximum(b, d)
-    b, c = minimum(b, c), maximum(b, c)
+    a, b = _least(a, b), _most(a, b)
+    d, e = _least(d, e), _most(d, e)
+    c, e = _least(c, e), _most(c, e)
+    c, d = _least(c, d), _most(c, d)
+    b, e = _least(b, e), _most(b, e)
+    a, d = _least(a, d), _most(a, d)
+    a, c = _least(a, c), _most(a, c)
+    b, d = _least(b, d), _most(b, d)
+    b, c = _least(b, c), _most(b, c)
     return a, b, c, d, e
 
 
@@ -682,7 +712,7 @@ def median5(state, plane, height, width, width_up, pitch, rows, columns):
         new = min(max(y + 2, 0), height - 1)
         row, at = (y + 7) % 5 * step + PAD, (new + 1) * SLOTS * pitch + PAD + plane * pitch
         for x in range(0, width_up, LANES):
-            store(rows, row + x, load(state, at + x))
+            store(rows, row + x, _ordered(load(state, at + x)))
         rows[row - 2] = rows[row - 1] = rows[row]
         rows[row + width] = rows[row + width + 1] = rows[row + width - 1]
         if y < 0:
@@ -707,10 +737,10 @@ def median5(state, plane, height, width, width_up, pitch, rows, columns):
             _, c1, c2, c3, _ = _sorted_across(columns, PAD + x, step, 2)
             d0, d1, d2, _, _ = _sorted_across(columns, PAD + x, step, 3)
             e0, e1, _, _, _ = _sorted_across(columns, PAD + x, step, 4)
-            low = maximum(maximum(a3, b2), maximum(c1, d0))
-            high = minimum(minimum(b4, c3), minimum(d2, e1))
+            low = _most(_most(a3, b2), _most(c1, d0))
+            high = _least(_least(b4, c3), _least(d2, e1))
             _, m1, m2, m3, _ = _sort5(a4, b3, c2, d1, e0)
-            low, high = minimum(low, high), maximum(low, high)
-            low, high = maximum(m1, low), minimum(m3, high)
-            low, high = minimum(low, high), maximum(low, high)
-            store(state, here + x, maximum(low, minimum(high, m2)))
+            low, high = _least(low, high), _most(low, high)
+            low, high = _most(m1, low), _least(m3, high)
+            low, high = _least(low, high), _most(low, high)
+            store(state, here + x, _ordered(_most(low, _least(high, m2))))
