@@ -10,7 +10,7 @@ Everything compiled is in this one file: Numba notices an edit of a cached funct
 Layout. One level's state is a flat float32 array of rows of `SLOTS` planes, `pitch` elements apart, so that a row of
 all planes is contiguous. Before each plane's row lie `PAD` elements, of which the last is the pixel left of the image
 and the first the one right of the row before; rows are filled up to `width_up`, a multiple of `LANES`. Row 0 is the
-zeros above the image.
+zeros above the image. The `FIELDS` that iterations change are there twice, as sides 0 and 1: see `iterate`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ SORTS_INTEGERS = (config.CPU_NAME or llvmlite.binding.get_host_cpu_name()).start
 PAD = 16
 LINE = 16  # elements of a cache line
 FIRST = 4  # iterations of the first pass
-# planes of the state: flow, dual fields of its two components, warped gradient, constant part of rho, |gradient|^2
+# planes of the state: flow and dual fields of its two components, on either side; warped gradient, constant part of
+# rho, |gradient|^2
 U1, U2, P11, P12, P21, P22 = range(6)
 FIELDS = 6
 GX, GY, RHO, G = range(2 * FIELDS, 2 * FIELDS + 4)
@@ -48,7 +49,7 @@ SLOTS = 2 * FIELDS + 4
 BORDER = 4  # pixels of zeros around a source image, as many as a sample's taps reach
 
 ZERO, ONE, TWO, THREE = np.float32(0), np.float32(1), np.float32(2), np.float32(3)
-TINY, LESS, MORE = np.float32(1e-30), np.float32(0.5 - 2**-14), np.float32(0.5 + 2**-14)  # see `hypot`
+TINY = np.float32(1e-30)  # see `hypot`
 CUBIC = np.float32(-0.75)  # A of OpenCV's bicubic kernel
 FLAT = np.float32(np.finfo(np.float32).eps)  # |gradient|^2 below which the data term does not move a pixel
 
@@ -61,9 +62,9 @@ def _cache_folder() -> str:
     return os.path.join(base, "ccs", f"{name}-{hashlib.sha256(features.encode()).hexdigest()[:8]}")
 
 
-def _jit(function, **more):
+def _jit(function, **further):
     """Numba's compiler, which keeps what it compiles where that can be written, and else compiles in every process."""
-    options = {"nogil": True, "error_model": "numpy", **more}
+    options = {"nogil": True, "error_model": "numpy", **further}
     previous, config.CACHE_DIR = config.CACHE_DIR, _cache_folder()
     try:
         return njit(cache=True, **options)(function)
@@ -74,6 +75,7 @@ def _jit(function, **more):
 
 
 def _inline(function):
+    """Compiled into its callers: LLVM calls what is this long, and passes vectors through memory then."""
     return _jit(function, forceinline=True)
 
 
@@ -300,6 +302,20 @@ def _step(builder, vector, rho, g, lt):
     return builder.select(far, _call(builder, "llvm.copysign", vector.float32, (lt, down), suffix), exact)
 
 
+def _half_and(units):
+    @_unary
+    def operation(builder, vector, a):
+        # an addition to the bits, for which more of a processor's units are free than for a product
+        bits = ir.Constant(vector.int32, [units - 2**23] * vector.lanes)
+        return builder.bitcast(builder.add(builder.bitcast(a, vector.int32), bits), vector.float32)
+
+    return operation
+
+
+# half of a number, less or more by 1280 units in its last place, 2^-13.7 to 2^-12.7 of it
+_half_less, _half_more = _half_and(-1280), _half_and(1280)
+
+
 @_binary
 def _where(builder, vector, condition, a):
     # a where the condition is not 0, else 0, whatever a is there
@@ -424,11 +440,10 @@ _flow, _first_flow = _flow_of(False), _flow_of(True)
 
 
 @_inline
-def hypot(a, b, tiny, less, more):
+def hypot(a, b, tiny):
     """sqrt(a^2 + b^2) for vectors, twice: where both are the same, it is correctly rounded as C's hypot is.
 
-    Below 1e-15 less exact, which 1 + taut * hypot does not see. `tiny`, `less` and `more` are the constants TINY, LESS
-    and MORE, which the caller splats once.
+    Below 1e-15 less exact, which 1 + taut * hypot does not see. `tiny` is TINY, which the caller splats once.
     """
     a, b = _larger(a, b), _smaller(a, b)
     # the sum of squares and what its rounding left out
@@ -439,20 +454,20 @@ def hypot(a, b, tiny, less, more):
     # two Newton steps from an estimated root, the second with the remainder of its square taken exactly, by the least
     # and the most that half the inverse root can be: now and then too far apart to tell up from down
     inverse = _inverse_root(both)
-    root, least, most = mul(both, inverse), mul(inverse, less), mul(inverse, more)
+    root, least, most = mul(both, inverse), _half_less(inverse), _half_more(inverse)
     root = fma(fma(neg(root), root, both), least, root)
     rest = add(fma(neg(root), root, both), rest)
     return fma(rest, least, root), fma(rest, most, root)
 
 
 @_inline
-def _dual(state, old, new, below1, below2, p12, p22, pitch, taut, one, tiny, less, more):
+def _dual(state, old, new, below1, below2, p12, p22, pitch, taut, one, tiny):
     # p' = (p + taut * grad u) / (1 + taut * |grad u|) on LANES pixels, of which those below have the flow `below`
     u1, u2 = load(state, new + U1 * pitch), load(state, new + U2 * pitch)
     u1x, u1y = sub(load(state, new + U1 * pitch + 1), u1), sub(below1, u1)
     u2x, u2y = sub(load(state, new + U2 * pitch + 1), u2), sub(below2, u2)
-    size1, other1 = hypot(u1x, u1y, tiny, less, more)
-    size2, other2 = hypot(u2x, u2y, tiny, less, more)
+    size1, other1 = hypot(u1x, u1y, tiny)
+    size2, other2 = hypot(u2x, u2y, tiny)
     if _differ(size1, other1, size2, other2):
         size1, size2 = _hypot64(u1x, u1y), _hypot64(u2x, u2y)
     n1, n2 = add(one, mul(taut, size1)), add(one, mul(taut, size2))
@@ -467,21 +482,21 @@ def _row(state, old, new, row, data, pitch, width, width_up, inside, lts, thetas
     # The flow of a row, and the dual fields of the row above, a vector behind: what waits within one vector's chain of
     # operations is filled by another's.
     lt, theta, taut = splat(lts), splat(thetas), splat(tauts)
-    one, tiny, less, more = splat(ONE), splat(TINY), splat(LESS), splat(MORE)
+    one, tiny = splat(ONE), splat(TINY)
     last = width_up - LANES
     old_above, new_above = old - row, new - row
     u1, u2, p12, p22, change = _first_flow(state, old, new, row, data, pitch, lt, theta)
     if last == 0:
         change = _where(load(inside, 0), change)
     for x in range(LANES, width_up, LANES):
-        next1, next2, next12, next22, here = _flow(state, old + x, new + x, row, data + x, pitch, lt, theta)
+        next1, next2, next12, next22, more = _flow(state, old + x, new + x, row, data + x, pitch, lt, theta)
         if x == last:
-            here = _where(load(inside, 0), here)
-        change = add(change, here)
+            more = _where(load(inside, 0), more)
+        change = add(change, more)
         at = x - LANES
-        _dual(state, old_above + at, new_above + at, u1, u2, p12, p22, pitch, taut, one, tiny, less, more)
+        _dual(state, old_above + at, new_above + at, u1, u2, p12, p22, pitch, taut, one, tiny)
         u1, u2, p12, p22 = next1, next2, next12, next22
-    _dual(state, old_above + last, new_above + last, u1, u2, p12, p22, pitch, taut, one, tiny, less, more)
+    _dual(state, old_above + last, new_above + last, u1, u2, p12, p22, pitch, taut, one, tiny)
     # right of the image as at its edge: no difference across it
     state[new + U1 * pitch + width] = state[new + U1 * pitch + width - 1]
     state[new + U2 * pitch + width] = state[new + U2 * pitch + width - 1]
@@ -491,11 +506,11 @@ def _row(state, old, new, row, data, pitch, width, width_up, inside, lts, thetas
 @_jit
 def _last_row(state, old, new, pitch, width_up, tauts):
     # the dual fields of the image's last row: no difference across its edge
-    taut, one, tiny, less, more = splat(tauts), splat(ONE), splat(TINY), splat(LESS), splat(MORE)
+    taut, one, tiny = splat(tauts), splat(ONE), splat(TINY)
     for x in range(0, width_up, LANES):
         below1, below2 = load(state, new + x + U1 * pitch), load(state, new + x + U2 * pitch)
         p12, p22 = load(state, old + x + P12 * pitch), load(state, old + x + P22 * pitch)
-        _dual(state, old + x, new + x, below1, below2, p12, p22, pitch, taut, one, tiny, less, more)
+        _dual(state, old + x, new + x, below1, below2, p12, p22, pitch, taut, one, tiny)
 
 
 @_jit
@@ -530,7 +545,7 @@ def _expected(before, change, stop, deep):
     # iterations until the change falls to `stop`, were it to go on falling by the same factor; from 1 to `deep`
     if not change < before:
         return deep
-    left = math.log(stop / change) / math.log(change / before)
+    left = math.log(float(stop) / change) / math.log(float(change) / before)
     return int(min(max(math.ceil(left), 1), deep))
 
 
