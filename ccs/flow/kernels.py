@@ -545,7 +545,7 @@ def _expected(before, change, stop, deep):
     # iterations until the change falls to `stop`, were it to go on falling by the same factor; from 1 to `deep`
     if not change < before:
         return deep
-    left = math.log(float(stop) / change) / math.log(float(change) / before)
+    left = math.log(np.float64(stop) / change) / math.log(np.float64(change) / before)
     return int(min(max(math.ceil(left), 1), deep))
 
 

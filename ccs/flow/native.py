@@ -85,7 +85,7 @@ def pyramid(frame: np.ndarray, num_levels: int, scale_step: float) -> Iterator[n
 
 
 class _Engine:
-    """The working memory for frames of one size, about 90 bytes a pixel: 64 of state, 16 of source, pyramids."""
+    """The working memory for frames of one size, about 90 bytes a pixel; a pyramid is 10 more."""
 
     def __init__(self, height: int, width: int, parameters: Parameters):
         self.parameters = parameters
