@@ -2,6 +2,7 @@
 
     python benchmarks/flow.py [FOLDER] [--size 340x256] [--clips 22] [--pairs 3] [--backends native opencv]
     python benchmarks/flow.py --size own --pairs 20   # how near to OpenCV: the first 20 pairs of every clip
+    python benchmarks/flow.py --size 340x256 1280x720 --clips 3 --pairs 1   # sizes in turn, to compare their ratios
 
 FOLDER holds videos at any depth (default: `ucf101` and `hmdb51` in the environment variable CCS_REAL_DATA, then in
 ../shared/data). Clip by clip all backends take turns on the same pairs, so that a ratio means something on a busy
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import multiprocessing
 import os
 import platform
@@ -25,6 +27,7 @@ import cv2
 import numpy as np
 
 from ccs.flow.engines import BACKENDS, estimate, estimate_videos
+from ccs.flow.kernels import LANES
 from ccs.flow.quantise import quantise
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,17 +90,29 @@ def device(backend: str) -> str:
     if "cuda" in backend:
         line = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         return subprocess.run(line, capture_output=True, text=True, check=True).stdout.splitlines()[0]
-    names = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    return f"{names[0] if names else platform.machine()}, one core"
+    return f"{processor()}, one core"
 
 
-def compare(paths: list[Path], backends: list[str], num_pairs: int, size: tuple[int, int] | None) -> list[dict]:
-    """One row of the table a backend."""
-    seconds = {name: [] for name in backends}
-    agreement = {name: Agreement() for name in backends}
-    for number, path in enumerate(paths):
+def processor() -> str:
+    """Its name; with family, model, caches and vectors, for a name such as `AMD EPYC` says little."""
+    lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines() if Path("/proc/cpuinfo").exists() else []
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    name = facts.get("model name", platform.processor() or platform.machine())
+    if "cpu family" in facts:
+        name += f" (family {facts['cpu family']}, model {facts['model']})"
+    caches = []
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        level, kind, size = ((folder / file).read_text().strip() for file in ("level", "type", "size"))
+        if kind != "Instruction":
+            caches.append(f"L{level}{'d' if kind == 'Data' else ''} {size}")
+    return ", ".join([name, *caches, f"vectors of {32 * LANES} bits"])
+
+
+def compare(paths: list[Path], backends: list[str], num_pairs: int, sizes: list[tuple[int, int] | None]) -> list[dict]:
+    """One row of the table for each size and backend."""
+    seconds = {(size, name): [] for size in sizes for name in backends}
+    agreement = {key: Agreement() for key in seconds}
+    for number, (path, size) in enumerate(itertools.product(paths, sizes)):
         frames = grey_frames(path, num_pairs + 1, size)
         if number == 0:
             for name in backends:  # compiles, and loads libraries
@@ -105,22 +120,21 @@ def compare(paths: list[Path], backends: list[str], num_pairs: int, size: tuple[
         flows = {}
         for name in backends:
             each, flows[name] = timed(frames, name)
-            seconds[name].append(each * (len(frames) - 1))
+            seconds[size, name].append(each * (len(frames) - 1))
         for name in backends:
-            agreement[name].add(flows[name], flows["opencv"])
-        ratios = ", ".join(f"{name} {seconds['opencv'][-1] / seconds[name][-1]:.1f}x" for name in backends)
+            agreement[size, name].add(flows[name], flows["opencv"])
+        ratios = ", ".join(f"{name} {seconds[size, 'opencv'][-1] / seconds[size, name][-1]:.1f}x" for name in backends)
         print(f"{path.name}: {len(frames) - 1} pairs of {frames.shape[2]}x{frames.shape[1]}: {ratios}", flush=True)
-    total = len(agreement["opencv"].epe)
     return [
         {
             "backend": f"{name} {BACKENDS[name].version()}",
             "device": device(name),
             "resolution": f"{size[0]}x{size[1]}" if size else "own",
-            "pairs/s": f"{total / sum(seconds[name]):.3g}",
-            "x OpenCV": f"{sum(seconds['opencv']) / sum(seconds[name]):.1f}",
-            **agreement[name].columns(),
+            "pairs/s": f"{len(agreement[size, name].epe) / sum(spent):.3g}",
+            "x OpenCV": f"{sum(seconds[size, 'opencv']) / sum(spent):.1f}",
+            **agreement[size, name].columns(),
         }
-        for name in backends
+        for (size, name), spent in seconds.items()
     ]
 
 
@@ -177,7 +191,7 @@ def main() -> None:
     """Print and save the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("folder", nargs="?", type=Path)
-    parser.add_argument("--size", default="340x256", help="WIDTHxHEIGHT, or `own`")
+    parser.add_argument("--size", nargs="+", default=["340x256"], help="WIDTHxHEIGHT, or `own`; one or several")
     parser.add_argument("--clips", type=int, default=22, help="at most")
     parser.add_argument("--pairs", type=int, default=3, help="of each clip, the first")
     parser.add_argument("--backends", nargs="+", default=[n for n, b in BACKENDS.items() if b.available() is None])
@@ -188,9 +202,9 @@ def main() -> None:
     paths = sorted(path for folder in folders for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
         sys.exit(f"{folders[0]}: no videos there: name a folder or set CCS_REAL_DATA")
-    size = None if args.size == "own" else tuple(int(side) for side in args.size.split("x"))
+    sizes = [None if size == "own" else tuple(int(side) for side in size.split("x")) for size in args.size]
     backends = [*(name for name in args.backends if name != "opencv"), "opencv"]
-    rows = compare(paths[: args.clips], backends, args.pairs, size)
+    rows = compare(paths[: args.clips], backends, args.pairs, sizes)
     widths = [max(len(str(row[key])) for row in [*rows, {key: key}]) for key in rows[0]]
     for row in [
         {key: key for key in rows[0]},
@@ -207,7 +221,7 @@ def main() -> None:
         table.writeheader()
         table.writerows(rows)
 
-    frames = grey_frames(paths[0], 4, size or (340, 256))
+    frames = grey_frames(paths[0], 4, sizes[0] or (340, 256))
     for name in (name for name in backends if name == "native"):
         print(
             f"{name}: {args.processes} processes do {scaling(name, frames, args.processes):.2f} times the work of one"

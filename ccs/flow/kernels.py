@@ -541,12 +541,14 @@ def _sweep(state, source, target, count, height, width, width_up, pitch, inside,
 
 
 @_jit
-def _expected(before, change, stop, deep):
-    # iterations until the change falls to `stop`, were it to go on falling by the same factor; from 1 to `deep`
+def _expected(before, change, stop, done, deep):
+    # iterations until the change falls to `stop`, were it to go on falling with the same power of their number, of which
+    # `done` are done; from 1 to `deep`
     if not change < before:
         return deep
-    left = math.log(np.float64(stop) / change) / math.log(np.float64(change) / before)
-    return int(min(max(math.ceil(left), 1), deep))
+    power = math.log(np.float64(before) / change) / math.log(done / (done - 1))
+    left = done * (math.exp(math.log(np.float64(change) / stop) / power) - 1)
+    return int(math.ceil(min(max(left, 1), deep)))
 
 
 @_jit
@@ -568,7 +570,7 @@ def iterate(state, side, height, width, width_up, pitch, inside, lt, theta, taut
     while done < most and change > stop:
         count = min(FIRST, deep)
         if done > 1:
-            count = _expected(before, change, stop, deep)
+            count = _expected(before, change, stop, done, deep)
         count = min(count, most - done)
         target = side if count == 1 else 1 - side
         _sweep(state, side, target, count, height, width, width_up, pitch, inside, lt, theta, taut, changes)

@@ -122,8 +122,9 @@ class _Engine:
         parameters = self.parameters
         up = _round_up(width)
         pitch = _pitch(up)
-        self.state[: (height + 1) * SLOTS * pitch + PAD] = 0
         planes = self.state[: (height + 1) * SLOTS * pitch].reshape(height + 1, SLOTS, pitch)
+        # the rest is written before it is read
+        planes[:, :FIELDS] = planes[:, FIELDS : 2 * FIELDS, :PAD] = 0
         flows = [[planes[1:, side * FIELDS + u, PAD : PAD + width] for u in (U1, U2)] for side in (0, 1)]
         if coarser is not None:
             for component, old in zip(flows[0], coarser, strict=True):
@@ -142,7 +143,7 @@ class _Engine:
             )
         )
         shape, side = (height, width, up), 0
-        deep = max(1, min(CACHE // (4 * SLOTS * pitch) - 2, DEEPEST))
+        deep = max(1, min(CACHE // (4 * (SLOTS - FIELDS) * pitch) - 2, DEEPEST))
         kernels.gradients(second, self.source, *shape)
         for _ in range(parameters.warps):
             kernels.warp(self.state, side, self.source, first, *shape, pitch, self.weights, self.corners, self.samples)
