@@ -542,13 +542,13 @@ def _sweep(state, source, target, count, height, width, width_up, pitch, inside,
 
 @_jit
 def _expected(before, change, stop, done, deep):
-    # iterations until the change falls to `stop`, were it to go on falling with the same power of their number, of which
-    # `done` are done; from 1 to `deep`
+    # iterations until the change falls to `stop`, were it to go on falling with the same power of their number; from 1 to
+    # `deep`
     if not change < before:
         return deep
     power = math.log(np.float64(before) / change) / math.log(done / (done - 1))
     left = done * (math.exp(math.log(np.float64(change) / stop) / power) - 1)
-    return int(math.ceil(min(max(left, 1), deep)))
+    return math.ceil(min(max(left, 1), deep))
 
 
 @_jit
