@@ -542,7 +542,7 @@ def _sweep(state, source, target, count, height, width, width_up, pitch, inside,
 
 @_jit
 def _expected(before, change, stop, done, deep):
-    # iterations until the change falls to `stop`, were it to go on falling with the same power of their number; from 1 to
+    # iterations until the change falls to `stop`, were it to go on falling with the same power of their number; 1 to
     # `deep`
     if not change < before:
         return deep
