@@ -218,7 +218,7 @@ _least, _most = _of_ordered("<"), _of_ordered(">")
 @intrinsic
 def _prefetch(typing, array, index):
     # into L2, the cache line of an element
-    def generate(context, builder, signature, args):
+    def generate(context, builder, signature, args: tuple[Any, Any]):
         address = _address(context, builder, signature.args[0], *args, ir.IntType(8))
         options = [ir.Constant(_INT, option) for option in (0, 2, 1)]
         signature = ir.FunctionType(ir.VoidType(), [address.type, _INT, _INT, _INT])
