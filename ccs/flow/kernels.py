@@ -39,6 +39,7 @@ LANES = 16 if _has_avx512() else 8
 SORTS_INTEGERS = (config.CPU_NAME or llvmlite.binding.get_host_cpu_name()).startswith("znver")
 PAD = 16
 LINE = 16  # elements of a cache line
+TOGETHER = LANES == 16  # flow and dual fields in one loop over a row: too much for 16 vector registers
 FIRST = 4  # iterations of the first pass
 # planes of the state: flow and dual fields of its two components, on either side; warped gradient, constant part of
 # rho, |gradient|^2
@@ -477,6 +478,16 @@ def _dual(state, old, new, below1, below2, p12, p22, pitch, taut, one, tiny):
     store(state, new + P22 * pitch, div(add(p22, mul(taut, u2y)), n2))
 
 
+@_jit
+def _dual_row(state, old, new, below, pitch, width_up, tauts):
+    # the dual fields of a row; of the image's last one with itself below: no difference across the edge
+    taut, one, tiny = splat(tauts), splat(ONE), splat(TINY)
+    for x in range(0, width_up, LANES):
+        below1, below2 = load(state, below + x + U1 * pitch), load(state, below + x + U2 * pitch)
+        p12, p22 = load(state, old + x + P12 * pitch), load(state, old + x + P22 * pitch)
+        _dual(state, old + x, new + x, below1, below2, p12, p22, pitch, taut, one, tiny)
+
+
 @_inline
 def _row(state, old, new, row, data, pitch, width, width_up, inside, lts, thetas, tauts):
     # The flow of a row, and the dual fields of the row above, a vector behind: what waits within one vector's chain of
@@ -493,24 +504,18 @@ def _row(state, old, new, row, data, pitch, width, width_up, inside, lts, thetas
         if x == last:
             more = _where(load(inside, 0), more)
         change = add(change, more)
-        at = x - LANES
-        _dual(state, old_above + at, new_above + at, u1, u2, p12, p22, pitch, taut, one, tiny)
-        u1, u2, p12, p22 = next1, next2, next12, next22
-    _dual(state, old_above + last, new_above + last, u1, u2, p12, p22, pitch, taut, one, tiny)
+        if TOGETHER:
+            at = x - LANES
+            _dual(state, old_above + at, new_above + at, u1, u2, p12, p22, pitch, taut, one, tiny)
+            u1, u2, p12, p22 = next1, next2, next12, next22
+    if TOGETHER:
+        _dual(state, old_above + last, new_above + last, u1, u2, p12, p22, pitch, taut, one, tiny)
+    else:
+        _dual_row(state, old_above, new_above, new, pitch, width_up, tauts)
     # right of the image as at its edge: no difference across it
     state[new + U1 * pitch + width] = state[new + U1 * pitch + width - 1]
     state[new + U2 * pitch + width] = state[new + U2 * pitch + width - 1]
     return total(change)
-
-
-@_jit
-def _last_row(state, old, new, pitch, width_up, tauts):
-    # the dual fields of the image's last row: no difference across its edge
-    taut, one, tiny = splat(tauts), splat(ONE), splat(TINY)
-    for x in range(0, width_up, LANES):
-        below1, below2 = load(state, new + x + U1 * pitch), load(state, new + x + U2 * pitch)
-        p12, p22 = load(state, old + x + P12 * pitch), load(state, old + x + P22 * pitch)
-        _dual(state, old + x, new + x, below1, below2, p12, p22, pitch, taut, one, tiny)
 
 
 @_jit
@@ -537,7 +542,7 @@ def _sweep(state, source, target, count, height, width, width_up, pitch, inside,
                     store(state, new - row + P12 * pitch + x, splat(ZERO))
                     store(state, new - row + P22 * pitch + x, splat(ZERO))
             if y == height:
-                _last_row(state, old, new, pitch, width_up, taut)
+                _dual_row(state, old, new, new, pitch, width_up, taut)
 
 
 @_jit
