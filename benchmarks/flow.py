@@ -2,6 +2,8 @@
 
     python benchmarks/flow.py [FOLDER] [--size 340x256] [--clips 22] [--pairs 3] [--backends native opencv]
     python benchmarks/flow.py --size own --pairs 20   # how near to OpenCV: the first 20 pairs of every clip
+    python benchmarks/flow.py --size 340x256 1280x720 --clips 3 --pairs 1   # sizes in turn, to compare their ratios
+    python benchmarks/flow.py --iterations   # what an iteration of `native` costs, and how its passes end
 
 FOLDER holds videos at any depth (default: `ucf101` and `hmdb51` in the environment variable CCS_REAL_DATA, then in
 ../shared/data). Clip by clip all backends take turns on the same pairs, so that a ratio means something on a busy
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import multiprocessing
 import os
 import platform
@@ -24,12 +27,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ccs.flow import kernels
 from ccs.flow.engines import BACKENDS, estimate, estimate_videos
 from ccs.flow.quantise import quantise
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("CCS_REAL_DATA", ROOT.parent / "shared" / "data"))
 SUFFIXES = {".avi", ".mp4", ".mkv", ".webm", ".mov"}
+ITERATE = kernels.iterate
 GPU_SECONDS = 2  # of work for a GPU backend at a time, about
 
 
@@ -87,17 +92,29 @@ def device(backend: str) -> str:
     if "cuda" in backend:
         line = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         return subprocess.run(line, capture_output=True, text=True, check=True).stdout.splitlines()[0]
-    names = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    return f"{names[0] if names else platform.machine()}, one core"
+    return f"{processor()}, one core"
 
 
-def compare(paths: list[Path], backends: list[str], num_pairs: int, size: tuple[int, int] | None) -> list[dict]:
-    """One row of the table a backend."""
-    seconds = {name: [] for name in backends}
-    agreement = {name: Agreement() for name in backends}
-    for number, path in enumerate(paths):
+def processor() -> str:
+    """Its name; with family, model, caches and vectors, for a name such as `AMD EPYC` says little."""
+    lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines() if Path("/proc/cpuinfo").exists() else []
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    name = facts.get("model name", platform.processor() or platform.machine())
+    if "cpu family" in facts:
+        name += f" (family {facts['cpu family']}, model {facts['model']})"
+    caches = []
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        level, kind, size = ((folder / file).read_text().strip() for file in ("level", "type", "size"))
+        if kind != "Instruction":
+            caches.append(f"L{level}{'d' if kind == 'Data' else ''} {size}")
+    return ", ".join([name, *caches, f"vectors of {32 * kernels.LANES} bits"])
+
+
+def compare(paths: list[Path], backends: list[str], num_pairs: int, sizes: list[tuple[int, int] | None]) -> list[dict]:
+    """One row of the table for each size and backend."""
+    seconds = {(size, name): [] for size in sizes for name in backends}
+    agreement = {key: Agreement() for key in seconds}
+    for number, (path, size) in enumerate(itertools.product(paths, sizes)):
         frames = grey_frames(path, num_pairs + 1, size)
         if number == 0:
             for name in backends:  # compiles, and loads libraries
@@ -105,23 +122,90 @@ def compare(paths: list[Path], backends: list[str], num_pairs: int, size: tuple[
         flows = {}
         for name in backends:
             each, flows[name] = timed(frames, name)
-            seconds[name].append(each * (len(frames) - 1))
+            seconds[size, name].append(each * (len(frames) - 1))
         for name in backends:
-            agreement[name].add(flows[name], flows["opencv"])
-        ratios = ", ".join(f"{name} {seconds['opencv'][-1] / seconds[name][-1]:.1f}x" for name in backends)
+            agreement[size, name].add(flows[name], flows["opencv"])
+        ratios = ", ".join(f"{name} {seconds[size, 'opencv'][-1] / seconds[size, name][-1]:.1f}x" for name in backends)
         print(f"{path.name}: {len(frames) - 1} pairs of {frames.shape[2]}x{frames.shape[1]}: {ratios}", flush=True)
-    total = len(agreement["opencv"].epe)
     return [
         {
             "backend": f"{name} {BACKENDS[name].version()}",
             "device": device(name),
             "resolution": f"{size[0]}x{size[1]}" if size else "own",
-            "pairs/s": f"{total / sum(seconds[name]):.3g}",
-            "x OpenCV": f"{sum(seconds['opencv']) / sum(seconds[name]):.1f}",
-            **agreement[name].columns(),
+            "pairs/s": f"{len(agreement[size, name].epe) / sum(spent):.3g}",
+            "x OpenCV": f"{sum(seconds[size, 'opencv']) / sum(spent):.1f}",
+            **agreement[size, name].columns(),
         }
-        for name in backends
+        for (size, name), spent in seconds.items()
     ]
+
+
+def iteration_cost(height: int, width: int, deep: int, rounds: int = 7) -> float:
+    """Nanoseconds a pixel and iteration of `native`, in passes of `deep`: the least of some rounds."""
+    rng = np.random.default_rng(0)
+    frames = [cv2.GaussianBlur(rng.integers(0, 255, (height, width), np.uint8), (0, 0), 2) for _ in range(2)]
+    count = 4 + deep * max(2, 2_000_000 // (height * width * deep))
+    seconds = []
+
+    def iterate(state, side, *args):
+        *same, _, _, _, changes = args  # stop, most, deep, scratch
+        for _ in range(rounds):
+            start = time.perf_counter()
+            last, side = ITERATE(state, side, *same, np.float32(0), count, deep, changes)
+            seconds.append((time.perf_counter() - start) / count)
+        return last, side
+
+    with_iterate(iterate, lambda: estimate(np.stack(frames), "native", scales=1, warps=1, outer_iterations=1))
+    return min(seconds) / height / width * 1e9
+
+
+def with_iterate(iterate, function) -> None:
+    """Call a function while `kernels.iterate` is another."""
+    kernels.iterate = iterate
+    try:
+        function()
+    finally:
+        kernels.iterate = ITERATE
+
+
+def passes(paths: list[Path], size: tuple[int, int]) -> dict[str, float]:
+    """How `native` splits the iterations of each video's first pair into passes: counts, and pixel-iterations."""
+    found = dict.fromkeys(("pixel-iterations", "iterations", "passes", "made again", "in vain"), 0.0)
+
+    def iterate(state, side, height, width, *args):
+        *same, stop, most, deep, changes = args
+        copy, other, single = state.copy(), side, []
+        while len(single) < most and not (single and single[-1] <= stop):
+            change, other = ITERATE(copy, other, height, width, *same, stop, 1, 1, changes)
+            single.append(change)
+        done, known = 0, [np.float32(np.inf)] * 2
+        while done < len(single):
+            count = kernels._expected.py_func(*known, stop, done, deep) if done > 1 else min(kernels.FIRST, deep)
+            count = min(count, most - done)
+            found["passes"] += 1
+            if done + count > len(single):
+                found["made again"] += 1
+                found["in vain"] += count * height * width
+            done = min(done + count, len(single))
+            known = [*known, *single[:done]][-2:] if done > 1 else [np.float32(np.inf), single[0]]
+        found["iterations"] += done
+        found["pixel-iterations"] += done * height * width
+        return ITERATE(state, side, height, width, *args)
+
+    for path in paths:
+        with_iterate(iterate, lambda path=path: estimate(grey_frames(path, 2, size), "native"))
+    found["in vain"] /= found["pixel-iterations"]
+    return found
+
+
+def iterations(paths: list[Path]) -> None:
+    """Print what an iteration costs at some sizes, and how real ones end."""
+    print(processor())
+    for height, width in ((32, 340), (256, 340), (480, 640), (720, 1280)):
+        costs = ", ".join(f"{deep}: {iteration_cost(height, width, deep):.2f}" for deep in (1, 2, 4, 8))
+        print(f"{width}x{height}: ns a pixel and iteration in passes of {costs}", flush=True)
+    found = passes(paths, (340, 256))
+    print(f"{len(paths)} pairs of 340x256: " + ", ".join(f"{key} {value:.4g}" for key, value in found.items()))
 
 
 def work(backend: str, frames: np.ndarray, repeats: int, gate, done) -> None:
@@ -177,10 +261,11 @@ def main() -> None:
     """Print and save the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("folder", nargs="?", type=Path)
-    parser.add_argument("--size", default="340x256", help="WIDTHxHEIGHT, or `own`")
+    parser.add_argument("--size", nargs="+", default=["340x256"], help="WIDTHxHEIGHT, or `own`; one or several")
     parser.add_argument("--clips", type=int, default=22, help="at most")
     parser.add_argument("--pairs", type=int, default=3, help="of each clip, the first")
     parser.add_argument("--backends", nargs="+", default=[n for n, b in BACKENDS.items() if b.available() is None])
+    parser.add_argument("--iterations", action="store_true", help="what an iteration of `native` costs, nothing else")
     parser.add_argument("--processes", type=int, default=2, help="against one")
     args = parser.parse_args()
     cv2.setNumThreads(1)
@@ -188,9 +273,12 @@ def main() -> None:
     paths = sorted(path for folder in folders for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
         sys.exit(f"{folders[0]}: no videos there: name a folder or set CCS_REAL_DATA")
-    size = None if args.size == "own" else tuple(int(side) for side in args.size.split("x"))
+    if args.iterations:
+        iterations(paths[: args.clips])
+        return
+    sizes = [None if size == "own" else tuple(int(side) for side in size.split("x")) for size in args.size]
     backends = [*(name for name in args.backends if name != "opencv"), "opencv"]
-    rows = compare(paths[: args.clips], backends, args.pairs, size)
+    rows = compare(paths[: args.clips], backends, args.pairs, sizes)
     widths = [max(len(str(row[key])) for row in [*rows, {key: key}]) for key in rows[0]]
     for row in [
         {key: key for key in rows[0]},
@@ -207,7 +295,7 @@ def main() -> None:
         table.writeheader()
         table.writerows(rows)
 
-    frames = grey_frames(paths[0], 4, size or (340, 256))
+    frames = grey_frames(paths[0], 4, sizes[0] or (340, 256))
     for name in (name for name in backends if name == "native"):
         print(
             f"{name}: {args.processes} processes do {scaling(name, frames, args.processes):.2f} times the work of one"

@@ -10,11 +10,12 @@ Everything compiled is in this one file: Numba notices an edit of a cached funct
 Layout. One level's state is a flat float32 array of rows of `SLOTS` planes, `pitch` elements apart, so that a row of
 all planes is contiguous. Before each plane's row lie `PAD` elements, of which the last is the pixel left of the image
 and the first the one right of the row before; rows are filled up to `width_up`, a multiple of `LANES`. Row 0 is the
-zeros above the image.
+zeros above the image. The `FIELDS` that iterations change are there twice, as sides 0 and 1: see `iterate`.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import llvmlite.binding
@@ -34,21 +35,29 @@ def _has_avx512() -> bool:
 
 
 LANES = 16 if _has_avx512() else 8
+# AMD's processors compare integers in twice as many units as floats, Intel's in half as many where vectors are of 16
+SORTS_INTEGERS = (config.CPU_NAME or llvmlite.binding.get_host_cpu_name()).startswith("znver")
 PAD = 16
-# planes of the state: flow, dual fields of its two components, warped gradient, constant part of rho, |gradient|^2
-U1, U2, P11, P12, P21, P22, GX, GY, RHO, G = range(10)
-SLOTS = 10
+LINE = 16  # elements of a cache line
+TOGETHER = LANES == 16  # flow and dual fields in one loop over a row: too much for 16 vector registers
+FIRST = 4  # iterations of the first pass
+# planes of the state: flow and dual fields of its two components, on either side; warped gradient, constant part of
+# rho, |gradient|^2
+U1, U2, P11, P12, P21, P22 = range(6)
+FIELDS = 6
+GX, GY, RHO, G = range(2 * FIELDS, 2 * FIELDS + 4)
+SLOTS = 2 * FIELDS + 4
 BORDER = 4  # pixels of zeros around a source image, as many as a sample's taps reach
 
 ZERO, ONE, TWO, THREE = np.float32(0), np.float32(1), np.float32(2), np.float32(3)
-HALF, TINY, BEYOND = np.float32(0.5), np.float32(1e-30), np.float32(1 + 2**-16)  # see `hypot`
+TINY = np.float32(1e-30)  # see `hypot`
 CUBIC = np.float32(-0.75)  # A of OpenCV's bicubic kernel
 FLAT = np.float32(np.finfo(np.float32).eps)  # |gradient|^2 below which the data term does not move a pixel
 
 
-def _jit(function):
+def _jit(function, **further):
     """Numba's compiler, which keeps what it compiles where that can be written, and else compiles in every process."""
-    options = {"nogil": True, "error_model": "numpy"}
+    options = {"nogil": True, "error_model": "numpy", **further}
     kept = folder()
     if kept is None:
         return njit(**options)(function)
@@ -59,6 +68,11 @@ def _jit(function):
         return njit(**options)(function)
     finally:
         config.CACHE_DIR = previous
+
+
+def _inline(function):
+    """Compiled into its callers: LLVM calls what is this long, and passes vectors through memory then."""
+    return _jit(function, forceinline=True)
 
 
 _FLOAT, _INT = ir.FloatType(), ir.IntType(32)
@@ -86,8 +100,19 @@ class _VectorModel(models.PrimitiveModel):
 WIDE, QUAD = Vector(LANES), Vector(4)
 
 
+@intrinsic
+def _pointer(typing, array):
+    # to an array's first element: functions that take it in place of the array count no references
+    def generate(context, builder, signature, args):
+        return context.make_array(array)(context, builder, args[0]).data
+
+    return types.CPointer(array.dtype)(array), generate
+
+
 def _address(context, builder, array_type, array, index, pointee):
-    data = context.make_array(array_type)(context, builder, array).data
+    data = array
+    if not isinstance(array_type, types.CPointer):
+        data = context.make_array(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), pointee.as_pointer())
 
 
@@ -161,6 +186,44 @@ def _ternary(emit):
     return operation
 
 
+@_unary
+def _ordered(builder, vector, a):
+    # floats to integers of the same order, as bits, and back
+    if not SORTS_INTEGERS:
+        return a
+    a = builder.bitcast(a, vector.int32)
+    sign, rest = (ir.Constant(vector.int32, [value] * vector.lanes) for value in (31, 2**31 - 1))
+    return builder.bitcast(builder.xor(a, builder.and_(builder.ashr(a, sign), rest)), vector.float32)
+
+
+def _of_ordered(comparison):
+    @_binary
+    def operation(builder, vector, a, b):
+        if not SORTS_INTEGERS:
+            return builder.select(builder.fcmp_ordered(comparison, a, b), a, b)
+        first, second = builder.bitcast(a, vector.int32), builder.bitcast(b, vector.int32)
+        chosen = builder.select(builder.icmp_signed(comparison, first, second), first, second)
+        return builder.bitcast(chosen, vector.float32)
+
+    return operation
+
+
+_least, _most = _of_ordered("<"), _of_ordered(">")
+
+
+@intrinsic
+def _prefetch(typing, array, index):
+    # into L2, the cache line of an element
+    def generate(context, builder, signature, args: tuple[Any, Any]):
+        address = _address(context, builder, signature.args[0], *args, ir.IntType(8))
+        options = [ir.Constant(_INT, option) for option in (0, 2, 1)]
+        signature = ir.FunctionType(ir.VoidType(), [address.type, _INT, _INT, _INT])
+        builder.call(cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0"), [address, *options])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
 add = _binary(lambda builder, vector, a, b: builder.fadd(a, b))
 sub = _binary(lambda builder, vector, a, b: builder.fsub(a, b))
 mul = _binary(lambda builder, vector, a, b: builder.fmul(a, b))
@@ -173,14 +236,32 @@ floor = _unary(lambda builder, vector, a: _call(builder, "llvm.floor", vector.fl
 fma = _ternary(
     lambda builder, vector, a, b, c: _call(builder, "llvm.fma", vector.float32, (a, b, c), f"v{vector.lanes}f32")
 )
-# 1 / a to within 2 units in the last place, by the processor's estimate and a Newton step where it has one
-_reciprocal = _unary(
-    lambda builder, vector, a: builder.fdiv(ir.Constant(vector.float32, [1.0] * vector.lanes), a, flags=("fast",))
-)
 
 
-_absolute = _unary(lambda builder, vector, a: _call(builder, "llvm.fabs", vector.float32, (a,), f"v{vector.lanes}f32"))
-_root = _unary(lambda builder, vector, a: _call(builder, "llvm.sqrt", vector.float32, (a,), f"v{vector.lanes}f32"))
+@_unary
+def _inverse_root(builder, vector, a):
+    # 1 / sqrt(a) to within 2^-14: the processor's estimate, with a Newton step where LLVM finds it too rough
+    if vector.lanes == 16:
+        everywhere = ir.Constant(ir.IntType(16), -1)
+        zero = ir.Constant(vector.float32, [0.0] * 16)
+        return _call(builder, "llvm.x86.avx512.rsqrt14", vector.float32, (a, zero, everywhere), "ps.512")
+    root = _call(builder, "llvm.sqrt", vector.float32, (a,), f"v{vector.lanes}f32", fastmath=("fast",))
+    return builder.fdiv(ir.Constant(vector.float32, [1.0] * vector.lanes), root, flags=("fast",))
+
+
+def _range(larger):
+    @_binary
+    def operation(builder, vector, a, b):
+        if vector.lanes == 16:
+            args = a, b, ir.Constant(_INT, 10 + larger), a, ir.Constant(ir.IntType(16), -1), ir.Constant(_INT, 4)
+            return _call(builder, "llvm.x86.avx512.mask.range", vector.float32, args, "ps.512")
+        a, b = (_call(builder, "llvm.fabs", vector.float32, (one,), f"v{vector.lanes}f32") for one in (a, b))
+        return builder.select(builder.fcmp_ordered(">" if larger else "<", a, b), a, b)
+
+    return operation
+
+
+_larger, _smaller = _range(True), _range(False)
 
 
 @_binary
@@ -192,27 +273,43 @@ def _hypot64(builder, vector, a, b):
 
 
 @intrinsic
-def _differ(typing, a, b):
-    # whether any lane does
+def _differ(typing, a, b, c, d):
+    # whether any lane of a and b does, or of c and d
     def generate(context, builder, signature, args):
+        a, b, c, d = args
+        unequal = builder.or_(builder.fcmp_unordered("!=", a, b), builder.fcmp_unordered("!=", c, d))
         lanes = ir.IntType(WIDE.lanes)
-        unequal = builder.bitcast(builder.fcmp_unordered("!=", *args), lanes)
-        return builder.icmp_unsigned("!=", unequal, ir.Constant(lanes, 0))
+        any_ = builder.icmp_unsigned("!=", builder.bitcast(unequal, lanes), ir.Constant(lanes, 0))
+        return _call(builder, "llvm.expect", any_.type, (any_, ir.Constant(any_.type, 0)), "i1")
 
-    return types.boolean(WIDE, WIDE), generate
+    return types.boolean(WIDE, WIDE, WIDE, WIDE), generate
 
 
 @_ternary
 def _step(builder, vector, rho, g, lt):
     # TV-L1's thresholding: d such that v = u + d * gradient; -rho / g where that stays within [-lt, lt]
-    bound = builder.fmul(lt, g)
+    suffix, down = f"v{vector.lanes}f32", builder.fneg(rho)
     exact = builder.select(
         builder.fcmp_ordered(">", g, ir.Constant(vector.float32, [float(FLAT)] * vector.lanes)),
-        builder.fdiv(builder.fneg(rho), g),
+        builder.fdiv(down, g),
         ir.Constant(vector.float32, [0.0] * vector.lanes),
     )
-    above = builder.select(builder.fcmp_ordered(">", rho, bound), builder.fneg(lt), exact)
-    return builder.select(builder.fcmp_ordered("<", rho, builder.fneg(bound)), lt, above)
+    far = builder.fcmp_ordered(">", _call(builder, "llvm.fabs", vector.float32, (rho,), suffix), builder.fmul(lt, g))
+    return builder.select(far, _call(builder, "llvm.copysign", vector.float32, (lt, down), suffix), exact)
+
+
+def _half_and(units):
+    @_unary
+    def operation(builder, vector, a):
+        # an addition to the bits, for which more of a processor's units are free than for a product
+        bits = ir.Constant(vector.int32, [units - 2**23] * vector.lanes)
+        return builder.bitcast(builder.add(builder.bitcast(a, vector.int32), bits), vector.float32)
+
+    return operation
+
+
+# half of a number, less or more by 1280 units in its last place, 2^-13.7 to 2^-12.7 of it
+_half_less, _half_more = _half_and(-1280), _half_and(1280)
 
 
 @_binary
@@ -302,123 +399,190 @@ _image_of, _gx_of, _gy_of = _channel_of(0), _channel_of(1), _channel_of(2)
 # -- iterations
 
 
-def _primal_of(first_column):
-    @_jit
-    def primal(state, here, above, pitch, lt, theta):
-        # u' = v + theta * div p on LANES pixels; returns (u' - u)^2
-        u1, u2 = load(state, here + U1 * pitch), load(state, here + U2 * pitch)
-        gx, gy, g = load(state, here + GX * pitch), load(state, here + GY * pitch), load(state, here + G * pitch)
-        rho = add(load(state, here + RHO * pitch), add(mul(gx, u1), mul(gy, u2)))
+def _flow_of(first_column):
+    @_inline
+    def flow(state, old, new, row, data, pitch, lt, theta):
+        # u' = v + theta * div p on LANES pixels; returns it, p12 and p22 of those above, and (u' - u)^2
+        u1, u2 = load(state, old + U1 * pitch), load(state, old + U2 * pitch)
+        gx, gy, g = load(state, data + GX * pitch), load(state, data + GY * pitch), load(state, data + G * pitch)
+        rho = add(load(state, data + RHO * pitch), add(mul(gx, u1), mul(gy, u2)))
         d = _step(rho, g, lt)
         p11, p12, p12_above = (
-            load(state, here + P11 * pitch),
-            load(state, here + P12 * pitch),
-            load(state, above + P12 * pitch),
+            load(state, old + P11 * pitch),
+            load(state, old + P12 * pitch),
+            load(state, old - row + P12 * pitch),
         )
         p21, p22, p22_above = (
-            load(state, here + P21 * pitch),
-            load(state, here + P22 * pitch),
-            load(state, above + P22 * pitch),
+            load(state, old + P21 * pitch),
+            load(state, old + P22 * pitch),
+            load(state, old - row + P22 * pitch),
         )
-        div1 = add(sub(p11, load(state, here + P11 * pitch - 1)), sub(p12, p12_above))
-        div2 = add(sub(p21, load(state, here + P21 * pitch - 1)), sub(p22, p22_above))
+        div1 = add(sub(p11, load(state, old + P11 * pitch - 1)), sub(p12, p12_above))
+        div2 = add(sub(p21, load(state, old + P21 * pitch - 1)), sub(p22, p22_above))
         if first_column:  # which OpenCV sums in another order
             div1 = _first_lane(sub(add(p11, p12), p12_above), div1)
             div2 = _first_lane(sub(add(p21, p22), p22_above), div2)
         new1 = add(add(u1, mul(d, gx)), mul(theta, div1))
         new2 = add(add(u2, mul(d, gy)), mul(theta, div2))
-        store(state, here + U1 * pitch, new1)
-        store(state, here + U2 * pitch, new2)
+        store(state, new + U1 * pitch, new1)
+        store(state, new + U2 * pitch, new2)
         change1, change2 = sub(new1, u1), sub(new2, u2)
-        return fma(change1, change1, mul(change2, change2))
+        return new1, new2, p12_above, p22_above, fma(change1, change1, mul(change2, change2))
 
-    return primal
-
-
-_primal, _primal_first = _primal_of(False), _primal_of(True)
+    return flow
 
 
-@_jit
-def _primal_row(state, here, above, pitch, width, width_up, inside, lts, thetas):
-    lt, theta = splat(lts), splat(thetas)
-    last = width_up - LANES
-    change = _primal_first(state, here, above, pitch, lt, theta)
-    if last == 0:
-        change = _where(load(inside, 0), change)
-    for x in range(LANES, last, LANES):
-        change = add(change, _primal(state, here + x, above + x, pitch, lt, theta))
-    if last > 0:
-        rest = _primal(state, here + last, above + last, pitch, lt, theta)
-        change = add(change, _where(load(inside, 0), rest))
-    # right of the image as at its edge: no difference across it
-    state[here + U1 * pitch + width] = state[here + U1 * pitch + width - 1]
-    state[here + U2 * pitch + width] = state[here + U2 * pitch + width - 1]
-    return total(change)
+_flow, _first_flow = _flow_of(False), _flow_of(True)
 
 
-@_jit
-def hypot(a, b, tiny, half, beyond):
-    """sqrt(a^2 + b^2), correctly rounded as C's hypot is, for vectors; the rest is what the caller splats once.
+@_inline
+def hypot(a, b, tiny):
+    """sqrt(a^2 + b^2) for vectors, twice: where both are the same, it is correctly rounded as C's hypot is.
 
-    Below 1e-15 less exact, which 1 + taut * hypot does not see.
+    Below 1e-15 less exact, which 1 + taut * hypot does not see. `tiny` is TINY, which the caller splats once.
     """
-    a, b = _absolute(a), _absolute(b)
-    a, b = maximum(a, b), minimum(a, b)
+    a, b = _larger(a, b), _smaller(a, b)
     # the sum of squares and what its rounding left out
     square = mul(a, a)
     both = fma(b, b, square)
     rest = add(fma(a, a, neg(square)), fma(b, b, sub(square, both)))
     both = maximum(both, tiny)
-    # a Newton step from the rounded root, with the remainder of its square taken exactly
-    root = _root(both)
-    correction = mul(mul(add(fma(neg(root), root, both), rest), half), _reciprocal(root))
-    result = add(root, correction)
-    # rounded off by nearly half a unit in the last place: too close for float32 to tell up from down
-    if _differ(fma(add(sub(root, result), correction), beyond, result), result):
-        result = _hypot64(a, b)
-    return result
+    # two Newton steps from an estimated root, the second with the remainder of its square taken exactly, by the least
+    # and the most that half the inverse root can be: now and then too far apart to tell up from down
+    inverse = _inverse_root(both)
+    root, least, most = mul(both, inverse), _half_less(inverse), _half_more(inverse)
+    root = fma(fma(neg(root), root, both), least, root)
+    rest = add(fma(neg(root), root, both), rest)
+    return fma(rest, least, root), fma(rest, most, root)
+
+
+@_inline
+def _dual(state, old, new, below1, below2, p12, p22, pitch, taut, one, tiny):
+    # p' = (p + taut * grad u) / (1 + taut * |grad u|) on LANES pixels, of which those below have the flow `below`
+    u1, u2 = load(state, new + U1 * pitch), load(state, new + U2 * pitch)
+    u1x, u1y = sub(load(state, new + U1 * pitch + 1), u1), sub(below1, u1)
+    u2x, u2y = sub(load(state, new + U2 * pitch + 1), u2), sub(below2, u2)
+    size1, other1 = hypot(u1x, u1y, tiny)
+    size2, other2 = hypot(u2x, u2y, tiny)
+    if _differ(size1, other1, size2, other2):
+        size1, size2 = _hypot64(u1x, u1y), _hypot64(u2x, u2y)
+    n1, n2 = add(one, mul(taut, size1)), add(one, mul(taut, size2))
+    store(state, new + P11 * pitch, div(add(load(state, old + P11 * pitch), mul(taut, u1x)), n1))
+    store(state, new + P12 * pitch, div(add(p12, mul(taut, u1y)), n1))
+    store(state, new + P21 * pitch, div(add(load(state, old + P21 * pitch), mul(taut, u2x)), n2))
+    store(state, new + P22 * pitch, div(add(p22, mul(taut, u2y)), n2))
 
 
 @_jit
-def _dual(state, u, u_below, p, pitch, taut, one, tiny, half, beyond):
-    # p' = (p + taut * grad u) / (1 + taut * |grad u|) on LANES pixels of one component
-    centre = load(state, u)
-    ux, uy = sub(load(state, u + 1), centre), sub(load(state, u_below), centre)
-    n = add(one, mul(taut, hypot(ux, uy, tiny, half, beyond)))
-    store(state, p, div(add(load(state, p), mul(taut, ux)), n))
-    store(state, p + pitch, div(add(load(state, p + pitch), mul(taut, uy)), n))
-
-
-@_jit
-def _dual_row(state, here, below, pitch, width_up, tauts):
-    taut, one, tiny, half, beyond = splat(tauts), splat(ONE), splat(TINY), splat(HALF), splat(BEYOND)
+def _dual_row(state, old, new, below, pitch, width_up, tauts):
+    # the dual fields of a row; of the image's last one with itself below: no difference across the edge
+    taut, one, tiny = splat(tauts), splat(ONE), splat(TINY)
     for x in range(0, width_up, LANES):
-        at, under = here + x, below + x
-        _dual(state, at + U1 * pitch, under + U1 * pitch, at + P11 * pitch, pitch, taut, one, tiny, half, beyond)
-        _dual(state, at + U2 * pitch, under + U2 * pitch, at + P21 * pitch, pitch, taut, one, tiny, half, beyond)
+        below1, below2 = load(state, below + x + U1 * pitch), load(state, below + x + U2 * pitch)
+        p12, p22 = load(state, old + x + P12 * pitch), load(state, old + x + P22 * pitch)
+        _dual(state, old + x, new + x, below1, below2, p12, p22, pitch, taut, one, tiny)
+
+
+@_inline
+def _row(state, old, new, row, data, pitch, width, width_up, inside, lts, thetas, tauts):
+    # The flow of a row, and the dual fields of the row above, a vector behind: what waits within one vector's chain of
+    # operations is filled by another's.
+    lt, theta, taut = splat(lts), splat(thetas), splat(tauts)
+    one, tiny = splat(ONE), splat(TINY)
+    last = width_up - LANES
+    old_above, new_above = old - row, new - row
+    u1, u2, p12, p22, change = _first_flow(state, old, new, row, data, pitch, lt, theta)
+    if last == 0:
+        change = _where(load(inside, 0), change)
+    for x in range(LANES, width_up, LANES):
+        next1, next2, next12, next22, more = _flow(state, old + x, new + x, row, data + x, pitch, lt, theta)
+        if x == last:
+            more = _where(load(inside, 0), more)
+        change = add(change, more)
+        if TOGETHER:
+            at = x - LANES
+            _dual(state, old_above + at, new_above + at, u1, u2, p12, p22, pitch, taut, one, tiny)
+            u1, u2, p12, p22 = next1, next2, next12, next22
+    if TOGETHER:
+        _dual(state, old_above + last, new_above + last, u1, u2, p12, p22, pitch, taut, one, tiny)
+    else:
+        _dual_row(state, old_above, new_above, new, pitch, width_up, tauts)
+    # right of the image as at its edge: no difference across it
+    state[new + U1 * pitch + width] = state[new + U1 * pitch + width - 1]
+    state[new + U2 * pitch + width] = state[new + U2 * pitch + width - 1]
+    return total(change)
 
 
 @_jit
-def iterate(state, height, width, width_up, pitch, inside, lt, theta, taut, stop, most):
-    """Up to `most` iterations, until one changes the flow by `stop` or less; the last one's change.
+def _sweep(state, source, target, count, height, width, width_up, pitch, inside, lt, theta, taut, changes):
+    # `count` iterations in one pass over the rows, each a row behind the one before, so that a row is used by all of
+    # them while it is in the cache. Reads the fields of side `source`, writes those of `target`, and each one's change.
+    row = SLOTS * pitch
+    share = -(-row // (LINE * count)) * LINE
+    for iteration in range(count):
+        changes[iteration] = ZERO
+    for step in range(1, height + count):
+        for iteration in range(max(0, step - height), min(count, step)):
+            y = step - iteration
+            if step < height:  # the processor does not see by itself which of the many short rows come next
+                ahead = (step + 1) * row + iteration * share
+                for at in range(ahead, ahead + share, LINE):
+                    _prefetch(state, at)
+            data = y * row + PAD
+            new = data + target * FIELDS * pitch
+            old = new if iteration > 0 else data + source * FIELDS * pitch
+            changes[iteration] += _row(state, old, new, row, data, pitch, width, width_up, inside, lt, theta, taut)
+            if y == 1:  # the row above the image stays zero
+                for x in range(0, width_up, LANES):
+                    store(state, new - row + P12 * pitch + x, splat(ZERO))
+                    store(state, new - row + P22 * pitch + x, splat(ZERO))
+            if y == height:
+                _dual_row(state, old, new, new, pitch, width_up, taut)
 
+
+@_jit
+def _expected(before, change, stop, done, deep):
+    # iterations until the change falls to `stop`, were it to go on falling with the same power of their number; 1 to
+    # `deep`
+    if not change < before:
+        return deep
+    power = math.log(np.float64(before) / change) / math.log(done / (done - 1))
+    left = done * (math.exp(math.log(np.float64(change) / stop) / power) - 1)
+    return math.ceil(min(max(left, 1), deep))
+
+
+@_jit
+def iterate(state, side, height, width, width_up, pitch, inside, lt, theta, taut, stop, most, deep, changes):
+    """Up to `most` iterations, until one changes the flow by `stop` or less; the last one's change, and its side.
+
+    side: the fields to begin with, 0 or 1.
     inside: float32 (LANES,), 1 for the pixels of the last vector of a row that lie in the image, else 0.
     lt, theta, taut, stop: float32; lambda * theta, theta, tau / theta, epsilon^2 * pixels.
+    deep: at most so many iterations in a pass over the rows.
+    changes: float32 (deep,): scratch.
+
+    Which iteration is the last is known after its pass only. So a pass of several writes to the other side, and where
+    it went too far it is made again from the side it began with, with as many iterations as it takes. That costs time,
+    hence the guess; results do not depend on it.
     """
-    change, count = np.float32(np.inf), 0
-    while count < most and change > stop:
-        change = ZERO
-        # one pass over the rows: u of a row, then p of the row above, which needs both rows' new u
-        for y in range(1, height + 1):
-            here = y * SLOTS * pitch + PAD
-            above = here - SLOTS * pitch
-            change += _primal_row(state, here, above, pitch, width, width_up, inside, lt, theta)
-            if y > 1:
-                _dual_row(state, above, here, pitch, width_up, taut)
-        # pyrefly: ignore [unbound-name] - height is 1 or more
-        _dual_row(state, here, here, pitch, width_up, taut)
-        count += 1
-    return change
+    state, inside, changes = _pointer(state), _pointer(inside), _pointer(changes)
+    before, change, done = np.float32(np.inf), np.float32(np.inf), 0
+    while done < most and change > stop:
+        count = min(FIRST, deep)
+        if done > 1:
+            count = _expected(before, change, stop, done, deep)
+        count = min(count, most - done)
+        target = side if count == 1 else 1 - side
+        _sweep(state, side, target, count, height, width, width_up, pitch, inside, lt, theta, taut, changes)
+        last = 0
+        while last < count - 1 and changes[last] > stop:
+            last += 1
+        if last < count - 1:
+            count, target = last + 1, side
+            _sweep(state, side, target, count, height, width, width_up, pitch, inside, lt, theta, taut, changes)
+        before = changes[count - 2] if count > 1 else change
+        change, side, done = changes[count - 1], target, done + count
+    return change, side
 
 
 # -- warps
@@ -447,7 +611,7 @@ def _taps(source, at, w0, w1, w2, w3):
 
 
 @_jit
-def warp(state, source, first, height, width, width_up, pitch, weights, corners, samples):
+def warp(state, side, source, first, height, width, width_up, pitch, weights, corners, samples):
     """Sample the second image and its gradient at each pixel's flow target, and set GX, GY, RHO and G from them.
 
     source: float32, `gradients`' output for the second image.
@@ -463,12 +627,16 @@ def warp(state, source, first, height, width, width_up, pitch, weights, corners,
     zero, before = splat(ZERO), splat(np.float32(BORDER - 1))
     most_x, most_y = splat(np.float32(width + BORDER)), splat(np.float32(height + BORDER))
     n, row_step = width_up, 4 * (width + 2 * BORDER)
+    # every pixel reads at ten indices, of which Numba would look at each whether it counts from the array's end
+    state, source, first, samples = _pointer(state), _pointer(source), _pointer(first), _pointer(samples)
+    weights, corners = _pointer(weights), _pointer(corners)
     for y in range(height):
         here = (y + 1) * SLOTS * pitch + PAD
+        flow = here + side * FIELDS * pitch
         row = splat(np.float32(y))
         for x in range(0, n, LANES):
-            at_x = minimum(maximum(add(count_from(np.float32(x)), load(state, here + U1 * pitch + x)), low), right)
-            at_y = minimum(maximum(add(row, load(state, here + U2 * pitch + x)), low), bottom)
+            at_x = minimum(maximum(add(count_from(np.float32(x)), load(state, flow + U1 * pitch + x)), low), right)
+            at_y = minimum(maximum(add(row, load(state, flow + U2 * pitch + x)), low), bottom)
             corner_x, corner_y = floor(at_x), floor(at_y)
             _store_weights(sub(at_x, corner_x), weights, x, n)
             _store_weights(sub(at_y, corner_y), weights, x + 4 * n, n)
@@ -485,8 +653,8 @@ def warp(state, source, first, height, width, width_up, pitch, weights, corners,
             store4(samples, 4 * x, sample)
         for x in range(0, n, LANES):
             gx, gy = _gx_of(samples, 4 * x), _gy_of(samples, 4 * x)
-            rho = sub(_image_of(samples, 4 * x), mul(gx, load(state, here + U1 * pitch + x)))
-            rho = sub(sub(rho, mul(gy, load(state, here + U2 * pitch + x))), load(first, PAD + y * n + x))
+            rho = sub(_image_of(samples, 4 * x), mul(gx, load(state, flow + U1 * pitch + x)))
+            rho = sub(sub(rho, mul(gy, load(state, flow + U2 * pitch + x))), load(first, PAD + y * n + x))
             store(state, here + GX * pitch + x, gx)
             store(state, here + GY * pitch + x, gy)
             store(state, here + RHO * pitch + x, rho)
@@ -523,15 +691,15 @@ def gradients(image, out, height, width, width_up):
 
 @_jit
 def _sort5(a, b, c, d, e):
-    a, b = minimum(a, b), maximum(a, b)
-    d, e = minimum(d, e), maximum(d, e)
-    c, e = minimum(c, e), maximum(c, e)
-    c, d = minimum(c, d), maximum(c, d)
-    b, e = minimum(b, e), maximum(b, e)
-    a, d = minimum(a, d), maximum(a, d)
-    a, c = minimum(a, c), maximum(a, c)
-    b, d = minimum(b, d), maximum(b, d)
-    b, c = minimum(b, c), maximum(b, c)
+    a, b = _least(a, b), _most(a, b)
+    d, e = _least(d, e), _most(d, e)
+    c, e = _least(c, e), _most(c, e)
+    c, d = _least(c, d), _most(c, d)
+    b, e = _least(b, e), _most(b, e)
+    a, d = _least(a, d), _most(a, d)
+    a, c = _least(a, c), _most(a, c)
+    b, d = _least(b, d), _most(b, d)
+    b, c = _least(b, c), _most(b, c)
     return a, b, c, d, e
 
 
@@ -561,7 +729,7 @@ def median5(state, plane, height, width, width_up, pitch, rows, columns):
         new = min(max(y + 2, 0), height - 1)
         row, at = (y + 7) % 5 * step + PAD, (new + 1) * SLOTS * pitch + PAD + plane * pitch
         for x in range(0, width_up, LANES):
-            store(rows, row + x, load(state, at + x))
+            store(rows, row + x, _ordered(load(state, at + x)))
         rows[row - 2] = rows[row - 1] = rows[row]
         rows[row + width] = rows[row + width + 1] = rows[row + width - 1]
         if y < 0:
@@ -586,10 +754,10 @@ def median5(state, plane, height, width, width_up, pitch, rows, columns):
             _, c1, c2, c3, _ = _sorted_across(columns, PAD + x, step, 2)
             d0, d1, d2, _, _ = _sorted_across(columns, PAD + x, step, 3)
             e0, e1, _, _, _ = _sorted_across(columns, PAD + x, step, 4)
-            low = maximum(maximum(a3, b2), maximum(c1, d0))
-            high = minimum(minimum(b4, c3), minimum(d2, e1))
+            low = _most(_most(a3, b2), _most(c1, d0))
+            high = _least(_least(b4, c3), _least(d2, e1))
             _, m1, m2, m3, _ = _sort5(a4, b3, c2, d1, e0)
-            low, high = minimum(low, high), maximum(low, high)
-            low, high = maximum(m1, low), minimum(m3, high)
-            low, high = minimum(low, high), maximum(low, high)
-            store(state, here + x, maximum(low, minimum(high, m2)))
+            low, high = _least(low, high), _most(low, high)
+            low, high = _most(m1, low), _least(m3, high)
+            low, high = _least(low, high), _most(low, high)
+            store(state, here + x, _ordered(_most(low, _least(high, m2))))

@@ -14,11 +14,14 @@ import cv2
 import numpy as np
 
 from ccs.flow import kernels
-from ccs.flow.kernels import BORDER, LANES, PAD, SLOTS, U1, U2
+from ccs.flow.kernels import BORDER, FIELDS, LANES, PAD, SLOTS, U1, U2
 from ccs.flow.settings import Parameters
 from ccs.stage import CcsError
 
 MIN_LEVEL_SIDE = 16  # OpenCV makes no smaller level
+# bytes that the rows may take that a pass of several iterations is at: most of a level-2 cache of 1 MiB
+CACHE = 3 << 18
+DEEPEST = 8  # iterations in such a pass at most: more gain little, and more are in vain where it goes too far
 
 
 def set_up(index: int) -> None:
@@ -73,18 +76,19 @@ def pyramid(frame: np.ndarray, num_levels: int, scale_step: float) -> Iterator[n
 
 
 class _Engine:
-    """The working memory for frames of one size, about 100 bytes a pixel."""
+    """The working memory for frames of one size, about 90 bytes a pixel; a pyramid is 10 more."""
 
     def __init__(self, height: int, width: int, parameters: Parameters):
         self.parameters = parameters
         self.sizes = level_sizes(height, width, parameters)
         up = _round_up(width)
         # reads and writes of whole vectors may pass the end of the last row
-        self.state = _aligned((height + 1) * SLOTS * (up + PAD) + PAD)
+        self.state = _aligned((height + 1) * SLOTS * _pitch(up) + PAD)
         self.source = _aligned(4 * (height + 2 * BORDER) * (width + 2 * BORDER))
         self.weights, self.samples = _aligned(8 * up), _aligned(4 * up)
         self.rows, self.columns = _aligned(5 * (up + 2 * PAD)), _aligned(5 * (up + 2 * PAD))
         self.corners = np.zeros(2 * up, np.int32)
+        self.changes = np.zeros(DEEPEST, np.float32)
 
     def pyramid(self, frame: np.ndarray) -> list[np.ndarray]:
         """Float32 levels of a frame, the finest first, each as `kernels.gradients` wants it."""
@@ -108,12 +112,13 @@ class _Engine:
     ) -> list[np.ndarray]:
         parameters = self.parameters
         up = _round_up(width)
-        pitch = up + PAD
-        self.state[: (height + 1) * SLOTS * pitch + PAD] = 0
+        pitch = _pitch(up)
         planes = self.state[: (height + 1) * SLOTS * pitch].reshape(height + 1, SLOTS, pitch)
-        flow = [planes[1:, plane, PAD : PAD + width] for plane in (U1, U2)]
+        # the rest is written before it is read
+        planes[:, :FIELDS] = planes[:, FIELDS : 2 * FIELDS, :PAD] = 0
+        flows = [[planes[1:, side * FIELDS + u, PAD : PAD + width] for u in (U1, U2)] for side in (0, 1)]
         if coarser is not None:
-            for component, old in zip(flow, coarser, strict=True):
+            for component, old in zip(flows[0], coarser, strict=True):
                 resized = cv2.resize(old, (width, height), interpolation=cv2.INTER_LINEAR)
                 # pyrefly: ignore [no-matching-overload] - OpenCV multiplies by a number too; its types know arrays only
                 component[:] = cv2.multiply(resized, 1 / parameters.scale_step)
@@ -128,28 +133,45 @@ class _Engine:
                 parameters.epsilon * parameters.epsilon * height * width,
             )
         )
-        shape = height, width, up
+        shape, side = (height, width, up), 0
+        deep = max(1, min(CACHE // (4 * (SLOTS - FIELDS) * pitch) - 2, DEEPEST))
         kernels.gradients(second, self.source, *shape)
         for _ in range(parameters.warps):
-            kernels.warp(self.state, self.source, first, *shape, pitch, self.weights, self.corners, self.samples)
+            kernels.warp(self.state, side, self.source, first, *shape, pitch, self.weights, self.corners, self.samples)
             change = np.inf
             for _ in range(parameters.outer_iterations):
                 if not change > stop:
                     break
                 if parameters.median_filtering == 5:
-                    for plane in (U1, U2):
-                        kernels.median5(self.state, plane, *shape, pitch, self.rows, self.columns)
+                    for u in (U1, U2):
+                        kernels.median5(self.state, side * FIELDS + u, *shape, pitch, self.rows, self.columns)
                 elif parameters.median_filtering == 3:
-                    for component in flow:
+                    for component in flows[side]:
                         cv2.medianBlur(component, 3, dst=component)
-                change = kernels.iterate(
-                    self.state, *shape, pitch, inside, lt, theta, taut, stop, parameters.inner_iterations
+                change, side = kernels.iterate(
+                    self.state,
+                    side,
+                    *shape,
+                    pitch,
+                    inside,
+                    lt,
+                    theta,
+                    taut,
+                    stop,
+                    parameters.inner_iterations,
+                    deep,
+                    self.changes,
                 )
-        return [component.copy() for component in flow]
+        return [component.copy() for component in flows[side]]
 
 
 def _round_up(width: int) -> int:
     return -(-width // LANES) * LANES
+
+
+def _pitch(up: int) -> int:
+    # an odd number of cache lines: with an even one, planes would vie for the same few places in the cache
+    return up + PAD * (1 + up // PAD % 2)
 
 
 def _aligned(size: int) -> np.ndarray:
