@@ -98,7 +98,7 @@ def expected(made: int, last: list[float], stop: float, left: int) -> int:
         before, change = last
         if change < before:
             power = math.log(before / change) / math.log(made / (made - 1))
-            guess = math.ceil(made * (math.exp(math.log(change / stop) / power) - 1))
+            guess = math.ceil(made * (math.exp(min(math.log(change / stop) / power, 99)) - 1))
         else:
             guess = left
     return max(1, min(int(guess), left))
@@ -140,7 +140,9 @@ def counted(capability: tuple[int, int] = (9, 0)) -> dict[str, float]:
     found = {"iteration": sass.shortest_trip(loop) / pixels, "group": around / pixels}
     for name, each in (("start", 1), ("warp", 1), ("median", 4), ("store", 1), ("pyramid", 1)):
         body, end = sass.item_loop(kernels[name])
-        found[name] = sass.longest_way(kernels[name], body, end, set()) / each
+        # samples near the image's border, which need not count, clamp their places
+        near_border = sass.blocks_with(kernels[name], r"IMNMX", 12) if name == "warp" else set()
+        found[name] = sass.longest_way(kernels[name], body, end, near_border) / each
     # both components, one after the other
     body, end = sass.item_loop(kernels["median"])
     inner = [loop for loop in sass.loops(kernels["median"]) if body < loop[0] and loop[1] < end]

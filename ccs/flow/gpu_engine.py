@@ -37,7 +37,7 @@ from ccs.stage import CcsError
 
 COLUMNS, WARPS, MAX_GROUP, NUM_EXPECTED, NUM_PLANES, NUM_KERNELS = 64, 8, 8, 32, 15, 6
 KERNELS = ("start", "warp", "median", "iterate", "iterate_small", "store")  # of one step, after `schedule`
-SLOT_BYTES, ITEM_BYTES = 19 * 4, 8
+SLOT_BYTES, ITEM_BYTES = 19 * 4, 5 * 4
 LEVEL = np.dtype(
     [
         ("width", "i4"),
@@ -79,7 +79,7 @@ MAX_LEVELS = 4096  # of all sizes of frames together
 # What work takes, in instructions of a thread (benchmarks/gpu/model.py): an iteration of a pixel, loading and storing
 # it for a group of them, how many could be done while it travels to device memory and back, and while a step is
 # scheduled, shared by all slots. They decide what is fast, nothing else.
-ITERATION, GROUP, TRAVEL, STEP = 113, 42, 440, 1.2e6
+ITERATION, GROUP, TRAVEL, STEP = 114, 60, 300, 1.2e6
 
 
 def tile_counts(height: int, width: int, rows: int, num: int) -> tuple[int, int]:

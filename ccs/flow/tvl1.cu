@@ -32,6 +32,7 @@ typedef unsigned char uint8_t;
 typedef unsigned int uint32_t;
 #define EXTERN extern "C" __global__ void
 #define SHARED_BYTES extern __shared__ float4 shared_bytes[]
+#define OPAQUE(pointer) asm volatile("" : "+l"(pointer))  // hides from the compiler what it holds
 __device__ __forceinline__ float reciprocal_estimate(float a) {  // relative error 2^-23 at most (PTX manual)
     float result;
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(a));
@@ -54,7 +55,6 @@ __device__ __forceinline__ float inverse_root_estimate(float a) {  // relative e
 #define MAX_GROUP 8      // iterations in one go
 #define NUM_EXPECTED 32  // entries of Level.group
 #define ALL 0xffffffffu
-#define OPAQUE(value) asm volatile("" : "+r"(value))  // hides from the compiler what a variable holds
 
 enum Phase { IDLE, START, WARP, MEDIAN, ITERATE, STORE };
 enum Kernel { START_KERNEL, WARP_KERNEL, MEDIAN_KERNEL, ITERATE_KERNEL, ITERATE_SMALL_KERNEL, STORE_KERNEL, NUM_KERNELS };
@@ -96,8 +96,9 @@ struct Result {
 };
 
 struct Item {
-    int slot;
-    int block;  // of a tile: its row and, in the lower 16 bits, its column
+    int slot, block;
+    // of tiles: the first pixel, and what it owns
+    short x0, y0, first_x, first_y, end_x, end_y;
 };
 
 struct Engine {
@@ -181,27 +182,9 @@ __device__ __forceinline__ float quotient(float a, float n, float inverse) {
 
 // -- iterations
 
-struct Tile {
-    int x0, y0;                             // of its first pixel
-    int first_x, first_y, end_x, end_y;     // what it owns
-};
-
-__device__ __forceinline__ Tile tile_of(const Level& level, const Slot& slot, int tile) {
-    const int num = slot.num, stride_x = COLUMNS - 2 * num, stride_y = TILE_HEIGHT - 2 * num;
-    const int tile_x = tile & 0xffff, tile_y = tile >> 16;
-    Tile t;
-    t.x0 = max(0, min(tile_x * stride_x, level.width - COLUMNS));
-    t.y0 = max(0, min(tile_y * stride_y, level.height - TILE_HEIGHT));
-    // not its overlap, where others know better, but the image's border is nobody else's
-    t.first_x = tile_x == 0 ? 0 : tile_x * stride_x + num;
-    t.first_y = tile_y == 0 ? 0 : tile_y * stride_y + num;
-    t.end_x = tile_x == slot.tiles_x - 1 ? level.width : (tile_x + 1) * stride_x + num;
-    t.end_y = tile_y == slot.tiles_y - 1 ? level.height : (tile_y + 1) * stride_y + num;
-    return t;
-}
-
 template <bool SMALL>
-__device__ __forceinline__ void iterate_tile(const Engine& e, int slot_index, int tile, float4* shared) {
+__device__ __forceinline__ void iterate_tile(const Engine& e, const Item* item, float4* shared) {
+    const int slot_index = item->slot;
     const Slot& slot = e.slots[slot_index];
     const Level& level = level_of(e, slot);
     const int width = level.width, height = level.height;
@@ -219,7 +202,7 @@ __device__ __forceinline__ void iterate_tile(const Engine& e, int slot_index, in
     int small_x, small_y;  // of the lane's first pixel, where the image may end within the tile
     float u1[ROWS][2], u2[ROWS][2], p11[ROWS][2], p12[ROWS][2], p21[ROWS][2], p22[ROWS][2];
     {
-        const Tile t = tile_of(level, slot, tile);
+        const Item t = *item;
         const int x = t.x0 + 2 * lane, y = t.y0 + warp * ROWS, pitch = level.pitch;
         small_x = x, small_y = y;
         first_row = max(t.first_y - y, 0), end_row = min(t.end_y - y, ROWS);
@@ -371,13 +354,12 @@ __device__ __forceinline__ void iterate_tile(const Engine& e, int slot_index, in
     }
 
     {
-        // computed again: there are no registers to keep it in
-        OPAQUE(tile);
-        OPAQUE(slot_index);
-        const Slot& slot = e.slots[slot_index];
-        const Level& level = level_of(e, slot);
-        const Tile t = tile_of(level, slot, tile);
-        const int x = t.x0 + 2 * lane, y = t.y0 + warp * ROWS, pitch = level.pitch;
+        // read again: there are no registers to keep it in
+        OPAQUE(item);
+        const Item t = *item;
+        const Slot& slot = e.slots[t.slot];
+        const int slot_index = t.slot, pitch = level_of(e, slot).pitch;
+        const int x = t.x0 + 2 * lane, y = t.y0 + warp * ROWS;
         const uint32_t here = (uint32_t)(y * pitch + x);
         const long long step = e.plane_size;
         float* to_u = plane_of(e, slot_index, U + 2 * (1 - slot.side_u)) + here;
@@ -408,8 +390,7 @@ __device__ __forceinline__ void iterate_tile(const Engine& e, int slot_index, in
 #pragma unroll
         for (int part = 0; part < WARPS; part++) sum += sums[k * THREADS + part * 32 + lane];
         for (int apart = 16; apart > 0; apart >>= 1) sum += __shfl_xor_sync(ALL, sum, apart);
-        const int number = (tile >> 16) * e.slots[slot_index].tiles_x + (tile & 0xffff);
-        if (lane == 0) e.partials[(slot_index * MAX_GROUP + k) * (long long)e.max_items + number] = sum;
+        if (lane == 0) e.partials[(item->slot * MAX_GROUP + k) * (long long)e.max_items + item->block] = sum;
     }
     __syncthreads();  // the next item's tile uses the same shared memory
 }
@@ -418,14 +399,14 @@ EXTERN __launch_bounds__(THREADS, 2) iterate(Engine e) {
     SHARED_BYTES;
     const int num_items = e.num_items[ITERATE_KERNEL];
     const Item* items = e.items + (long long)ITERATE_KERNEL * e.num_slots * e.max_items;
-    for (int i = blockIdx.x; i < num_items; i += gridDim.x) iterate_tile<false>(e, items[i].slot, items[i].block, shared_bytes);
+    for (int i = blockIdx.x; i < num_items; i += gridDim.x) iterate_tile<false>(e, items + i, shared_bytes);
 }
 
 EXTERN __launch_bounds__(THREADS, 1) iterate_small(Engine e) {
     SHARED_BYTES;
     const int num_items = e.num_items[ITERATE_SMALL_KERNEL];
     const Item* items = e.items + (long long)ITERATE_SMALL_KERNEL * e.num_slots * e.max_items;
-    for (int i = blockIdx.x; i < num_items; i += gridDim.x) iterate_tile<true>(e, items[i].slot, items[i].block, shared_bytes);
+    for (int i = blockIdx.x; i < num_items; i += gridDim.x) iterate_tile<true>(e, items + i, shared_bytes);
 }
 
 // -- other phases: a block has 32 x 8 pixels, a thread one; medians have MEDIAN_ROWS a thread
@@ -903,6 +884,19 @@ __device__ __forceinline__ int items_of(const Engine& e, const Slot& slot, int k
     }
 }
 
+// where a tile is, by its number
+__device__ __forceinline__ void set_tile(Item& t, const Level& level, const Slot& slot) {
+    const int num = slot.num, stride_x = COLUMNS - 2 * num, stride_y = TILE_HEIGHT - 2 * num;
+    const int tile_y = t.block / slot.tiles_x, tile_x = t.block - tile_y * slot.tiles_x;
+    t.x0 = max(0, min(tile_x * stride_x, level.width - COLUMNS));
+    t.y0 = max(0, min(tile_y * stride_y, level.height - TILE_HEIGHT));
+    // not its overlap, where others know better, but the image's border is nobody else's
+    t.first_x = tile_x == 0 ? 0 : tile_x * stride_x + num;
+    t.first_y = tile_y == 0 ? 0 : tile_y * stride_y + num;
+    t.end_x = tile_x == slot.tiles_x - 1 ? level.width : (tile_x + 1) * stride_x + num;
+    t.end_y = tile_y == slot.tiles_y - 1 ? level.height : (tile_y + 1) * stride_y + num;
+}
+
 #define SCHEDULE_THREADS 1024
 
 // the sum of `value` over the threads before this one, and `total` over all; `scratch` has 33 elements
@@ -992,9 +986,9 @@ EXTERN __launch_bounds__(SCHEDULE_THREADS) schedule(Engine e) {
         Item* items = e.items + (long long)kernel * e.num_slots * e.max_items;
         const bool are_tiles = kernel == ITERATE_KERNEL || kernel == ITERATE_SMALL_KERNEL;
         for (int index = warp; index < e.num_slots; index += SCHEDULE_THREADS / 32) {
-            const int tiles_x = are_tiles ? e.slots[index].tiles_x : 1;
             for (int block = lane; block < numbers[index]; block += 32) {
-                const Item item = {index, are_tiles ? (block / tiles_x) << 16 | block % tiles_x : block};
+                Item item = {index, block};
+                if (are_tiles) set_tile(item, level_of(e, e.slots[index]), e.slots[index]);
                 items[starts[index] + block] = item;
             }
         }

@@ -96,6 +96,7 @@ static void atomicAdd(int* to, int value) { *to += value; }
 #define __shared__ static
 #define EXTERN static void
 #define SHARED_BYTES float4* shared_bytes = (float4*)shared_memory
+#define OPAQUE(pointer)
 
 // off by up to 2^-23 and 2^-22.9 of the value, in a way that the value decides
 static float off(double value, float from, double most) {
