@@ -1,9 +1,10 @@
 """What native-cuda has to do for a pair, counted, and how many pairs a second that should give; no GPU is needed.
 
-    python benchmarks/gpu/model.py [--pairs 4] [--json FILE]
+    python benchmarks/gpu/model.py [FOLDER] [--pairs 4] [--json FILE]
 
-How many iterations real pairs take, and how their changes fall, is recorded from the CPU engine (the clips of UCF-101
-and HMDB-51 in CCS_REAL_DATA or ../shared/data, at 340x256). The device's steps are played through with these, as
+How many iterations real pairs take, and how their changes fall, is recorded from the CPU engine, at 340x256: of the
+clips in FOLDER, or those of UCF-101 and HMDB-51 in CCS_REAL_DATA or ../shared/data.
+The device's steps are played through with these, as
 tvl1.cu schedules them; instructions are counted in the machine code that NVRTC makes (nvidia-cuda-nvdisasm), bytes in
 the layout. The prediction is for many pairs in flight; benchmarks/gpu/speed.py prints it beside what is measured.
 """
@@ -200,14 +201,16 @@ def predicted(device: str, width: int, height: int) -> float | None:
 def main() -> None:
     """Print the counts and the prediction."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--pairs", type=int, default=4, help="of each clip, the first")
     parser.add_argument("--clips", type=int, default=22, help="at most")
     parser.add_argument("--json", type=Path, help="where to keep the means, for a trial")
     args = parser.parse_args()
     data = Path(os.environ.get("CCS_REAL_DATA", ROOT.parent / "shared" / "data"))
-    paths = [path for name in ("ucf101", "hmdb51") for path in sorted((data / name).rglob("*.avi"))][: args.clips]
+    folders = [args.folder] if args.folder else [data / "ucf101", data / "hmdb51"]
+    paths = [path for folder in folders for path in sorted(folder.rglob("*.avi"))][: args.clips]
     if not paths:
-        sys.exit(f"{data}: no clips there: set CCS_REAL_DATA")
+        sys.exit(f"{folders[0]}: no clips there: name a folder or set CCS_REAL_DATA")
     instructions = counted()
     print("instructions for a pixel: " + ", ".join(f"{name} {count:.1f}" for name, count in instructions.items()))
     pairs = recorded(paths, args.pairs)
