@@ -1,12 +1,12 @@
 """What native-cuda has to do for a pair, counted, and how many pairs a second that should give; no GPU is needed.
 
-    python benchmarks/gpu/model.py [FOLDER] [--pairs 4] [--json FILE]
+    python benchmarks/gpu/model.py [FOLDER] [--pairs 4] [--json FILE] [--rows 5] [--travel 300]
 
 How many iterations real pairs take, and how their changes fall, is recorded from the CPU engine, at 340x256: of the
-clips in FOLDER, or those of UCF-101 and HMDB-51 in CCS_REAL_DATA or ../shared/data.
-The device's steps are played through with these, as
-tvl1.cu schedules them; instructions are counted in the machine code that NVRTC makes (nvidia-cuda-nvdisasm), bytes in
-the layout. The prediction is for many pairs in flight; benchmarks/gpu/speed.py prints it beside what is measured.
+clips in FOLDER, or those of UCF-101 and HMDB-51 in CCS_REAL_DATA or ../shared/data. The device's steps are played
+through with these, as tvl1.cu schedules them; instructions are counted in the machine code that NVRTC makes
+(nvidia-cuda-nvdisasm), bytes in the layout. The prediction is for many pairs in flight; benchmarks/gpu/speed.py prints
+it beside what is measured.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 SIZE = 340, 256
 KEPT = HERE / "model.json"  # what a trial carries
-ROWS = 5
 
 
 class Gpu(NamedTuple):
@@ -105,7 +104,7 @@ def expected(made: int, last: list[float], stop: float, left: int) -> int:
     return max(1, min(int(guess), left))
 
 
-def groups(passes: list[tuple], most: int = 30) -> tuple[list[Group], int]:
+def groups(passes: list[tuple], rows: int, most: int = 30) -> tuple[list[Group], int]:
     """The groups that the device makes of a pair, and how many of them in vain."""
     from ccs.flow.gpu_engine import group_lengths
 
@@ -113,7 +112,7 @@ def groups(passes: list[tuple], most: int = 30) -> tuple[list[Group], int]:
     for size, stop, changes in passes:
         made, last = 0, []
         while made < len(changes):
-            num = group_lengths(*size, ROWS)[expected(made, last, stop, most - made)]
+            num = group_lengths(*size, rows)[expected(made, last, stop, most - made)]
             done.append(Group(size, num))
             if made + num > len(changes):
                 in_vain += 1
@@ -123,13 +122,13 @@ def groups(passes: list[tuple], most: int = 30) -> tuple[list[Group], int]:
     return done, in_vain
 
 
-def counted(capability: tuple[int, int] = (9, 0)) -> dict[str, float]:
+def counted(rows: int, capability: tuple[int, int] = (9, 0)) -> dict[str, float]:
     """Instructions of a thread: an iteration's and a group's for a pixel, and each other kernel's for a pixel."""
     import sass
 
     from ccs.flow.gpu_device import compile_kernels
 
-    kernels = sass.kernels(compile_kernels(capability, ROWS)[0])
+    kernels = sass.kernels(compile_kernels(capability, rows)[0])
     lines = kernels["iterate"]
     loop = sass.iteration_loop(lines)
     start = lines.index(loop[0])
@@ -137,7 +136,7 @@ def counted(capability: tuple[int, int] = (9, 0)) -> dict[str, float]:
     # the way of most tiles: two columns at a time
     narrow = sass.blocks_with(lines, r"\bLDG\.E R", 30) | sass.blocks_with(lines, r"^@!?P\d STG\.E desc", 4)
     around = sass.longest_way(lines, body, start, narrow) + sass.longest_way(lines, start + len(loop), end, narrow)
-    pixels = 2 * ROWS
+    pixels = 2 * rows
     found = {"iteration": sass.shortest_trip(loop) / pixels, "group": around / pixels}
     for name, each in (("start", 1), ("warp", 1), ("median", 4), ("store", 1), ("pyramid", 1)):
         body, end = sass.item_loop(kernels[name])
@@ -152,7 +151,7 @@ def counted(capability: tuple[int, int] = (9, 0)) -> dict[str, float]:
     return found
 
 
-def work(pairs: list[list[tuple]], instructions: dict[str, float]) -> dict[str, float]:
+def work(pairs: list[list[tuple]], instructions: dict[str, float], rows: int) -> dict[str, float]:
     """Means over pairs: iterations of pixels, instructions by kernel, bytes, steps."""
     from ccs.flow.gpu_engine import COLUMNS, WARPS, tile_counts
     from ccs.flow.native import level_sizes
@@ -162,9 +161,9 @@ def work(pairs: list[list[tuple]], instructions: dict[str, float]) -> dict[str, 
     pixels = [height * width for height, width in sizes]
     total: Counter[str] = Counter()
     for passes in pairs:
-        done, in_vain = groups(passes)
+        done, in_vain = groups(passes, rows)
         for size, num in done:
-            tile_pixels = math.prod(tile_counts(*size, ROWS, num)) * COLUMNS * WARPS * ROWS
+            tile_pixels = math.prod(tile_counts(*size, rows, num)) * COLUMNS * WARPS * rows
             total["iterate"] += tile_pixels * (num * instructions["iteration"] + instructions["group"])
             total["bytes"] += tile_pixels * 9 * 4 + math.prod(size) * 6 * 4
         medians = sum(math.prod(size) for size, _, _ in passes)
@@ -200,10 +199,14 @@ def predicted(device: str, width: int, height: int) -> float | None:
 
 def main() -> None:
     """Print the counts and the prediction."""
+    from ccs.flow import gpu_engine
+
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--pairs", type=int, default=4, help="of each clip, the first")
     parser.add_argument("--clips", type=int, default=22, help="at most")
+    parser.add_argument("--rows", type=int, default=5, help="of a lane: 2, 4, 5 or 6")
+    parser.add_argument("--travel", type=float, default=gpu_engine.TRAVEL, help="`TRAVEL` of ccs.flow.gpu_engine")
     parser.add_argument("--json", type=Path, help="where to keep the means, for a trial")
     args = parser.parse_args()
     data = Path(os.environ.get("CCS_REAL_DATA", ROOT.parent / "shared" / "data"))
@@ -211,10 +214,11 @@ def main() -> None:
     paths = [path for folder in folders for path in sorted(folder.rglob("*.avi"))][: args.clips]
     if not paths:
         sys.exit(f"{folders[0]}: no clips there: name a folder or set CCS_REAL_DATA")
-    instructions = counted()
+    gpu_engine.TRAVEL = args.travel
+    instructions = counted(args.rows)
     print("instructions for a pixel: " + ", ".join(f"{name} {count:.1f}" for name, count in instructions.items()))
     pairs = recorded(paths, args.pairs)
-    mean = work(pairs, instructions)
+    mean = work(pairs, instructions, args.rows)
     if args.json:
         args.json.write_text(json.dumps(mean))
     print(f"{len(pairs)} pairs of {len(paths)} clips at {SIZE[0]}x{SIZE[1]}; of a mean pair:")
