@@ -154,7 +154,7 @@ def counted(rows: int, capability: tuple[int, int] = (9, 0)) -> dict[str, float]
 def work(pairs: list[list[tuple]], instructions: dict[str, float], rows: int) -> dict[str, float]:
     """Means over pairs: iterations of pixels, instructions by kernel, bytes, steps."""
     from ccs.flow.gpu_engine import COLUMNS, WARPS, tile_counts
-    from ccs.flow.native import level_sizes
+    from ccs.flow.pyramid import level_sizes
     from ccs.flow.settings import Parameters
 
     sizes, warps = level_sizes(*SIZE[::-1], Parameters()), Parameters().warps

@@ -29,7 +29,7 @@ from ccs.flow.gpu_device import (
     shared_bytes,
     total_bytes,
 )
-from ccs.flow.native import level_sizes, pyramid
+from ccs.flow.pyramid import level_sizes, pyramid
 from ccs.flow.settings import Parameters
 from ccs.stage import CcsError
 

@@ -8,17 +8,17 @@ frame belongs to; nothing is allocated in the loop.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
 from ccs.flow import kernels
 from ccs.flow.kernels import BORDER, FIELDS, LANES, PAD, SLOTS, U1, U2
+from ccs.flow.pyramid import MIN_LEVEL_SIDE, level_sizes, pyramid
 from ccs.flow.settings import Parameters
 from ccs.stage import CcsError
 
-MIN_LEVEL_SIDE = 16  # OpenCV makes no smaller level
 # bytes that the rows may take that a pass of several iterations is at: most of a level-2 cache of 1 MiB
 CACHE = 3 << 18
 DEEPEST = 8  # iterations in such a pass at most: more gain little, and more are in vain where it goes too far
@@ -53,26 +53,6 @@ def estimate_videos(videos: Sequence[np.ndarray], parameters: Parameters, memory
                 ) from error
         flows.append(flow)
     return flows
-
-
-def level_sizes(height: int, width: int, parameters: Parameters) -> list[tuple[int, int]]:
-    """(height, width) of the pyramid's levels, the finest first, as OpenCV makes them."""
-    sizes = [(height, width)]
-    while len(sizes) < parameters.scales:
-        height, width = (int(np.rint(side * parameters.scale_step)) for side in sizes[-1])
-        if min(height, width) < MIN_LEVEL_SIDE:
-            break
-        sizes.append((height, width))
-    return sizes
-
-
-def pyramid(frame: np.ndarray, num_levels: int, scale_step: float) -> Iterator[np.ndarray]:
-    """Yield the float32 levels of a frame, the finest first, each resized from the one before as OpenCV does."""
-    level = frame.astype(np.float32)
-    yield level
-    for _ in range(num_levels - 1):
-        level = cv2.resize(level, None, fx=scale_step, fy=scale_step, interpolation=cv2.INTER_LINEAR)
-        yield level
 
 
 class _Engine:

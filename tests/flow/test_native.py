@@ -18,7 +18,7 @@ from numba import njit
 from ccs.flow import compiled, kernels
 from ccs.flow.engines import estimate, estimate_videos
 from ccs.flow.kernels import LANES, load, splat, store
-from ccs.flow.native import level_sizes
+from ccs.flow.pyramid import level_sizes
 from ccs.stage import CcsError
 
 from .test_estimate import CHANGED, fresh, noise, texture
