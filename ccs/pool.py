@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
+import os
 import pickle
 import threading
 import traceback
@@ -151,13 +152,20 @@ def _serve(connection: Connection, function: Callable, set_up: Callable[[int], N
         with suppress(BrokenPipeError, ConnectionResetError), sending:
             _send(connection, outcome)
 
+    def compute_or_end(number: int, task: object) -> None:
+        try:
+            compute(number, task)
+        except BaseException:  # in a thread it would be lost, and the parent wait for ever
+            traceback.print_exc()
+            os._exit(1)
+
     with suppress(EOFError, ConnectionResetError):  # the parent is gone
         if at_once == 1:  # in this very thread, as signals and CUDA's contexts like it best
             while True:
                 compute(*connection.recv())
         with ThreadPoolExecutor(at_once) as threads:
             while True:
-                threads.submit(compute, *connection.recv())
+                threads.submit(compute_or_end, *connection.recv())
 
 
 def keep_memory() -> None:
@@ -167,10 +175,5 @@ def keep_memory() -> None:
     """
     with suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        for parameter, value in (
-            (-1, 2**31 - 1),
-            (-2, 64 << 20),
-            (-3, 32 << 20),
-            (-8, 1),
-        ):  # M_TRIM_, TOP_PAD, M_MMAP_THRESHOLD
+        for parameter, value in ((-1, 2**31 - 1), (-2, 64 << 20), (-3, 32 << 20)):  # M_TRIM_, TOP_PAD, M_MMAP_THRESHOLD
             mallopt(parameter, value)

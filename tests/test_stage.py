@@ -201,6 +201,39 @@ def test_without_standard_output_or_error_a_stage_works(closed):
         assert ("ccs: error: no stage" in done.stderr) is (status == 1 and "2" not in closed)
 
 
+SHARING = """
+import sys, threading
+import numpy as np
+from ccs.pool import ordered_map
+
+met = threading.Barrier(2)
+
+def work(task):
+    if task == "end":
+        sys.exit(3)  # what no result can be sent of
+    met.wait(timeout=20)
+    return {"values": np.full((task, 3), task), "none": np.empty((0, 2))}
+
+def set_up(index): pass
+
+if __name__ == "__main__":
+    for task, result in enumerate(ordered_map(work, iter(range(6)), 1, set_up, 2)):
+        assert result["values"].shape == (task, 3) and (result["values"] == task).all() and result["none"].shape == (0, 2)
+    print("right", flush=True)
+    list(ordered_map(work, iter(["end", "end"]), 1, set_up, 2))
+"""
+
+
+def test_tasks_of_one_worker_run_side_by_side_and_none_is_lost(tmp_path):
+    (tmp_path / "sharing.py").write_text(SHARING)
+    root = Path(__file__).resolve().parent.parent
+    line = [sys.executable, tmp_path / "sharing.py"]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "right\n"
+    assert "a worker process ended with status 1" in done.stderr
+
+
 IMPORTING = """
 import sys, time
 from ccs.pool import ordered_map

@@ -71,7 +71,8 @@ def write_flow(
         num_pairs = sum(video.num_frames - 1 for video in found)
         tasks = _read(frames_path, shard.tasks(frames, found, engine.pairs_per_task, first_pairs(name)))
         # a process takes a second to start: no more of them than there are tasks
-        num_tasks = -(-num_pairs // engine.pairs_per_task)
+        rest = max(0, num_pairs - first_pairs(name))
+        num_tasks = min(1, num_pairs) + -(-rest // engine.pairs_per_task)
         num_processes = min(engine.num_processes(num_workers), num_tasks)
         if num_pairs:
             engine.prepare()

@@ -29,9 +29,11 @@ from ccs.flow.compiled import folder
 
 
 def _has_avx512() -> bool:
+    needed = "avx512f", "avx512dq"  # the latter for `vrangeps`
     if config.CPU_FEATURES is not None:  # NUMBA_CPU_FEATURES, for which Numba compiles then
-        return "+avx512f" in config.CPU_FEATURES.split(",")
-    return llvmlite.binding.get_host_cpu_features().get("avx512f", False)
+        return {f"+{name}" for name in needed} <= set(config.CPU_FEATURES.split(","))
+    features = llvmlite.binding.get_host_cpu_features()
+    return all(features.get(name, False) for name in needed)
 
 
 LANES = 16 if _has_avx512() else 8
@@ -544,7 +546,7 @@ def _sweep(state, source, target, count, height, width, width_up, pitch, inside,
 def _expected(before, change, stop, done, deep):
     # iterations until the change falls to `stop`, were it to go on falling with the same power of their number; 1 to
     # `deep`
-    if not change < before:
+    if not change < before or not stop > 0 or before == np.inf:
         return deep
     power = math.log(np.float64(before) / change) / math.log(done / (done - 1))
     left = done * (math.exp(math.log(np.float64(change) / stop) / power) - 1)

@@ -151,7 +151,7 @@ def _round_up(width: int) -> int:
 
 def _pitch(up: int) -> int:
     # an odd number of cache lines: with an even one, planes would vie for the same few places in the cache
-    return up + PAD * (1 + up // PAD % 2)
+    return PAD * ((-(-up // PAD) + 1) | 1)
 
 
 def _aligned(size: int) -> np.ndarray:

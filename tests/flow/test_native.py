@@ -215,7 +215,8 @@ import hashlib, numpy as np
 from ccs.flow.engines import estimate
 from ccs.flow import kernels
 frames = np.random.default_rng(0).integers(0, 256, (3, 41, 70), np.uint8)
-print(kernels.LANES, hashlib.sha256(estimate(frames, "native")).hexdigest())
+flows = estimate(frames, "native"), estimate(frames[:, :31, :25], "native", scale_step=0.9, scales=3)
+print(kernels.LANES, hashlib.sha256(b"".join(flow.tobytes() for flow in flows)).hexdigest())
 """
 
 
