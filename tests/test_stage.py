@@ -218,7 +218,8 @@ def set_up(index): pass
 
 if __name__ == "__main__":
     for task, result in enumerate(ordered_map(work, iter(range(6)), 1, set_up, 2)):
-        assert result["values"].shape == (task, 3) and (result["values"] == task).all() and result["none"].shape == (0, 2)
+        assert result["values"].shape == (task, 3) and (result["values"] == task).all()
+        assert result["none"].shape == (0, 2)
     print("right", flush=True)
     list(ordered_map(work, iter(["end", "end"]), 1, set_up, 2))
 """
