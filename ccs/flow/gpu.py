@@ -155,9 +155,16 @@ def _estimate(
     if not sizes:
         return [(flow, 0) for flow in flows]
     with _advice(), _engine(parameters, bound, memory, sizes) as engine:
-        requests = [engine.submit(video, flow) for video, flow in zip(videos, flows, strict=True)]
-        for request in requests:
-            request.wait()
+        requests = []
+        try:
+            for video, flow in zip(videos, flows, strict=True):
+                requests.append(engine.submit(video, flow))
+            for request in requests:
+                request.wait()
+        except BaseException:
+            for request in requests:
+                request.cancelled = True  # pairs that have not begun are dropped
+            raise
     if bound is not None and any(request.infinite for request in requests):
         raise CcsError("flow: expected finite displacements, found NaN or infinity; check the flow settings")
     return [(flow, request.clipped) for flow, request in zip(flows, requests, strict=True)]

@@ -75,6 +75,7 @@ class _Settings(ctypes.Structure):
 STEPS = 8  # of the device in one round
 BUSY_PIXELS = 12 << 20  # in all slots, so that the device is never short of blocks
 MAX_SLOTS = SCHEDULE_THREADS
+MAX_SIDE = (1 << 15) - 1  # px; a tile's place is kept in 16 bits
 MAX_LEVELS = 4096  # of all sizes of frames together
 # What work takes, in instructions of a thread (benchmarks/gpu/model.py): an iteration of a pixel, loading and storing
 # it for a group of them, how many could be done while it travels to device memory and back, and while a step is
@@ -123,6 +124,11 @@ class Geometry(NamedTuple):
     @classmethod
     def of(cls, height: int, width: int, parameters: Parameters, rows: int) -> Geometry:
         """For frames of a size, on a device whose lanes have `rows` rows."""
+        if max(height, width) > MAX_SIDE:
+            raise CcsError(
+                f"flow: expected frames with sides of at most {MAX_SIDE} px on a GPU, found {width}x{height}: scale them "
+                "down, or set the flow backend to native or opencv"
+            )
         sizes = level_sizes(height, width, parameters)
         levels = np.zeros(len(sizes), LEVEL)
         offset = max_items = 0
@@ -150,11 +156,13 @@ def device_pyramid_is_opencvs(height: int, width: int, scales: int, scale_step: 
     What cv2.resize does depends on its build, on the processor, and on the factor: halving is averaging.
     """
     parameters = Parameters(scales=scales, scale_step=scale_step)
-    frame = np.random.default_rng(0).integers(0, 256, (height, width), np.uint8)
     sizes = level_sizes(height, width, parameters)
-    levels = list(pyramid(frame, len(sizes), scale_step))
+    rng = np.random.default_rng(0)
+    # one frame shows little: at the coarser levels only the last row or column may tell
+    frames = rng.integers(0, 256, (min(12, max(2, (1 << 20) // (height * width))), height, width), np.uint8)
     return all(
         np.array_equal(_shrunk(finer, *size, 1 / scale_step), coarser)
+        for levels in (pyramid(frame, len(sizes), scale_step) for frame in frames)
         for (finer, coarser), size in zip(itertools.pairwise(levels), sizes[1:], strict=True)
     )
 
@@ -165,9 +173,10 @@ def _shrunk(image: np.ndarray, height: int, width: int, step: float) -> np.ndarr
         position = (np.arange(size) + 0.5) * step - 0.5
         low = np.floor(position).astype(np.int64)
         weight = (position - low).astype(np.float32)
-        weight[(low < 0) | (low >= rows.shape[1] - 1)] = 0
-        low = np.clip(low, 0, rows.shape[1] - 1)
-        left, right = rows[:, low], rows[:, np.minimum(low + 1, rows.shape[1] - 1)]
+        weight[low < 0] = 0
+        weight[low >= rows.shape[1] - 1] = 1
+        low = np.clip(low, 0, rows.shape[1] - 2)
+        left, right = rows[:, low], rows[:, low + 1]
         return (np.float64(right - left) * weight + left).astype(np.float32)
 
     return across(across(image, width).T, height).T
@@ -186,11 +195,7 @@ class Request:
 
     def wait(self) -> None:
         """Until the flow is there; raise what went wrong."""
-        try:
-            self.over.wait()
-        except BaseException:
-            self.cancelled = True  # pairs that have not begun are dropped
-            raise
+        self.over.wait()
         if self.error:
             raise self.error
 
@@ -240,6 +245,7 @@ class Engine:
         self._num_levels = 0
         self._condition = threading.Condition()
         self._waiting: deque[tuple[Request, int]] = deque()
+        self._open: set[Request] = set()  # those whose flow is not all there
         self._error: BaseException | None = None
         self._closed = False
         self._allocate()
@@ -374,6 +380,7 @@ class Engine:
         with self._condition:
             if self._error:
                 raise self._error
+            self._open.add(request)
             self._waiting.extend((request, t) for t in range(len(flow)))
             self._condition.notify()
         return request
@@ -509,16 +516,18 @@ class Engine:
                     self._free_frames.append(frame)
             self._done(pair.request)
 
-    @staticmethod
-    def _done(request: Request) -> None:
+    def _done(self, request: Request) -> None:
         request.waiting -= 1
         if not request.waiting:
+            with self._condition:
+                self._open.discard(request)
             request.over.set()
 
     def _fail(self, error: BaseException) -> None:
         with self._condition:
             self._error = error
-            requests = {request for request, _ in self._waiting} | {pair.request for pair in self._pairs.values()}
+            requests = list(self._open)
+            self._open.clear()
             self._waiting.clear()
         for request in requests:
             request.error = error

@@ -447,6 +447,14 @@ __device__ __forceinline__ Tap tap_of(double position, int size) {
     return tap;
 }
 
+// the same, as cv2.resize has it where a factor is given: beyond the last pixel, that one by way of the one before it,
+// which rounds
+__device__ __forceinline__ Tap shrinking(double position, int size) {
+    Tap tap = tap_of(position, size);
+    if (tap.low == size - 1) tap.low = size - 2, tap.high = size - 1, tap.weight = 1.0f;
+    return tap;
+}
+
 __device__ __forceinline__ float resized(const float* source, int pitch, const Tap& x, const Tap& y) {
     const float* above = source + (long long)y.low * pitch;
     const float* below = source + (long long)y.high * pitch;
@@ -742,7 +750,7 @@ EXTERN __launch_bounds__(THREADS) store(Engine e) {
     }
 }
 
-// One level of the pyramids of frames that have come: block y is frame[y]. Level 0 is the frame itself.
+// One level of the pyramids of frames that have come: block y is of frames[y]. Level 0 is the frame itself.
 struct Frame {
     int entry;         // of `frames` and `images`
     int level, num_levels;  // the finest level's entry in `levels`
@@ -765,7 +773,8 @@ EXTERN __launch_bounds__(THREADS) pyramid(Engine e, const Frame* frames, int num
             value = (float)grey[(long long)place.y * level.width + place.x];
         } else {
             const Level& finer = e.levels[frame.level + number - 1];
-            const Tap x = tap_of((place.x + 0.5) * step - 0.5, finer.width), y = tap_of((place.y + 0.5) * step - 0.5, finer.height);
+            const Tap x = shrinking((place.x + 0.5) * step - 0.5, finer.width);
+            const Tap y = shrinking((place.y + 0.5) * step - 0.5, finer.height);
             value = resized(image + finer.offset, finer.pitch, x, y);
         }
         image[at] = value;
