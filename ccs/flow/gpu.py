@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import metadata, util
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import cv2
 import numpy as np
@@ -173,38 +173,47 @@ def _estimate(
 @contextmanager
 def _engine(parameters: Parameters, bound: float | None, memory: int, sizes: set[tuple[int, int]]) -> Generator[Engine]:
     """The engine of this process, made for these settings; others with the same may use it at the same time."""
-    from ccs.flow.gpu_engine import Engine
+    from ccs.flow.gpu_engine import Engine, slots_for
 
     shared, key = _shared, (parameters, bound, memory, _shared.index)
     with shared.condition:
-        while not (shared.engine and shared.key == key and shared.engine.fits(list(sizes))):
+        while not _suits(shared, key, memory, sizes):
             if shared.num_users:
                 shared.condition.wait()
                 continue
             _close(shared)
             shared.device = shared.device or Device(shared.index)
-            shared.device.make_current()
-            # sizes that have been are likely to come again; where all do not fit into memory, those at hand
-            all_sizes = sizes | (shared.sizes if shared.key == key else set())
-            try:
-                shared.engine = Engine(shared.device, parameters, bound, memory, sorted(all_sizes))
-            except CcsError:
-                all_sizes = sizes
-                shared.engine = Engine(shared.device, parameters, bound, memory, sorted(sizes))
-            shared.key, shared.sizes = key, all_sizes
+            # sizes that have been are likely to come again, unless there would be far fewer pairs at a time for them
+            both = sizes | (shared.sizes if shared.key == key else set())
+            slots = {len(each): slots_for(each, parameters, shared.device.rows, memory) for each in (sizes, both)}
+            shared.sizes = both if 2 * slots[len(both)] > slots[len(sizes)] else sizes
+            shared.key = key
+            shared.engine = Engine(shared.device, parameters, bound, memory, sorted(shared.sizes))
         shared.num_users += 1
-        engine = shared.engine
+        engine = cast("Engine", shared.engine)
     try:
         yield engine
-    except BaseException:
-        with shared.condition:
-            if shared.engine is engine and engine.failed():
-                shared.engine = None  # the next call makes another
-        raise
     finally:
         with shared.condition:
             shared.num_users -= 1
+            if engine.failed() and shared.engine is engine:
+                shared.engine = None
+            if engine.failed() and shared.device is engine.device and not shared.num_users:
+                shared.device = None  # its context may be lost; the next call tries with another
+                with suppress(CudaError):
+                    engine.device.release()
             shared.condition.notify_all()
+
+
+def _suits(shared: _Shared, key: tuple, memory: int, sizes: set[tuple[int, int]]) -> bool:
+    """Whether the engine that is there serves, and is not made for frames so large that it has few slots."""
+    engine = shared.engine
+    if engine is None or shared.key != key or not engine.reserve(sizes):
+        return False
+    from ccs.flow.gpu_engine import slots_for
+
+    alone = slots_for(sizes, engine.parameters, engine.device.rows, memory)
+    return shared.num_users > 0 or 2 * engine.num_slots > alone
 
 
 def _close(shared: _Shared) -> None:

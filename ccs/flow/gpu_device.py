@@ -11,8 +11,8 @@ import hashlib
 import math
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def shared_bytes(rows: int) -> int:
     return constants + edges + sums
 
 
-def compiled(capability: tuple[int, int], rows: int) -> bytes:
+def compiled(capability: tuple[int, int], rows: int, anew: bool = False) -> bytes:
     """The kernels for devices of a capability, from the cache folder where they are there; else they are put there."""
     from cuda.bindings import nvrtc
 
@@ -74,8 +74,9 @@ def compiled(capability: tuple[int, int], rows: int) -> bytes:
     key = hashlib.sha256(repr((source, OPTIONS, version, capability, rows)).encode()).hexdigest()[:16]
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     path = Path(base, "ccs", f"sm{capability[0]}{capability[1]}-{key}.cubin")
-    with suppress(OSError):
-        return path.read_bytes()
+    if not anew:
+        with suppress(OSError):
+            return path.read_bytes()
     found = ".".join(map(str, capability))
     print(f"ccs: flow: compiling the flow engine for GPUs of compute capability {found}, once", file=sys.stderr)
     code, _ = compile_kernels(capability, rows)
@@ -133,14 +134,22 @@ class Device:
         self.rows = next(rows for rows, needed in ROWS.items() if most >= needed)
         # that of PyTorch too, not one more
         self.context = call(driver.cuDevicePrimaryCtxRetain, self.handle)
-        self.make_current()
 
     def _attribute(self, attribute: Any) -> int:
         return call(self.driver.cuDeviceGetAttribute, attribute, self.handle)
 
     def make_current(self) -> None:
-        """For calls of this thread."""
+        """For calls of this thread, for ever."""
         call(self.driver.cuCtxSetCurrent, self.context)
+
+    @contextmanager
+    def current(self) -> Generator[None]:
+        """For calls of this thread; afterwards it has the device that it had, which may be PyTorch's."""
+        call(self.driver.cuCtxPushCurrent, self.context)
+        try:
+            yield
+        finally:
+            self.driver.cuCtxPopCurrent()
 
     def release(self) -> None:
         """Let go of the context: it ends with its last user."""
@@ -157,7 +166,10 @@ class Device:
 
     @cache  # noqa: B019
     def _module(self) -> Any:
-        return call(self.driver.cuModuleLoadData, compiled(self.capability, self.rows))
+        try:
+            return call(self.driver.cuModuleLoadData, compiled(self.capability, self.rows))
+        except CudaError:  # what was kept may be damaged
+            return call(self.driver.cuModuleLoadData, compiled(self.capability, self.rows, anew=True))
 
     def num_blocks(self, name: str) -> int:
         """Blocks of a kernel that run at the same time."""
@@ -167,7 +179,7 @@ class Device:
 
     def probe(self) -> None:
         """Compile the kernels, run the least of them and see what it did; `CudaError` unless it did it."""
-        with HostArray(self, (1,), np.int32) as answer:
+        with self.current(), HostArray(self, (1,), np.int32) as answer:
             answer.array[0] = 0
             values = Arguments(ctypes.c_void_p(answer.address))
             call(self.driver.cuLaunchKernel, self.kernel("probe"), 1, 1, 1, 32, 1, 1, 0, 0, values.address, 0)

@@ -12,7 +12,8 @@ import ctypes
 import itertools
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from ccs.flow.gpu_device import (
     SCHEDULE_THREADS,
     THREADS,
     Arguments,
+    CudaError,
     Device,
     DeviceMemory,
     HostArray,
@@ -126,8 +128,8 @@ class Geometry(NamedTuple):
         """For frames of a size, on a device whose lanes have `rows` rows."""
         if max(height, width) > MAX_SIDE:
             raise CcsError(
-                f"flow: expected frames with sides of at most {MAX_SIDE} px on a GPU, found {width}x{height}: scale them "
-                "down, or set the flow backend to native or opencv"
+                f"flow: expected frames with sides of at most {MAX_SIDE} px on a GPU, found {width}x{height}: scale "
+                "them down, or set the flow backend to native or opencv"
             )
         sizes = level_sizes(height, width, parameters)
         levels = np.zeros(len(sizes), LEVEL)
@@ -147,6 +149,12 @@ class Geometry(NamedTuple):
         for level, image in zip(self.levels, pyramid(frame, len(self.levels), scale_step), strict=True):
             pitch, rows = int(level["pitch"]), out[int(level["offset"]) :]
             rows[: len(image) * pitch].reshape(-1, pitch)[:, : level["width"]] = image
+
+
+@lru_cache(maxsize=4096)
+def geometry_of(height: int, width: int, parameters: Parameters, rows: int) -> Geometry:
+    """`Geometry.of`, kept."""
+    return Geometry.of(height, width, parameters, rows)
 
 
 @lru_cache(maxsize=4096)
@@ -180,6 +188,73 @@ def _shrunk(image: np.ndarray, height: int, width: int, step: float) -> np.ndarr
         return (np.float64(right - left) * weight + left).astype(np.float32)
 
     return across(across(image, width).T, height).T
+
+
+def num_results(num_slots: int) -> int:
+    """Pairs on the device or in its queue."""
+    return num_slots + max(2, num_slots // 2)
+
+
+class Room(NamedTuple):
+    """What is needed for frames of some sizes: the most of each, in elements but for the last two."""
+
+    plane_size: int
+    image_size: int
+    max_items: int
+    frame_size: int
+    whole_pyramids: bool
+    num_levels: int  # of all
+
+    @classmethod
+    def of(cls, geometries: Sequence[Geometry]) -> Room:
+        """For frames of any of these."""
+        return cls(
+            max(geometry.plane_size for geometry in geometries),
+            max(geometry.image_size for geometry in geometries),
+            max(geometry.max_items for geometry in geometries),
+            max(geometry.height * geometry.width for geometry in geometries),
+            any(geometry.whole_pyramid for geometry in geometries),
+            sum(len(geometry.levels) for geometry in geometries),
+        )
+
+    @property
+    def max_levels(self) -> int:
+        """Entries of the table of levels: sizes may be added."""
+        return max(MAX_LEVELS, self.num_levels)
+
+    def holds(self, other: Room, num_levels: int) -> bool:
+        """Whether there is room for `other`, too, beside so many levels."""
+        return (
+            all(mine >= theirs for mine, theirs in zip(self[:5], other[:5], strict=True))
+            and num_levels + other.num_levels <= self.max_levels
+        )
+
+    def arrays(self, num_slots: int) -> dict[str, int]:
+        """Bytes of each array in device memory."""
+        items = num_slots * self.max_items
+        return {
+            "images": 2 * num_results(num_slots) * self.image_size * 4,
+            "planes": num_slots * NUM_PLANES * self.plane_size * 4,
+            "partials": items * MAX_GROUP * 4,
+            "levels": self.max_levels * LEVEL.itemsize,
+            "slots": num_slots * SLOT_BYTES,
+            "counts": num_slots * 2 * 4,
+            "taken": 2 * 4,
+            "items": NUM_KERNELS * items * ITEM_BYTES,
+            "num_items": NUM_KERNELS * 4,
+        }
+
+    def num_slots(self, memory: int) -> int:
+        """As many as keep a device busy and fit into `memory`; 0 where not one does."""
+        num = min(MAX_SLOTS, max(2, BUSY_PIXELS // self.frame_size))
+        while num > 0 and total_bytes(self.arrays(num)) > memory:
+            num -= max(1, num // 16)
+        return num
+
+
+def slots_for(sizes: Iterable[tuple[int, int]], parameters: Parameters, rows: int, memory: int) -> int:
+    """How many an engine for these sizes alone has."""
+    return Room.of([geometry_of(*size, parameters, rows) for size in sizes]).num_slots(memory)
 
 
 class Request:
@@ -232,81 +307,70 @@ class Engine:
     ):
         self.device, self.driver = device, device.driver
         self.parameters, self.bound = parameters, bound
-        geometries = [Geometry.of(*size, parameters, device.rows) for size in sizes]
-        self.plane_size = max(geometry.plane_size for geometry in geometries)
-        self.image_size = max(geometry.image_size for geometry in geometries)
-        self.max_items = max(geometry.max_items for geometry in geometries)
-        self.frame_size = max(height * width for height, width in sizes)
-        self.whole_pyramids = any(geometry.whole_pyramid for geometry in geometries)
-        self.num_slots = self._num_slots(memory, max(sizes, key=np.prod))
-        self.num_results = self.num_slots + max(2, self.num_slots // 2)  # pairs on the device or in its queue
+        self.room = Room.of([geometry_of(*size, parameters, device.rows) for size in sizes])
+        self.num_slots = self.room.num_slots(memory)
+        if not self.num_slots:
+            height, width = max(sizes, key=np.prod)
+            raise CcsError(
+                f"flow: a pair of {width}x{height} frames needs {total_bytes(self.room.arrays(1))} bytes of device "
+                f"memory, {memory} are allowed: allow more, or set the flow backend to native or opencv"
+            )
+        self.num_results = num_results(self.num_slots)
         self.num_frames = 2 * self.num_results
         self._geometries: dict[tuple[int, int], tuple[int, Geometry]] = {}  # with the place of its levels
         self._num_levels = 0
+        self._on_device: set[tuple[int, int]] = set()  # sizes whose levels are there
+        self._free_frames = list(range(self.num_frames))[::-1]
+        self._free_results = list(range(self.num_results))[::-1]
+        self._users = [0] * self.num_frames  # pairs that need a frame
+        self._pairs: dict[int, _Pair] = {}  # by their result's entry
+        self._last: tuple[Request, int, int] | None = None  # the frame that was written last: of which video, and where
+        self._num_queued = 0
         self._condition = threading.Condition()
         self._waiting: deque[tuple[Request, int]] = deque()
         self._open: set[Request] = set()  # those whose flow is not all there
         self._error: BaseException | None = None
         self._closed = False
-        self._allocate()
+        self._resources = ExitStack()
+        with device.current(), ExitStack() as undone:
+            undone.callback(self._resources.close)
+            self._allocate()
+            undone.pop_all()
+        self.reserve(sizes)
         self._thread = threading.Thread(target=self._run, name="flow on a GPU", daemon=True)
         self._thread.start()
 
     # -- set-up
 
-    def _sizes(self, num_slots: int) -> dict[str, int]:
-        num_results = num_slots + max(2, num_slots // 2)
-        items = num_slots * self.max_items
-        return {
-            "images": 2 * num_results * self.image_size * 4,
-            "planes": num_slots * NUM_PLANES * self.plane_size * 4,
-            "partials": items * MAX_GROUP * 4,
-            "levels": MAX_LEVELS * LEVEL.itemsize,
-            "slots": num_slots * SLOT_BYTES,
-            "counts": num_slots * 2 * 4,
-            "taken": 2 * 4,
-            "items": NUM_KERNELS * items * ITEM_BYTES,
-            "num_items": NUM_KERNELS * 4,
-        }
-
-    def _num_slots(self, memory: int, largest: tuple[int, int]) -> int:
-        num = min(MAX_SLOTS, max(2, BUSY_PIXELS // self.frame_size))
-        while num > 1 and total_bytes(self._sizes(num)) > memory:
-            num -= max(1, num // 16)
-        if (needed := total_bytes(self._sizes(num))) > memory:
-            raise CcsError(
-                f"flow: a pair of {largest[1]}x{largest[0]} frames needs {needed} bytes of device memory, "
-                f"{memory} are allowed: allow more, or set the flow backend to native or opencv"
-            )
-        return num
-
     def _allocate(self) -> None:
         driver, parameters = self.driver, self.parameters
-        self.memory = DeviceMemory(self.device, self._sizes(self.num_slots))
-        flow_size = 2 * self.frame_size
-        if self.whole_pyramids:
-            frames = HostArray(self.device, (self.num_frames, self.image_size), np.float32)
-        else:
-            frames = HostArray(self.device, (self.num_frames, self.frame_size), np.uint8)
-        self.host = {
-            "frames": frames,
-            "flow": HostArray(
-                self.device, (self.num_results, flow_size), np.float32 if self.bound is None else np.uint8
-            ),
-            "results": HostArray(self.device, (self.num_results,), RESULT),
-            "queue": HostArray(self.device, (self.num_results,), PAIR),
-            "new": HostArray(self.device, (2, self.num_frames), FRAME),
-        }
+        room, keep = self.room, self._resources.callback
+        self.memory = DeviceMemory(self.device, room.arrays(self.num_slots))
+        keep(self.memory.free)
+        flow_size = 2 * room.frame_size
+        self.host = {}
+        for name, shape, dtype in (
+            ("frames", (room.image_size,), np.float32)
+            if room.whole_pyramids
+            else ("frames", (room.frame_size,), np.uint8),
+            ("flow", (flow_size,), np.float32 if self.bound is None else np.uint8),
+            ("results", (), RESULT),
+            ("queue", (), PAIR),
+            ("new", (2,), FRAME),
+        ):
+            count = self.num_frames if name in ("frames", "new") else self.num_results
+            self.host[name] = HostArray(self.device, (2, count) if name == "new" else (count, *shape), dtype)
+            keep(self.host[name].free)
         self.host["results"].array[:] = 0
         pointers = self.memory.addresses | {name: array.address for name, array in self.host.items() if name != "new"}
         self.settings = _Settings(
             **pointers,
-            image_size=self.image_size,
-            plane_size=self.plane_size,
+            image_size=room.image_size,
+            plane_size=room.plane_size,
             flow_size=flow_size,
-            frame_size=self.frame_size,
+            frame_size=room.frame_size,
             num_slots=self.num_slots,
-            max_items=self.max_items,
+            max_items=room.max_items,
             queue_size=self.num_results,
             window=parameters.median_filtering,
             warps=parameters.warps,
@@ -317,16 +381,21 @@ class Engine:
             theta=parameters.theta,
             scale=0 if self.bound is None else 127 / self.bound,
             bound=0 if self.bound is None else self.bound,
-            whole_pyramids=self.whole_pyramids,
+            whole_pyramids=room.whole_pyramids,
             upscale=1 / parameters.scale_step,
         )
         self.stream = call(driver.cuStreamCreate, driver.CUstream_flags.CU_STREAM_NON_BLOCKING)
+        keep(call, driver.cuStreamDestroy, self.stream)
         flags = driver.CUevent_flags.CU_EVENT_BLOCKING_SYNC | driver.CUevent_flags.CU_EVENT_DISABLE_TIMING
-        self.events = [call(driver.cuEventCreate, int(flags)) for _ in range(2)]  # ends of the last two rounds
-        for name, size in self._sizes(self.num_slots).items():
+        self.events = []  # ends of the last two rounds
+        for _ in range(2):
+            self.events.append(call(driver.cuEventCreate, int(flags)))
+            keep(call, driver.cuEventDestroy, self.events[-1])
+        for name, size in room.arrays(self.num_slots).items():
             if name in ("slots", "counts", "taken"):
                 call(driver.cuMemsetD8Async, self.memory.addresses[name], 0, size, self.stream)
         self.graph = self._graph()
+        keep(call, driver.cuGraphExecDestroy, self.graph)
 
     def _graph(self) -> Any:
         """STEPS steps: in each the kernels of all phases after `schedule`, beside each other."""
@@ -356,20 +425,16 @@ class Engine:
 
     # -- for callers, of any thread
 
-    def fits(self, sizes: Sequence[tuple[int, int]]) -> bool:
-        """Whether frames of these sizes may come."""
-        geometries = [Geometry.of(*size, self.parameters, self.device.rows) for size in sizes]
-        return (
-            all(
-                geometry.plane_size <= self.plane_size
-                and geometry.image_size <= self.image_size
-                and geometry.max_items <= self.max_items
-                and geometry.height * geometry.width <= self.frame_size
-                and geometry.whole_pyramid <= self.whole_pyramids
-                for geometry in geometries
-            )
-            and self._num_levels + sum(len(geometry.levels) for geometry in geometries) <= MAX_LEVELS
-        )
+    def reserve(self, sizes: Iterable[tuple[int, int]]) -> bool:
+        """Whether frames of these sizes may come; then there is a place for what describes them."""
+        new = {size: geometry_of(*size, self.parameters, self.device.rows) for size in {*sizes} - {*self._geometries}}
+        geometries = list(new.values())
+        if geometries and not self.room.holds(Room.of(geometries), self._num_levels):
+            return False
+        for size, geometry in new.items():
+            self._geometries[size] = self._num_levels, geometry
+            self._num_levels += len(geometry.levels)
+        return True
 
     def submit(self, frames: np.ndarray, flow: np.ndarray) -> Request:
         """Have the flow of neighbouring frames, uint8 (T, H, W), written to `flow`, (T-1, 2, H, W) of its dtype."""
@@ -408,12 +473,6 @@ class Engine:
             self._free()
 
     def _serve(self) -> None:
-        self._free_frames = list(range(self.num_frames))[::-1]
-        self._free_results = list(range(self.num_results))[::-1]
-        self._users = [0] * self.num_frames  # pairs that need a frame
-        self._pairs: dict[int, _Pair] = {}  # by their result's entry
-        self._last: tuple[Request, int, int] | None = None  # the frame that was written last: of which video, and where
-        self._num_queued = 0
         round_ = 0
         while True:
             with self._condition:
@@ -426,7 +485,6 @@ class Engine:
                 call(self.driver.cuEventSynchronize, self.events[1 - round_ % 2])
             self._collect()
             round_ += 1
-        call(self.driver.cuStreamSynchronize, self.stream)
 
     def _start_round(self, side: int) -> None:
         new = self.host["new"].array[side]
@@ -474,18 +532,17 @@ class Engine:
         return None
 
     def _geometry(self, size: tuple[int, int]) -> tuple[int, Geometry]:
-        if size not in self._geometries:
-            geometry = Geometry.of(*size, self.parameters, self.device.rows)
-            at = self.memory.addresses["levels"] + self._num_levels * LEVEL.itemsize
+        place, geometry = self._geometries[size]
+        if size not in self._on_device:
+            at = self.memory.addresses["levels"] + place * LEVEL.itemsize
             # on the stream: what a plain copy returns from may still be on its way
             call(self.driver.cuMemcpyHtoDAsync, at, geometry.levels.ctypes.data, geometry.levels.nbytes, self.stream)
-            self._geometries[size] = self._num_levels, geometry
-            self._num_levels += len(geometry.levels)
-        return self._geometries[size]
+            self._on_device.add(size)
+        return place, geometry
 
     def _write(self, geometry: Geometry, frame: np.ndarray, entry: int) -> None:
         out = self.host["frames"].array[entry]
-        if self.whole_pyramids:
+        if self.room.whole_pyramids:
             geometry.write_pyramid(frame, self.parameters.scale_step, out)
         else:
             out[: frame.size].reshape(frame.shape)[:] = frame
@@ -534,14 +591,7 @@ class Engine:
             request.over.set()
 
     def _free(self) -> None:
-        # after an error of CUDA the context is lost, and with it the memory
-        if self._error:
+        if isinstance(self._error, CudaError):  # the context is lost, and with it the memory
             return
-        driver = self.driver
-        call(driver.cuGraphExecDestroy, self.graph)
-        for event in self.events:
-            call(driver.cuEventDestroy, event)
-        call(driver.cuStreamDestroy, self.stream)
-        self.memory.free()
-        for array in self.host.values():
-            array.free()
+        call(self.driver.cuStreamSynchronize, self.stream)
+        self._resources.close()

@@ -259,6 +259,7 @@ static void launch(Launch& work) {
 extern "C" {
 typedef unsigned long long Address;
 static size_t allocated;
+static bool lost;  // the context, by an error
 static long long number_of(const char* variable, long long otherwise) {
     const char* text = getenv(variable);
     return text ? atoll(text) : otherwise;
@@ -283,9 +284,12 @@ int cuDeviceGetAttribute(int* value, int attribute, int) {
     }
 }
 int cuDevicePrimaryCtxRetain(void** context, int index) { *context = (void*)(uintptr_t)(index + 1); return 0; }
-int cuDevicePrimaryCtxRelease_v2(int) { return 0; }
+int cuDevicePrimaryCtxRelease_v2(int) { lost = false; return 0; }
 int cuCtxSetCurrent(void*) { return 0; }
+int cuCtxPushCurrent_v2(void*) { return 0; }
+int cuCtxPopCurrent_v2(void** context) { *context = nullptr; return 0; }
 int cuMemAlloc_v2(Address* address, size_t size) {
+    if (lost) return 719;
     if (allocated + size > capacity()) return 2;
     void* memory = aligned_alloc(256, (size + 255) & ~(size_t)255);
     memset(memory, 255, size);
@@ -315,7 +319,10 @@ int cuEventRecord(void*, void*) { return 0; }
 int cuEventElapsedTime_v2(float* milliseconds, void*, void*) { *milliseconds = 0; return 0; }
 int cuEventSynchronize(void*) { return 0; }
 int cuEventDestroy_v2(void*) { return 0; }
-int cuModuleLoadData(void** module, const void*) { *module = (void*)1; return 0; }
+int cuModuleLoadData(void** module, const void* image) {
+    *module = (void*)1;
+    return memcmp(image, "\x7f" "ELF", 4) ? 200 : 0;  // an invalid image
+}
 int cuModuleGetFunction(void** function, void*, const char* name) {
     for (auto& each : functions)
         if (!strcmp(each.name, name)) { *function = &each; return 0; }
@@ -359,7 +366,8 @@ int cuGraphDestroy(void* graph) { delete (Graph*)graph; return 0; }
 int cuGraphExecDestroy(void* graph) { delete (Graph*)graph; return 0; }
 int cuGraphLaunch(void* executable, void*) {
     static long long number;
-    if (++number == number_of("CUDA_ON_CPU_FAILS", 0)) return 719;
+    if (++number == number_of("CUDA_ON_CPU_FAILS", 0)) lost = true;
+    if (lost) return 719;
     for (auto& work : ((Graph*)executable)->launches) launch(work);
     return 0;
 }
