@@ -116,7 +116,7 @@ def _receive(connection: Connection, process: BaseProcess) -> tuple[int, Result]
 
 
 def _send(connection: Connection, outcome: object) -> None:
-    """As `Connection.send`, but arrays, which are most of it, are not copied on their way."""
+    """As `Connection.send`, but arrays, which are most of it, are sent from where they are."""
     buffers: list[pickle.PickleBuffer] = []
     data = pickle.dumps(outcome, protocol=5, buffer_callback=buffers.append)
     arrays = [buffer.raw() for buffer in buffers]

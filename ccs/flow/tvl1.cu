@@ -1,4 +1,4 @@
-// TV-L1 of many pairs at once on a CUDA device: the kernels of ccs/flow/gpu.py, compiled by NVRTC when first needed.
+// TV-L1 of many pairs at once on a CUDA device: the kernels of ccs/flow/gpu_engine.py, compiled by NVRTC when first needed.
 //
 // Pairs move through slots. A slot holds one pair and its state; a step of the device advances every slot by one phase
 // of its own, so that one pair may enlarge its flow to the next level while another iterates. `schedule` decides what
@@ -46,7 +46,7 @@ __device__ __forceinline__ float inverse_root_estimate(float a) {  // relative e
 #endif
 
 #ifndef ROWS
-#define ROWS 5  // of a lane; ccs/flow/gpu.py names what fits the device
+#define ROWS 5  // of a lane; ccs/flow/gpu_device.py names what fits the device
 #endif
 #define WARPS 8
 #define COLUMNS 64
@@ -122,7 +122,7 @@ struct Engine {
     float scale, bound;      // of 8 bits: 127 / bound, and bound; scale 0 for float32
     int whole_pyramids;      // whether `frames` has them
     double upscale;          // of the flow from level to level
-};  // the host's copies of these structures are in gpu.py
+};  // the host's copies of these structures are in gpu_engine.py
 
 __device__ __forceinline__ int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
@@ -174,7 +174,8 @@ __device__ __forceinline__ float reciprocal(float n) {
 }
 
 // a / n, correctly rounded, from `reciprocal` of n (Markstein, 1990, for a correctly rounded one). tests/flow/test_gpu.py
-// tries all others, from every estimate that the hardware may give: only a power of two by 2 - 2^-23 may be off, by a unit
+// tries all others, from every estimate that the hardware may give: only a power of two by 2 - 2^-23 may be off, by a
+// unit. Where a is below 2^-101 the remainder underflows: there n is 1, and 1 + taut * hypot does not see it.
 __device__ __forceinline__ float quotient(float a, float n, float inverse) {
     float q = a * inverse;
     return fmaf(fmaf(-n, q, a), inverse, q);

@@ -1,4 +1,4 @@
-// A libcuda.so.1 without a GPU: the CUDA driver functions that ccs/flow/gpu.py calls, and the kernels of ccs/flow/tvl1.cu
+// A libcuda.so.1 without a GPU: the CUDA driver functions that ccs/flow/gpu_device.py and gpu_engine.py call, and the kernels of ccs/flow/tvl1.cu
 // compiled for the CPU. With it in front on LD_LIBRARY_PATH the engine runs as it is, driver bindings included.
 //
 //     g++ -std=c++17 -O2 -ffp-contract=off -shared -fPIC -o libcuda.so.1 tests/flow/cuda_on_cpu.cpp -DROWS=2
