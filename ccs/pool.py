@@ -20,8 +20,6 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TypeVar, cast
 
-import numpy as np
-
 from ccs.signals import held, ignore
 from ccs.stage import CcsError, death_of_worker
 
@@ -126,6 +124,8 @@ def _send(connection: Connection, outcome: object) -> None:
 
 
 def _received(connection: Connection) -> tuple:
+    import numpy as np  # who only looks up what there is to do imports this module too
+
     data, sizes = connection.recv()
     arrays = [np.empty(size, np.uint8) for size in sizes]
     for array in arrays:

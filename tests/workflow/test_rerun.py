@@ -190,7 +190,7 @@ def test_code_that_changes_no_result_reruns_nothing(project):
     """What is on the list, and engines and backbones that are not in use."""
     modules = (module.replace(".", "/") for module in NOT_COUNTED)
     files = [f"{each}/__init__.py" if (project.path / each).is_dir() else f"{each}.py" for each in modules]
-    engines = [f"ccs/flow/{name}.py" for name in ("gpu", "gpu_kernels", "gpu_arithmetic", "gpu_median", "opencv")]
+    engines = [f"ccs/flow/{name}.py" for name in ("gpu", "gpu_engine", "gpu_device", "opencv")]
     backbones = [f"ccs/models/backbones/{name}.py" for name in ("bninception", "i3d")]
     for file in (*files, *engines, *backbones):
         assert (project.path / file).is_file(), file
@@ -212,19 +212,21 @@ def test_a_backbone_that_is_in_use_reruns_its_runs_and_a_caption_reruns_nothing(
 @pytest.mark.parametrize(
     ("flow", "used", "unused"),
     [
-        ({"backend": "native-cuda"}, "gpu_kernels", "opencv"),
-        ({"backend": "native-cuda"}, "native", "opencv"),  # it has the pyramid's sizes from there
-        ({"backend": "opencv"}, "opencv", "native"),
-        ({"gamma": 0.1}, "opencv", "native"),  # auto: the one with an illumination term
+        ({"backend": "native-cuda"}, "gpu_engine.py", "native.py"),
+        ({"backend": "native-cuda"}, "tvl1.cu", "opencv.py"),
+        ({"backend": "native-cuda"}, "pyramid.py", "opencv.py"),
+        ({"backend": "opencv"}, "opencv.py", "native.py"),
+        ({"backend": "native"}, "native.py", "tvl1.cu"),
+        ({"gamma": 0.1}, "opencv.py", "native.py"),  # auto: the one with an illumination term
     ],
 )
 def test_an_engine_that_is_asked_for_reruns_the_flow_and_no_other_does(project, flow, used, unused):
     project.configure({"flow": flow})
     project.run()
-    with open(project.path / f"ccs/flow/{unused}.py", "a") as code:
+    with open(project.path / "ccs/flow" / unused, "a") as code:
         code.write("\nEXTRA = 1\n")
     assert project.plan() == {}
-    with open(project.path / f"ccs/flow/{used}.py", "a") as code:
+    with open(project.path / "ccs/flow" / used, "a") as code:
         code.write("\nEXTRA = 1\n")
     assert project.plan() == flow_and_below(project)
 
