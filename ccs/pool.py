@@ -138,7 +138,7 @@ def _received(connection: Connection) -> tuple:
 
 def _serve(connection: Connection, function: Callable, set_up: Callable[[int], None], index: int, at_once: int) -> None:
     ignore()
-    keep_memory()
+    keep_memory(threads=at_once)
     set_up(index)
     sending = threading.Lock()
 
@@ -168,12 +168,15 @@ def _serve(connection: Connection, function: Callable, set_up: Callable[[int], N
                 threads.submit(compute_or_end, *connection.recv())
 
 
-def keep_memory() -> None:
+def keep_memory(threads: int = 1) -> None:
     """Let glibc keep freed memory: what a step or a task frees the next one asks for again, and would get page by page.
 
+    Where several threads make arrays, they share one arena: each by itself would come and go as they do.
     Measured by `benchmarks/train.py` with and without `--give-back`. Elsewhere than on glibc it does nothing.
     """
     with suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
         for parameter, value in ((-1, 2**31 - 1), (-2, 64 << 20), (-3, 32 << 20)):  # M_TRIM_, TOP_PAD, M_MMAP_THRESHOLD
             mallopt(parameter, value)
+        if threads > 1:
+            mallopt(-8, 1)  # M_ARENA_MAX
