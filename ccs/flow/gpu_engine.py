@@ -52,7 +52,7 @@ LEVEL = np.dtype(
 )
 PAIR = np.dtype([(name, "i4") for name in ("first", "second", "result", "level", "num_levels")])
 FRAME = np.dtype([(name, "i4") for name in ("entry", "level", "num_levels")])
-RESULT = np.dtype([(name, "i4") for name in ("done", "clipped", "infinite", "unused")])
+RESULT = np.dtype([(name, "i4") for name in ("done", "clipped", "infinite")])
 _POINTERS = "frames images planes partials levels slots counts queue taken items num_items results flow"
 
 

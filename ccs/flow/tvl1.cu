@@ -92,7 +92,6 @@ struct Result {
     int done;
     int clipped;    // values beyond the bound
     int infinite;   // values that are not finite
-    int unused;
 };
 
 struct Item {
@@ -140,6 +139,18 @@ __device__ __forceinline__ float* plane_of(const Engine& e, int slot, int plane)
 
 __device__ __forceinline__ const Level& level_of(const Engine& e, const Slot& slot, int more = 0) {
     return e.levels[slot.pair.level + slot.level + more];
+}
+
+// where the blocks of a kernel have their work listed
+__device__ __forceinline__ Item* items_for(const Engine& e, int kernel) {
+    return e.items + (long long)kernel * e.num_slots * e.max_items;
+}
+
+// of the lanes of a warp, always in the same order; each gets it
+template <class T>
+__device__ __forceinline__ T warp_sum(T value) {
+    for (int apart = 16; apart > 0; apart >>= 1) value += __shfl_xor_sync(ALL, value, apart);
+    return value;
 }
 
 // -- arithmetic
@@ -390,24 +401,26 @@ __device__ __forceinline__ void iterate_tile(const Engine& e, const Item* item, 
         float sum = 0.0f;
 #pragma unroll
         for (int part = 0; part < WARPS; part++) sum += sums[k * THREADS + part * 32 + lane];
-        for (int apart = 16; apart > 0; apart >>= 1) sum += __shfl_xor_sync(ALL, sum, apart);
+        sum = warp_sum(sum);
         if (lane == 0) e.partials[(item->slot * MAX_GROUP + k) * (long long)e.max_items + item->block] = sum;
     }
     __syncthreads();  // the next item's tile uses the same shared memory
 }
 
+template <bool SMALL>
+__device__ __forceinline__ void iterate_tiles(const Engine& e, int kernel, float4* shared) {
+    const Item* items = items_for(e, kernel);
+    for (int i = blockIdx.x; i < e.num_items[kernel]; i += gridDim.x) iterate_tile<SMALL>(e, items + i, shared);
+}
+
 EXTERN __launch_bounds__(THREADS, 2) iterate(Engine e) {
     SHARED_BYTES;
-    const int num_items = e.num_items[ITERATE_KERNEL];
-    const Item* items = e.items + (long long)ITERATE_KERNEL * e.num_slots * e.max_items;
-    for (int i = blockIdx.x; i < num_items; i += gridDim.x) iterate_tile<false>(e, items + i, shared_bytes);
+    iterate_tiles<false>(e, ITERATE_KERNEL, shared_bytes);
 }
 
 EXTERN __launch_bounds__(THREADS, 1) iterate_small(Engine e) {
     SHARED_BYTES;
-    const int num_items = e.num_items[ITERATE_SMALL_KERNEL];
-    const Item* items = e.items + (long long)ITERATE_SMALL_KERNEL * e.num_slots * e.max_items;
-    for (int i = blockIdx.x; i < num_items; i += gridDim.x) iterate_tile<true>(e, items + i, shared_bytes);
+    iterate_tiles<true>(e, ITERATE_SMALL_KERNEL, shared_bytes);
 }
 
 // -- other phases: a block has 32 x 8 pixels, a thread one; medians have MEDIAN_ROWS a thread
@@ -430,6 +443,18 @@ __device__ __forceinline__ Place place_of(int block, int width, int height, int 
     place.y = (block_y * WARPS + (threadIdx.x >> 5)) * rows;
     place.inside = place.x < width && place.y < height;
     return place;
+}
+
+// body(slot's index, slot, level, place) for each item of the block
+template <class Body>
+__device__ __forceinline__ void for_places(const Engine& e, int kernel, int rows, Body body) {
+    const Item* items = items_for(e, kernel);
+    for (int i = blockIdx.x; i < e.num_items[kernel]; i += gridDim.x) {
+        const int slot_index = items[i].slot;
+        const Slot& slot = e.slots[slot_index];
+        const Level& level = level_of(e, slot);
+        body(slot_index, slot, level, place_of(items[i].block, level.width, level.height, rows));
+    }
 }
 
 struct Tap {
@@ -466,13 +491,8 @@ __device__ __forceinline__ float resized(const float* source, int pitch, const T
 
 // flow from the next coarser level, or zero at the coarsest; dual fields zero
 EXTERN __launch_bounds__(THREADS) start(Engine e) {
-    const Item* items = e.items + (long long)START_KERNEL * e.num_slots * e.max_items;
-    for (int i = blockIdx.x; i < e.num_items[START_KERNEL]; i += gridDim.x) {
-        const int slot_index = items[i].slot;
-        const Slot& slot = e.slots[slot_index];
-        const Level& level = level_of(e, slot);
-        const Place place = place_of(items[i].block, level.width, level.height, 1);
-        if (!place.inside) continue;
+    for_places(e, START_KERNEL, 1, [&](int slot_index, const Slot& slot, const Level& level, const Place& place) {
+        if (!place.inside) return;
         const long long at = (long long)place.y * level.pitch + place.x;
         float value[2] = {0.0f, 0.0f};
         if (slot.level + 1 < slot.pair.num_levels) {
@@ -485,7 +505,7 @@ EXTERN __launch_bounds__(THREADS) start(Engine e) {
         }
         for (int k = 0; k < 2; k++) plane_of(e, slot_index, U + 2 * (1 - slot.side_u) + k)[at] = value[k];
         for (int k = 0; k < 4; k++) plane_of(e, slot_index, P + 4 * slot.side_p + k)[at] = 0.0f;
-    }
+    });
 }
 
 // weights of the taps at -1, 0, 1 and 2 for a fraction t in [0, 1), as OpenCV 5 rounds them
@@ -541,14 +561,9 @@ __device__ __forceinline__ void sample(
 }
 
 EXTERN __launch_bounds__(THREADS) warp(Engine e) {
-    const Item* items = e.items + (long long)WARP_KERNEL * e.num_slots * e.max_items;
-    for (int i = blockIdx.x; i < e.num_items[WARP_KERNEL]; i += gridDim.x) {
-        const int slot_index = items[i].slot;
-        const Slot& slot = e.slots[slot_index];
-        const Level& level = level_of(e, slot);
+    for_places(e, WARP_KERNEL, 1, [&](int slot_index, const Slot& slot, const Level& level, const Place& place) {
+        if (!place.inside) return;
         const int width = level.width, height = level.height, pitch = level.pitch;
-        const Place place = place_of(items[i].block, width, height, 1);
-        if (!place.inside) continue;
         const uint32_t at = (uint32_t)(place.y * pitch + place.x);
         const float flow_x = plane_of(e, slot_index, U + 2 * slot.side_u)[at];
         const float flow_y = plane_of(e, slot_index, U + 2 * slot.side_u + 1)[at];
@@ -568,7 +583,7 @@ EXTERN __launch_bounds__(THREADS) warp(Engine e) {
         plane_of(e, slot_index, DATA)[at] = found[1];
         plane_of(e, slot_index, DATA + 1)[at] = found[2];
         plane_of(e, slot_index, DATA + 2)[at] = ((found[0] - found[1] * flow_x) - found[2] * flow_y) - before;
-    }
+    });
 }
 
 // -- medians, by networks of minima and maxima in registers
@@ -694,13 +709,8 @@ __device__ __forceinline__ void median5(const Window& window, float* target, int
 }
 
 EXTERN __launch_bounds__(THREADS) median(Engine e) {
-    const Item* items = e.items + (long long)MEDIAN_KERNEL * e.num_slots * e.max_items;
-    for (int i = blockIdx.x; i < e.num_items[MEDIAN_KERNEL]; i += gridDim.x) {
-        const int slot_index = items[i].slot;
-        const Slot& slot = e.slots[slot_index];
-        const Level& level = level_of(e, slot);
-        const Place place = place_of(items[i].block, level.width, level.height, MEDIAN_ROWS);
-        if (!place.inside) continue;
+    for_places(e, MEDIAN_KERNEL, MEDIAN_ROWS, [&](int slot_index, const Slot& slot, const Level& level, const Place& place) {
+        if (!place.inside) return;
         Window window;
         window.pitch = level.pitch, window.height = level.height;
 #pragma unroll
@@ -714,17 +724,12 @@ EXTERN __launch_bounds__(THREADS) median(Engine e) {
             else
                 median5(window, target, place.y);
         }
-    }
+    });
 }
 
 // the flow into host memory, in pixels or as ccs.flow.quantise has it
 EXTERN __launch_bounds__(THREADS) store(Engine e) {
-    const Item* items = e.items + (long long)STORE_KERNEL * e.num_slots * e.max_items;
-    for (int i = blockIdx.x; i < e.num_items[STORE_KERNEL]; i += gridDim.x) {
-        const int slot_index = items[i].slot;
-        const Slot& slot = e.slots[slot_index];
-        const Level& level = level_of(e, slot);
-        const Place place = place_of(items[i].block, level.width, level.height, 1);
+    for_places(e, STORE_KERNEL, 1, [&](int slot_index, const Slot& slot, const Level& level, const Place& place) {
         int clipped = 0, infinite = 0;
         if (place.inside) {
             const long long pixels = (long long)level.width * level.height;
@@ -740,15 +745,12 @@ EXTERN __launch_bounds__(THREADS) store(Engine e) {
                 }
             }
         }
-        for (int apart = 16; apart > 0; apart >>= 1) {
-            clipped += __shfl_xor_sync(ALL, clipped, apart);
-            infinite += __shfl_xor_sync(ALL, infinite, apart);
-        }
+        clipped = warp_sum(clipped), infinite = warp_sum(infinite);
         if ((threadIdx.x & 31) == 0) {
             if (clipped) atomicAdd(e.counts + 2 * slot_index, clipped);
             if (infinite) atomicAdd(e.counts + 2 * slot_index + 1, infinite);
         }
-    }
+    });
 }
 
 // One level of the pyramids of frames that have come: block y is of frames[y]. Level 0 is the frame itself.
@@ -949,7 +951,7 @@ EXTERN __launch_bounds__(SCHEDULE_THREADS) schedule(Engine e) {
                 float sum = 0.0f;
                 for (int tile = lane; tile < num_tiles; tile += 32)
                     sum += e.partials[(index * MAX_GROUP + k) * (long long)e.max_items + tile];
-                for (int apart = 16; apart > 0; apart >>= 1) sum += __shfl_xor_sync(ALL, sum, apart);
+                sum = warp_sum(sum);
                 if (lane == 0) changes[warp][k] = sum;
             }
         }
@@ -993,7 +995,7 @@ EXTERN __launch_bounds__(SCHEDULE_THREADS) schedule(Engine e) {
         const int start = before(number, scratch, total);
         starts[threadIdx.x] = start, numbers[threadIdx.x] = number;
         __syncthreads();
-        Item* items = e.items + (long long)kernel * e.num_slots * e.max_items;
+        Item* items = items_for(e, kernel);
         const bool are_tiles = kernel == ITERATE_KERNEL || kernel == ITERATE_SMALL_KERNEL;
         for (int index = warp; index < e.num_slots; index += SCHEDULE_THREADS / 32) {
             for (int block = lane; block < numbers[index]; block += 32) {
