@@ -44,7 +44,7 @@ for name, backend in BACKENDS.items():
 common.engine()
 from cuda.bindings import driver, nvrtc
 
-from ccs.flow.gpu_device import SCHEDULE_THREADS, THREADS, Device, call, compile_kernels, shared_bytes
+from ccs.flow.gpu_device import SCHEDULE_THREADS, THREADS, Device, call, compile_kernels
 from ccs.flow.gpu_engine import KERNELS
 
 device = Device(0)
@@ -76,7 +76,7 @@ for name in (*KERNELS, "schedule", "pyramid"):
         step="kernel",
         kernel=name,
         **{fact: call(driver.cuFuncGetAttribute, attribute, function) for fact, attribute in FACTS.items()},
-        dynamic_shared_bytes=shared_bytes(device.rows) if name.startswith("iterate") else 0,
+        dynamic_shared_bytes=device.shared_bytes(name),
         threads=SCHEDULE_THREADS if name == "schedule" else THREADS,
         blocks_at_once=1 if name == "schedule" else device.num_blocks(name),
     )

@@ -18,7 +18,7 @@ from pathlib import Path
 import ccs
 from ccs import hdf5
 from ccs.flow import shard
-from ccs.flow.engines import BACKENDS, choose, first_pairs
+from ccs.flow.engines import BACKENDS, choose
 from ccs.flow.quantise import check_bound
 from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
 from ccs.pool import ordered_map
@@ -69,9 +69,9 @@ def write_flow(
     with hdf5.opened(frames_path, "a frames shard (HDF5)", "the frames stage") as frames, atomic(output) as part:
         found = shard.videos(frames, frames_path)
         num_pairs = sum(video.num_frames - 1 for video in found)
-        tasks = _read(frames_path, shard.tasks(frames, found, engine.pairs_per_task, first_pairs(name)))
+        tasks = _read(frames_path, shard.tasks(frames, found, engine.pairs_per_task, engine.first_pairs))
         # a process takes a second to start: no more of them than there are tasks
-        rest = max(0, num_pairs - first_pairs(name))
+        rest = max(0, num_pairs - engine.first_pairs)
         num_tasks = min(1, num_pairs) + -(-rest // engine.pairs_per_task)
         num_processes = min(engine.num_processes(num_workers), num_tasks)
         if num_pairs:

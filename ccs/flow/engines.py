@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import metadata
 from typing import NamedTuple
@@ -19,7 +19,7 @@ import numpy as np
 
 import ccs
 from ccs.flow import compiled, opencv
-from ccs.flow.quantise import check_bound, quantise
+from ccs.flow.quantise import check_bound, quantise_counting
 from ccs.flow.settings import GpuSettings, Parameters
 from ccs.stage import CcsError
 
@@ -35,6 +35,7 @@ class Backend(NamedTuple):
     num_processes: Callable[[int], int]  # from the worker count asked for
     set_up: Callable[[int], None]  # called once in each worker process with its index; picklable by name
     pairs_per_task: int  # how many neighbouring pairs a worker takes at a time
+    first_pairs: int  # how many the very first task has: on a CPU one, so that something is soon seen
     tasks_at_once: int  # how many tasks a worker computes at the same time, in threads
     illumination: bool  # whether there is an illumination term, for gamma above 0
     # as `estimate`, quantised to a bound where the flow is: uint8, and how many values were clipped
@@ -104,6 +105,7 @@ BACKENDS = {
         num_processes=lambda num_workers: _gpu().num_devices(),
         set_up=_gpu_set_up,
         pairs_per_task=64,
+        first_pairs=64,
         tasks_at_once=8,  # with more pairs in all than a GPU has under way, and some of them being decoded or stored
         illumination=False,
         quantised=lambda videos, parameters, bound, memory: _gpu().estimate_quantised(
@@ -117,6 +119,7 @@ BACKENDS = {
         num_processes=lambda num_workers: num_workers,
         set_up=_native_set_up,
         pairs_per_task=16,
+        first_pairs=1,
         tasks_at_once=1,
         illumination=False,
         prepare=lambda: compiled.compile_once(lambda: _native().compile_all()),
@@ -128,6 +131,7 @@ BACKENDS = {
         num_processes=lambda num_workers: opencv.num_devices(),
         set_up=opencv.cuda_set_up,
         pairs_per_task=32,
+        first_pairs=32,
         tasks_at_once=1,
         illumination=True,
     ),
@@ -138,6 +142,7 @@ BACKENDS = {
         num_processes=lambda num_workers: num_workers,
         set_up=opencv.cpu_set_up,
         pairs_per_task=4,
+        first_pairs=1,
         tasks_at_once=1,
         illumination=True,
     ),
@@ -168,11 +173,6 @@ def _say(text: str) -> None:
     print(f"ccs: flow: {text}", file=sys.stderr)
 
 
-def first_pairs(backend: str) -> int:
-    """How many pairs the very first task has: on a CPU one, so that something is soon seen."""
-    return BACKENDS[backend].pairs_per_task if "cuda" in backend else 1
-
-
 def estimate(frames: np.ndarray, backend: str = "auto", **parameters: object) -> np.ndarray:
     """TV-L1 flow between neighbouring frames of one video.
 
@@ -200,10 +200,8 @@ def estimate_videos(
 
     memory: bytes that native-cuda may use on a GPU; the others have no such bound.
     """
-    settings = Parameters.from_names(parameters)
-    for frames in videos:
-        _check(frames)
-    return BACKENDS[choose(backend, settings.gamma)].estimate(videos, settings, memory)
+    engine, settings = _checked(videos, backend, parameters)
+    return engine.estimate(videos, settings, memory)
 
 
 def estimate_quantised(
@@ -218,17 +216,19 @@ def estimate_quantised(
     native-cuda makes the 8 bits where it makes the flow; the bits are the same.
     """
     check_bound(bound)
+    engine, settings = _checked(videos, backend, parameters)
+    if engine.quantised:
+        return engine.quantised(videos, settings, bound, memory)
+    return [quantise_counting(flow, bound) for flow in engine.estimate(videos, settings, memory)]
+
+
+def _checked(
+    videos: Sequence[np.ndarray], backend: str, parameters: Mapping[str, object]
+) -> tuple[Backend, Parameters]:
     settings = Parameters.from_names(parameters)
     for frames in videos:
         _check(frames)
-    engine = BACKENDS[choose(backend, settings.gamma)]
-    if engine.quantised:
-        return engine.quantised(videos, settings, bound, memory)
-    results = []
-    for flow in engine.estimate(videos, settings, memory):
-        values, clipped = quantise(flow, bound)
-        results.append((values, round(clipped * flow.size)))
-    return results
+    return BACKENDS[choose(backend, settings.gamma)], settings
 
 
 def _check(frames: np.ndarray) -> None:

@@ -27,7 +27,7 @@ import numpy as np
 
 from ccs import hdf5
 from ccs.flow import shard
-from ccs.flow.quantise import quantise
+from ccs.flow.quantise import quantise_counting
 from ccs.stage import (
     FULL,
     CcsError,
@@ -103,8 +103,7 @@ class Hdf5(Output[np.ndarray]):
     @staticmethod
     def encode(flow: np.ndarray, encoding: Encoding) -> tuple[np.ndarray, int]:
         assert encoding.bound is not None
-        values, clipped = quantise(flow, encoding.bound)
-        return values, round(clipped * flow.size)
+        return quantise_counting(flow, encoding.bound)
 
     def write(self, first: int, encoded: np.ndarray) -> None:
         if first == 0:

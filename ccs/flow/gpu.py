@@ -23,6 +23,7 @@ import numpy as np
 import ccs
 from ccs.flow import gpu_device
 from ccs.flow.gpu_device import MIN_CAPABILITY, CudaError, Device, call
+from ccs.flow.quantise import check_finite
 from ccs.stage import CcsError
 
 if TYPE_CHECKING:
@@ -165,8 +166,7 @@ def _estimate(
             for request in requests:
                 request.cancelled = True  # pairs that have not begun are dropped
             raise
-    if bound is not None and any(request.infinite for request in requests):
-        raise CcsError("flow: expected finite displacements, found NaN or infinity; check the flow settings")
+    check_finite(bound is None or not any(request.infinite for request in requests))
     return [(flow, request.clipped) for flow, request in zip(flows, requests, strict=True)]
 
 
@@ -185,8 +185,8 @@ def _engine(parameters: Parameters, bound: float | None, memory: int, sizes: set
             shared.device = shared.device or Device(shared.index)
             # sizes that have been are likely to come again, unless there would be far fewer pairs at a time for them
             both = sizes | (shared.sizes if shared.key == key else set())
-            slots = {len(each): slots_for(each, parameters, shared.device.rows, memory) for each in (sizes, both)}
-            shared.sizes = both if 2 * slots[len(both)] > slots[len(sizes)] else sizes
+            together, alone = (slots_for(each, parameters, shared.device.rows, memory) for each in (both, sizes))
+            shared.sizes = both if 2 * together > alone else sizes
             shared.key = key
             shared.engine = Engine(shared.device, parameters, bound, memory, sorted(shared.sizes))
         shared.num_users += 1

@@ -59,12 +59,6 @@ def num_devices() -> int:
         return 0
 
 
-def shared_bytes(rows: int) -> int:
-    """Shared memory of a block of the kernels `iterate`, as tvl1.cu lays it out."""
-    constants, edges, sums = 40 * rows * THREADS, 4 * 32 * 9 * 8, 8 * THREADS * 4
-    return constants + edges + sums
-
-
 def compiled(capability: tuple[int, int], rows: int, anew: bool = False) -> bytes:
     """The kernels for devices of a capability, from the cache folder where they are there; else they are put there."""
     from cuda.bindings import nvrtc
@@ -92,8 +86,7 @@ def compile_kernels(capability: tuple[int, int], rows: int) -> tuple[bytes, str]
     from cuda.bindings import nvrtc
 
     number = 10 * capability[0] + capability[1]
-    known = nvrtc.nvrtcGetSupportedArchs()[1:]
-    known = known[0] if isinstance(known[0], (list, tuple)) else known
+    _, known = nvrtc.nvrtcGetSupportedArchs()
     exact = number in known
     target = f"sm_{number}" if exact else f"compute_{max(arch for arch in known if arch <= number)}"
     options = [f"--gpu-architecture={target}".encode(), f"-DROWS={rows}".encode(), *(o.encode() for o in OPTIONS)]
@@ -115,7 +108,7 @@ def compile_kernels(capability: tuple[int, int], rows: int) -> tuple[bytes, str]
 
 
 class Device:
-    """One CUDA device, current in the thread that makes it; `CudaError` where it cannot be used."""
+    """One CUDA device, for calls within `current`; `CudaError` where it cannot be used."""
 
     def __init__(self, index: int):
         from cuda.bindings import driver
@@ -159,10 +152,17 @@ class Device:
     def kernel(self, name: str) -> Any:
         """The function `name` of tvl1.cu."""
         function = call(self.driver.cuModuleGetFunction, self._module(), name.encode())
-        if name.startswith("iterate"):
+        if size := self.shared_bytes(name):
             attribute = self.driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            call(self.driver.cuFuncSetAttribute, function, attribute, shared_bytes(self.rows))
+            call(self.driver.cuFuncSetAttribute, function, attribute, size)
         return function
+
+    def shared_bytes(self, name: str) -> int:
+        """Shared memory that a block of a kernel gets when it is launched, as tvl1.cu lays it out."""
+        if not name.startswith("iterate"):
+            return 0
+        constants, edges, sums = 40 * self.rows * THREADS, 4 * 32 * 9 * 8, 8 * THREADS * 4
+        return constants + edges + sums
 
     @cache  # noqa: B019
     def _module(self) -> Any:
@@ -173,9 +173,9 @@ class Device:
 
     def num_blocks(self, name: str) -> int:
         """Blocks of a kernel that run at the same time."""
-        shared = shared_bytes(self.rows) if name.startswith("iterate") else 0
         function = self.driver.cuOccupancyMaxActiveBlocksPerMultiprocessor
-        return self.num_multiprocessors * max(1, call(function, self.kernel(name), THREADS, shared))
+        found = call(function, self.kernel(name), THREADS, self.shared_bytes(name))
+        return self.num_multiprocessors * max(1, found)
 
     def probe(self) -> None:
         """Compile the kernels, run the least of them and see what it did; `CudaError` unless it did it."""

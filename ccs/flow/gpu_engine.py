@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ccs.flow import quantise
 from ccs.flow.gpu_device import (
     SCHEDULE_THREADS,
     THREADS,
@@ -28,7 +29,6 @@ from ccs.flow.gpu_device import (
     DeviceMemory,
     HostArray,
     call,
-    shared_bytes,
     total_bytes,
 )
 from ccs.flow.pyramid import level_sizes, pyramid
@@ -123,27 +123,6 @@ class Geometry(NamedTuple):
     max_items: int  # blocks of any kernel for one pair
     whole_pyramid: bool  # whether the host must make it
 
-    @classmethod
-    def of(cls, height: int, width: int, parameters: Parameters, rows: int) -> Geometry:
-        """For frames of a size, on a device whose lanes have `rows` rows."""
-        if max(height, width) > MAX_SIDE:
-            raise CcsError(
-                f"flow: expected frames with sides of at most {MAX_SIDE} px on a GPU, found {width}x{height}: scale "
-                "them down, or set the flow backend to native or opencv"
-            )
-        sizes = level_sizes(height, width, parameters)
-        levels = np.zeros(len(sizes), LEVEL)
-        offset = max_items = 0
-        for place, (h, w) in enumerate(sizes):
-            pitch, groups = -(-w // 8) * 8, group_lengths(h, w, rows)
-            stop = parameters.epsilon * parameters.epsilon * h * w
-            levels[place] = w, h, pitch, offset, stop, groups
-            offset += h * pitch
-            tiles = (tile_counts(h, w, rows, num) for num in range(1, max(groups) + 1))
-            max_items = max(max_items, -(-w // 32) * -(-h // WARPS), *(down * across for down, across in tiles))
-        whole = not device_pyramid_is_opencvs(height, width, parameters.scales, parameters.scale_step)
-        return cls(height, width, levels, int(levels[0]["pitch"]) * height, offset, max_items, whole)
-
     def write_pyramid(self, frame: np.ndarray, scale_step: float, out: np.ndarray) -> None:
         """All levels of a frame into `out` (image_size,)."""
         for level, image in zip(self.levels, pyramid(frame, len(self.levels), scale_step), strict=True):
@@ -153,8 +132,24 @@ class Geometry(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def geometry_of(height: int, width: int, parameters: Parameters, rows: int) -> Geometry:
-    """`Geometry.of`, kept."""
-    return Geometry.of(height, width, parameters, rows)
+    """For frames of a size, on a device whose lanes have `rows` rows."""
+    if max(height, width) > MAX_SIDE:
+        raise CcsError(
+            f"flow: expected frames with sides of at most {MAX_SIDE} px on a GPU, found {width}x{height}: scale "
+            "them down, or set the flow backend to native or opencv"
+        )
+    sizes = level_sizes(height, width, parameters)
+    levels = np.zeros(len(sizes), LEVEL)
+    offset = max_items = 0
+    for place, (h, w) in enumerate(sizes):
+        pitch, groups = -(-w // 8) * 8, group_lengths(h, w, rows)
+        stop = parameters.epsilon * parameters.epsilon * h * w
+        levels[place] = w, h, pitch, offset, stop, groups
+        offset += h * pitch
+        tiles = (tile_counts(h, w, rows, num) for num in range(1, max(groups) + 1))
+        max_items = max(max_items, -(-w // 32) * -(-h // WARPS), *(down * across for down, across in tiles))
+    whole = not device_pyramid_is_opencvs(height, width, parameters.scales, parameters.scale_step)
+    return Geometry(height, width, levels, int(levels[0]["pitch"]) * height, offset, max_items, whole)
 
 
 @lru_cache(maxsize=4096)
@@ -348,18 +343,16 @@ class Engine:
         self.memory = DeviceMemory(self.device, room.arrays(self.num_slots))
         keep(self.memory.free)
         flow_size = 2 * room.frame_size
+        frame = (room.image_size, np.float32) if room.whole_pyramids else (room.frame_size, np.uint8)
         self.host = {}
         for name, shape, dtype in (
-            ("frames", (room.image_size,), np.float32)
-            if room.whole_pyramids
-            else ("frames", (room.frame_size,), np.uint8),
-            ("flow", (flow_size,), np.float32 if self.bound is None else np.uint8),
-            ("results", (), RESULT),
-            ("queue", (), PAIR),
-            ("new", (2,), FRAME),
+            ("frames", (self.num_frames, frame[0]), frame[1]),
+            ("flow", (self.num_results, flow_size), np.float32 if self.bound is None else np.uint8),
+            ("results", (self.num_results,), RESULT),
+            ("queue", (self.num_results,), PAIR),
+            ("new", (2, self.num_frames), FRAME),
         ):
-            count = self.num_frames if name in ("frames", "new") else self.num_results
-            self.host[name] = HostArray(self.device, (2, count) if name == "new" else (count, *shape), dtype)
+            self.host[name] = HostArray(self.device, shape, dtype)
             keep(self.host[name].free)
         self.host["results"].array[:] = 0
         pointers = self.memory.addresses | {name: array.address for name, array in self.host.items() if name != "new"}
@@ -379,7 +372,7 @@ class Engine:
             lt=parameters.lambda_ * parameters.theta,
             taut=parameters.tau / parameters.theta,
             theta=parameters.theta,
-            scale=0 if self.bound is None else 127 / self.bound,
+            scale=0 if self.bound is None else quantise.STEPS / self.bound,
             bound=0 if self.bound is None else self.bound,
             whole_pyramids=room.whole_pyramids,
             upscale=1 / parameters.scale_step,
@@ -419,7 +412,7 @@ class Engine:
         node.func = self.device.kernel(name)
         node.gridDimX, node.gridDimY, node.gridDimZ = blocks, 1, 1
         node.blockDimX, node.blockDimY, node.blockDimZ = threads, 1, 1
-        node.sharedMemBytes = shared_bytes(self.device.rows) if name.startswith("iterate") else 0
+        node.sharedMemBytes = self.device.shared_bytes(name)
         node.kernelParams = values.address
         return call(self.driver.cuGraphAddKernelNode, graph, before, len(before), node)
 

@@ -22,8 +22,9 @@ import numpy as np
 from tqdm import tqdm
 
 import ccs
-from ccs.flow.engines import BACKENDS, estimate_quantised, estimate_videos, first_pairs
+from ccs.flow.engines import BACKENDS, estimate_quantised, estimate_videos
 from ccs.flow.formats import FORMATS, Encoding, Output, is_complete, is_visualized, read_record, written
+from ccs.flow.quantise import check_finite
 from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
 from ccs.flow.sources import Source
 from ccs.flow.streams import Chunk, End, PairCount, chunks, colours, read_ahead
@@ -222,7 +223,6 @@ class Work:
     ):
         self.backend, self.engine = backend, BACKENDS[backend]
         self.num_processes = self.engine.num_processes(num_workers)
-        self.first_pairs = first_pairs(backend)
         self.settings, self.parameters, self.tool = settings, parameters, tool
         self.all_settings = {**dataclasses.asdict(settings), **parameters.to_names()}
         self.gpu_memory, self.max_missing = gpu_memory, max_missing
@@ -285,7 +285,7 @@ class Work:
             self.max_missing,
             self.tool,
             children,
-            None if index else self.first_pairs,
+            None if index else self.engine.first_pairs,
         )
 
     def _max_pairs(self, height: int, width: int) -> int:
@@ -299,7 +299,7 @@ class Work:
         """
         task: list[Piece] = []
         filled = 0.0
-        if self.first_pairs < self.engine.pairs_per_task:
+        if self.engine.first_pairs < self.engine.pairs_per_task:
             yield from ([piece] for piece in itertools.islice(pieces, 1))
         for piece in pieces:
             num_frames, height, width = piece.chunk.frames.shape
@@ -374,8 +374,7 @@ def _encode(piece: Piece, parts: list[tuple[np.ndarray, int | None]], settings: 
     counts = [clipped for _, clipped in parts if clipped is not None]
     if counts:
         return Result(piece.job, first, shape, flow, sum(counts), None, fps, times[: len(flow)], end)
-    if not np.isfinite(flow).all():
-        raise CcsError("flow: expected finite displacements, found NaN or infinity; check the flow settings")
+    check_finite(np.isfinite(flow).all())
     encoded, num_clipped = FORMATS[settings.format].encode(flow, settings.encoding)
     pictures = colours(flow, settings.visualize) if settings.visualize else None
     return Result(piece.job, first, shape, encoded, num_clipped, pictures, fps, times[: len(flow)], end)

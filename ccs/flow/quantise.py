@@ -29,13 +29,17 @@ def quantise(flow: np.ndarray, bound: float) -> tuple[np.ndarray, float]:
     Raises:
         CcsError: the bound is not a positive number or the flow is not finite.
     """
+    values, num_clipped = quantise_counting(flow, bound)
+    return values, num_clipped / flow.size if flow.size else 0.0
+
+
+def quantise_counting(flow: np.ndarray, bound: float) -> tuple[np.ndarray, int]:
+    """`quantise`, with the number of elements that were clipped."""
     check_bound(bound)
-    if not np.isfinite(flow).all():
-        raise CcsError("flow: expected finite displacements, found NaN or infinity; check the flow settings")
+    check_finite(np.isfinite(flow).all())
     values = np.rint(flow * np.float32(STEPS / bound))
     np.clip(values, -STEPS, STEPS, out=values)
-    clipped = float(np.count_nonzero(np.abs(flow) > bound) / flow.size) if flow.size else 0.0
-    return (values + ZERO).astype(np.uint8), clipped
+    return (values + ZERO).astype(np.uint8), int(np.count_nonzero(np.abs(flow) > bound))
 
 
 def dequantise(values: np.ndarray, bound: float) -> np.ndarray:
@@ -48,3 +52,9 @@ def check_bound(bound: float) -> None:
     """`CcsError` unless `bound` is a positive number of pixels."""
     if not (math.isfinite(bound) and bound > 0):
         raise CcsError(f"flow bound: expected a number of pixels above 0, found {bound}")
+
+
+def check_finite(is_finite: bool | np.bool) -> None:
+    """`CcsError` for flow that is not."""
+    if not is_finite:
+        raise CcsError("flow: expected finite displacements, found NaN or infinity; check the flow settings")
