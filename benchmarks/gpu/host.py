@@ -32,6 +32,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ
 from ccs.flow.engines import estimate
 from ccs.flow.quantise import quantise
 from ccs.flow.shard import COMPRESSION
+from tests.flow.conftest import compile_for_cpu
 
 SIZE = (340, 256)
 
@@ -99,9 +100,7 @@ def main() -> None:
         flow = np.concatenate([estimate(grey_frames(path, 22, SIZE)[-2:], "native") for path in paths])
         values, _ = quantise(flow, 20)
         (folder / "flow.bin").write_bytes(values.tobytes())
-        flags = "-std=c++17 -O2 -ffp-contract=off -march=native -shared -fPIC -fvisibility=hidden -Wno-unknown-pragmas"
-        library = ["-DROWS=2", "-o", folder / "libcuda.so.1", ROOT / "tests" / "flow" / "cuda_on_cpu.cpp"]
-        subprocess.run(["g++", *flags.split(), *library], check=True)
+        compile_for_cpu(folder)
         environment = {"LD_LIBRARY_PATH": str(folder), "CUDA_ON_CPU_IDLE": str(folder / "flow.bin")}
         seconds = {}
         for number in (args.pairs // 5, args.pairs):

@@ -21,7 +21,6 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
@@ -45,15 +44,10 @@ LANES = 128  # instructions of threads that a multiprocessor issues in a cycle
 ISSUED, BETWEEN, SLOTS = 0.65, 9e-6, 144
 
 
-class Group(NamedTuple):
-    """Iterations of one level in one go, as the device does them."""
-
-    size: tuple[int, int]
-    num: int
-
-
 def recorded(paths: list[Path], num_pairs: int) -> list[list[tuple]]:
     """Of each pair: (height, width), the stop and the changes of each pass, in order."""
+    import common
+
     from ccs.flow import kernels, native
     from ccs.flow.settings import Parameters
 
@@ -75,20 +69,13 @@ def recorded(paths: list[Path], num_pairs: int) -> list[list[tuple]]:
         pairs, parameters = [], Parameters()
         for path in paths:
             engine = native._Engine(SIZE[1], SIZE[0], parameters)
-            for first, second in itertools.pairwise(map(engine.pyramid, grey_frames(path, num_pairs + 1))):
+            for first, second in itertools.pairwise(map(engine.pyramid, common.grey_frames(path, num_pairs + 1, SIZE))):
                 passes.clear()
                 engine.estimate(first, second, np.empty((2, *SIZE[::-1]), np.float32))
                 pairs.append(list(passes))
         return pairs
     finally:
         kernels.iterate = iterate
-
-
-def grey_frames(path: Path, count: int) -> list[np.ndarray]:
-    """The first frames of a video."""
-    video = cv2.VideoCapture(str(path))
-    frames = [cv2.cvtColor(video.read()[1], cv2.COLOR_BGR2GRAY) for _ in range(count)]
-    return [cv2.resize(frame, SIZE, interpolation=cv2.INTER_AREA) for frame in frames]
 
 
 def expected(made: int, last: list[float], stop: float, left: int) -> int:
@@ -104,8 +91,8 @@ def expected(made: int, last: list[float], stop: float, left: int) -> int:
     return max(1, min(int(guess), left))
 
 
-def groups(passes: list[tuple], rows: int, most: int = 30) -> tuple[list[Group], int]:
-    """The groups that the device makes of a pair, and how many of them in vain."""
+def groups(passes: list[tuple], rows: int, most: int = 30) -> tuple[list[tuple[tuple[int, int], int]], int]:
+    """The groups that the device makes of a pair, as (height, width) and length, and how many of them in vain."""
     from ccs.flow.gpu_engine import group_lengths
 
     done, in_vain = [], 0
@@ -113,10 +100,10 @@ def groups(passes: list[tuple], rows: int, most: int = 30) -> tuple[list[Group],
         made, last = 0, []
         while made < len(changes):
             num = group_lengths(*size, rows)[expected(made, last, stop, most - made)]
-            done.append(Group(size, num))
+            done.append((size, num))
             if made + num > len(changes):
                 in_vain += 1
-                done.append(Group(size, len(changes) - made))
+                done.append((size, len(changes) - made))
             last = (last + changes[made : made + num])[-2:]
             made += num
     return done, in_vain

@@ -37,12 +37,28 @@ def is_label(line: str) -> bool:
 
 def loops(lines: list[str]) -> list[tuple[int, int]]:
     """Places of the first and last line of each loop: from a label to a jump back to it."""
-    places = {line[:-1]: place for place, line in enumerate(lines) if is_label(line)}
+    places = labels(lines)
     return [
         (places[target], place)
         for place, line in enumerate(lines)
         if (target := target_of(line)) in places and places[target] < place
     ]
+
+
+def labels(lines: list[str]) -> dict[str, int]:
+    """The place of each."""
+    return {line[:-1]: place for place, line in enumerate(lines) if is_label(line)}
+
+
+def onward(lines: list[str], place: int, places: dict[str, int]) -> list[int]:
+    """Places to which the line at one leads, none of them back; `places` are the labels'."""
+    line = lines[place]
+    target = target_of(line)
+    conditional = line.startswith("@") or re.search(r"BRA\.?\w* +(!?U?P\d)", line)
+    following = [] if target and not conditional else [place + 1]
+    if target in places and places[target] > place:
+        following.append(places[target])
+    return following
 
 
 def target_of(line: str) -> str | None:
@@ -66,7 +82,7 @@ def shortest_trip(loop: list[str]) -> int:
 
     What is left out is what few threads need: the exact way for roots that float32 cannot round, and the tile's edge.
     """
-    places = {line[:-1]: place for place, line in enumerate(loop) if is_label(line)}
+    places = labels(loop)
     end, best, queue = len(loop) - 1, {0: 0}, [(0, 0)]
     while queue:
         cost, place = heapq.heappop(queue)
@@ -74,16 +90,8 @@ def shortest_trip(loop: list[str]) -> int:
             return cost + 1
         if cost > best[place]:
             continue
-        line = loop[place]
-        following = []
-        target = target_of(line)
-        conditional = line.startswith("@") or re.search(r"BRA\.?\w* +(!?U?P\d|P\d)", line)
-        if target in places and places[target] > place:
-            following.append(places[target])
-        if not (target and not conditional):
-            following.append(place + 1)
-        for other in following:
-            new = cost + (not is_label(line))
+        for other in onward(loop, place, places):
+            new = cost + (not is_label(loop[place]))
             if new < best.get(other, 1 << 60):
                 best[other] = new
                 heapq.heappush(queue, (new, other))
@@ -116,17 +124,12 @@ def _closed(lines: list[str], block: list[int], pattern: str, at_least: int, fou
 
 def longest_way(lines: list[str], first: int, last: int, avoided: set[int]) -> int:
     """Instructions of the longest way forward from one place to another that avoids others; loops are gone once."""
-    places = {line[:-1]: place for place, line in enumerate(lines) if is_label(line)}
+    places = labels(lines)
     best = {first: 0}
     for place in range(first, last):
         if place not in best or place in avoided:
             continue
-        line = lines[place]
-        target = target_of(line)
-        conditional = line.startswith("@") or re.search(r"BRA\.?\w* +(!?U?P\d)", line)
-        following = [] if target and not conditional else [place + 1]
-        if target in places and place < places[target] <= last:
-            following.append(places[target])
-        for other in following:
-            best[other] = max(best.get(other, 0), best[place] + (not is_label(line)))
-    return best[max(place for place in best if place <= last)]
+        for other in onward(lines, place, places):
+            if other <= last:
+                best[other] = max(best.get(other, 0), best[place] + (not is_label(lines[place])))
+    return best[max(best)]
