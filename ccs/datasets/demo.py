@@ -36,7 +36,7 @@ from ccs.stage import CcsError, atomic, progress, raise_if_full, remove_left_par
 if TYPE_CHECKING:
     import numpy as np
 
-CLASSES = ("drink", "eat", "lower", "pull", "push", "raise", "sing", "sit", "smoke", "stand")
+CLASSES = ("drink", "eat", "lower_crate", "lower_present", "raise_crate", "raise_present", "sing", "smoke")
 SPLITS = ("train", "test")
 
 
@@ -90,7 +90,7 @@ def recipes(settings: Rendering) -> list[Recipe]:
 
 def group_of(video: str) -> str:
     """The group of a video, its figure: `drink_train_003` and `sit_train_003` show the same one."""
-    return video.split("_", 1)[1]
+    return "_".join(video.rsplit("_", 2)[1:])
 
 
 def video_paths(dataset: str, settings: Rendering) -> dict[str, str]:

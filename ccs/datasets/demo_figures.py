@@ -1,4 +1,4 @@
-"""The demo's people: heads from the front and from the side, shirts, limbs and hands.
+"""The demo's people, seen from the front: heads, shirts, limbs and hands.
 
 In: a `Figure` (who it is) and the joints of its pose, in figure units. Out: shapes on a `Canvas`.
 """
@@ -164,43 +164,3 @@ def head_front(canvas: Canvas, figure: Figure, centre: Point, tilt: float, mouth
     canvas.polygon(
         place.points([(x, y - 0.04) for x, y in shine]), shade(mix(figure.hair, (255, 255, 255), 0.12), 1.15)
     )
-
-
-def head_side(canvas: Canvas, figure: Figure, centre: Point, tilt: float) -> None:
-    """A head seen from the side, its face towards +x."""
-    size = figure.head
-    place = Local(centre, tilt, size)
-
-    if figure.hair_style == "long":
-        canvas.solid([place.discs((-0.3, -0.1, 0.85), (-0.68, 0.95, 0.36))], shade(figure.hair, 0.85))
-    elif figure.hair_style == "bun":
-        canvas.solid([place.discs((-0.98, -0.45, 0.34))], figure.hair)
-    elif figure.hair_style == "curly":
-        for angle in np.linspace(np.pi * 0.75, np.pi * 1.75, 8):
-            canvas.solid([place.discs((0.85 * np.cos(angle) - 0.06, 0.88 * np.sin(angle) - 0.08, 0.36))], figure.hair)
-    canvas.solid(
-        [place.discs((-0.02, -0.12, 0.86), (0.28, 0.5, 0.46)), place.discs((0.6, 0.0, 0.2), (0.9, 0.2, 0.1))],
-        figure.skin,
-    )
-    if figure.beard:
-        canvas.polygon(
-            place.points([(-0.15, 0.2), (0.1, 0.4), (0.72, 0.4), (0.8, 0.75), (0.4, 1.02), (0, 0.8)]), figure.hair
-        )
-    canvas.polygon(place.points(oval((0.5, -0.1), 0.14, 0.13)), (245, 245, 240))
-    canvas.spot(place.disc((0.55, -0.09, 0.09)), (35, 25, 20))
-    canvas.line(place.points([(0.36, -0.3), (0.55, -0.36), (0.72, -0.31)]), shade(figure.hair, 0.7), 0.07 * size)
-    canvas.line(place.points([(0.42, 0.48), (0.54, 0.56), (0.72, 0.55)]), (140, 45, 50), 0.08 * size)
-    if figure.glasses:
-        canvas.line(place.points(oval((0.52, -0.08), 0.22, 0.22)), (30, 30, 35), 0.045 * size)
-        canvas.line(place.points([(-0.1, -0.1), (0.3, -0.1)]), (30, 30, 35), 0.045 * size)
-    if figure.hair_style == "cap":
-        canvas.polygon(
-            place.points([(x * 1.03, y - 0.2) for x, y in arc(0.9, 0.86, np.pi * 0.95, np.pi * 2.02)]), figure.accent
-        )
-        canvas.polygon(place.points([(0.3, -0.42), (1.35, -0.3), (1.3, -0.18), (0.3, -0.2)]), shade(figure.accent, 0.6))
-    else:
-        outer = arc(0.97, 1.02, np.pi * 0.78, np.pi * 1.82)
-        inner = [(0.42, -0.55), (0.12, -0.3), (0.1, 0.05), (-0.22, 0.15), (-0.35, 0.55)]
-        canvas.polygon(place.points([(x * 1.04, y * 1.04 - 0.1) for x, y in outer] + inner), shade(figure.hair, 0.62))
-        canvas.polygon(place.points([(x, y - 0.1) for x, y in outer] + inner), figure.hair)
-    canvas.solid([place.discs((-0.12, 0.12, 0.17))], shade(figure.skin, 0.95))

@@ -87,20 +87,8 @@ _HELD = {
 }
 
 
-def barbell(canvas: Canvas, centre: Point, reach: float, plate: float, colour: Colour) -> None:
-    """A barbell seen from the front, as wide as twice `reach`."""
-    x, y = centre
-    canvas.solid([[(x - reach, y, 0.011), (x + reach, y, 0.011)]], (185, 188, 196))
-    for side in (-1, 1):
-        for out, size in ((0.62, 1.0), (0.78, 0.72)):
-            at = x + side * reach * out * 1.05
-            canvas.solid(
-                [[(at, y - plate * size, 0.022), (at, y + plate * size, 0.022)]], shade(colour, 0.7 + 0.3 * size)
-            )
-
-
 def box(canvas: Canvas, corner: Point, width: float, height: float, colour: Colour, style: str) -> None:
-    """A box seen from the front, its top left corner at `corner`: a wooden crate or a parcel."""
+    """A box seen from the front, its top left corner at `corner`: a wooden crate or a present."""
     x, y = corner
 
     def inset(left: float, top: float, right: float, bottom: float) -> list[Point]:
@@ -109,11 +97,16 @@ def box(canvas: Canvas, corner: Point, width: float, height: float, colour: Colo
     edge = OUTLINE
     canvas.polygon(inset(-edge, -edge, width + edge, height + edge), shade(colour, 0.35))
     canvas.polygon(inset(0, 0, width, height), colour)
-    if style == "parcel":
-        canvas.polygon(inset(width * 0.42, 0, width * 0.58, height), (226, 205, 160))
-        canvas.polygon(inset(0, height * 0.92, width, height), shade(colour, 0.8))
-        canvas.polygon(inset(width * 0.66, height * 0.55, width * 0.9, height * 0.8), (240, 240, 235))
-        canvas.polygon(inset(width * 0.7, height * 0.6, width * 0.86, height * 0.65), (60, 60, 60))
+    if style == "present":
+        ribbon = (250, 236, 150)
+        canvas.polygon(inset(width * 0.42, 0, width * 0.58, height), ribbon)
+        canvas.polygon(inset(0, height * 0.4, width, height * 0.6), ribbon)
+        for side in (-1, 1):  # the bow lies within the outline, so that both boxes move alike in the flow
+            loop = [(0.5, 0.5), (0.5 + side * 0.24, 0.2), (0.5 + side * 0.3, 0.55)]
+            points = [(x + width * a, y + height * b) for a, b in loop]
+            canvas.polygon(points, shade(ribbon, 0.92))
+            canvas.line([*points, points[0]], shade(ribbon, 0.6), 0.006)
+        canvas.spot((x + width / 2, y + height / 2, 0.1 * width), ribbon)
         return
     bar = min(width, height) * 0.16
     for k in range(1, 5):
@@ -130,18 +123,3 @@ def box(canvas: Canvas, corner: Point, width: float, height: float, colour: Colo
     ):
         canvas.polygon(frame, beam)
         canvas.line([*frame, frame[0]], shade(colour, 0.5), 0.006)
-
-
-def chair(canvas: Canvas, back: float, front: float, seat: float, floor: float, colour: Colour, style: str) -> None:
-    """A chair seen from the side, its back at x = `back`; the style is the form of the back."""
-    dark = shade(colour, 0.7)
-    for x in (back + 0.03, front - 0.03):
-        canvas.chain([(x, seat, 0.018), (x, floor - 0.012, 0.014)], dark)
-    canvas.chain([(back + 0.03, (seat + floor) / 2, 0.01), (front - 0.03, (seat + floor) / 2, 0.01)], dark)
-    top = seat - 0.33
-    if style == "padded":
-        canvas.chain([(back, seat, 0.03), (back - 0.03, top, 0.03)], colour)
-    else:
-        canvas.chain([(back + 0.01, seat, 0.017), (back - 0.03, top, 0.017)], colour)
-        canvas.chain([(back - 0.03, top, 0.027), (back - 0.018, top + 0.09, 0.027)], shade(colour, 1.15))
-    canvas.chain([(back, seat, 0.026), (front, seat, 0.026)], colour)
