@@ -49,9 +49,9 @@ class Rendering:
 
     seed: Annotated[Integer, Ge(0)] = 0
     """changes every video"""
-    train_per_class: Annotated[Integer, Ge(1)] = 16
+    train_per_class: Annotated[Integer, Ge(1)] = 40
     """training videos a class, validation included"""
-    test_per_class: Annotated[Integer, Ge(1)] = 10
+    test_per_class: Annotated[Integer, Ge(1)] = 25
     """test videos a class"""
     width: Side = 192
     """of the videos in pixels"""

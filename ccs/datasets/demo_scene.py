@@ -288,7 +288,7 @@ def _to_mouth(image: np.ndarray, person: Person, progress: float, at: Point, lig
     body.arm(canvas, figure, top, elbow, wrist, size, 1.0)
     body.hand(canvas, figure, wrist, size * 1.05)
     things.held(canvas, person.thing, person.thing_colour, wrist, angle, 0.19 * person.thing_size)
-    body.fingers(canvas, figure, wrist, angle, size, 2 if person.thing == "cigarette" else 4)
+    body.fingers(canvas, figure, wrist, angle, size)
 
 
 def _raise(image: np.ndarray, person: Person, progress: float, at: Point, light: float) -> None:

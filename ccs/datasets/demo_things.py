@@ -1,8 +1,8 @@
 """The demo's things: what a hand brings to the mouth, what is lifted or pushed, and the chair.
 
 In: places, sizes and colours in figure units. Out: shapes on a `Canvas`.
-Every held thing is drawn in a frame whose x runs from the hand (0) to the mouth (about 1). All are about as large, so
-that they differ in the picture and little in the flow.
+Every held thing is drawn in a frame whose x runs from the hand (0) to the mouth (about 1). All have about the same
+outline, a bar from -1 to 1 of half width 1/3, so that they differ in the picture and little in the flow.
 """
 
 from __future__ import annotations
@@ -23,58 +23,54 @@ def _bar(start: float, half_start: float, end: float, half_end: float) -> list[P
 
 
 def _glass(canvas: Canvas, at: Local, colour: Colour) -> None:
-    canvas.polygon(at.points(_bar(-0.74, 0.33, 1.09, 0.48)), (60, 75, 90))
-    canvas.polygon(at.points(_bar(-0.69, 0.29, 1.06, 0.44)), (214, 232, 240))
-    canvas.polygon(at.points(_bar(-0.62, 0.27, 0.76, 0.39)), colour)
-    canvas.polygon(at.points(_bar(0.76, 0.39, 0.84, 0.4)), mix(colour, _WHITE, 0.6))
-    canvas.polygon(at.points([(-0.5, -0.17), (1.0, -0.33), (1.0, -0.21), (-0.5, -0.09)]), mix(colour, _WHITE, 0.8))
+    canvas.polygon(at.points(_bar(-0.84, 0.32, 1.0, 0.4)), (60, 75, 90))
+    canvas.polygon(at.points(_bar(-0.8, 0.28, 0.97, 0.36)), (214, 232, 240))
+    canvas.polygon(at.points(_bar(-0.74, 0.26, 0.7, 0.32)), colour)
+    canvas.polygon(at.points(_bar(0.7, 0.32, 0.78, 0.33)), mix(colour, _WHITE, 0.6))
+    canvas.polygon(at.points([(-0.6, -0.16), (0.92, -0.26), (0.92, -0.16), (-0.6, -0.08)]), mix(colour, _WHITE, 0.8))
 
 
 def _bottle(canvas: Canvas, at: Local, colour: Colour) -> None:
-    body = at.discs((-0.6, -0.14, 0.22), (-0.6, 0.14, 0.22), (0.4, -0.14, 0.22), (0.4, 0.14, 0.22))
-    canvas.solid([body, at.discs((0.45, 0, 0.3), (0.8, 0, 0.17)), at.discs((0.78, 0, 0.17), (0.98, 0, 0.17))], colour)
-    canvas.polygon(at.points(_bar(-0.5, 0.35, 0.1, 0.35)), (240, 236, 220))
-    canvas.polygon(at.points(_bar(-0.35, 0.35, -0.05, 0.35)), shade(colour, 0.7))
-    shine = [(0.15, -0.26), (0.75, -0.11), (0.75, -0.04), (0.15, -0.16)]
+    body = at.discs((-0.62, -0.14, 0.2), (-0.62, 0.14, 0.2), (0.5, -0.14, 0.2), (0.5, 0.14, 0.2))
+    canvas.solid([body, at.discs((0.5, 0, 0.33), (0.85, 0, 0.2)), at.discs((0.8, 0, 0.2), (0.98, 0, 0.2))], colour)
+    canvas.polygon(at.points(_bar(-0.5, 0.33, 0.1, 0.33)), (240, 236, 220))
+    canvas.polygon(at.points(_bar(-0.35, 0.33, -0.05, 0.33)), shade(colour, 0.7))
+    shine = [(0.15, -0.24), (0.75, -0.13), (0.75, -0.05), (0.15, -0.14)]
     canvas.polygon(at.points(shine), mix(colour, _WHITE, 0.7))
 
 
 def _banana(canvas: Canvas, at: Local, colour: Colour) -> None:
-    flesh = at.discs((0.1, -0.04, 0.27), (0.6, -0.02, 0.27), (0.9, 0.08, 0.2))
-    canvas.chain(flesh, (252, 243, 205))
-    canvas.chain(at.discs((-0.85, 0.2, 0.1), (-0.5, 0.06, 0.28), (0.1, -0.04, 0.33), (0.4, -0.04, 0.3)), colour)
-    for side in (-1, 1):
-        flap = at.discs(
-            (0.4, side * 0.22 - 0.04, 0.13), (0.2, side * 0.46 - 0.04, 0.12), (-0.1, side * 0.5 - 0.04, 0.06)
-        )
-        canvas.chain(flap, colour)
+    canvas.chain(at.discs((0.1, 0, 0.29), (0.7, 0.02, 0.29), (0.88, 0.06, 0.24)), (252, 243, 205))
+    canvas.chain(at.discs((-0.84, 0.08, 0.22), (-0.5, 0.02, 0.32), (0.1, 0, 0.35), (0.3, 0, 0.34)), colour)
+    for across in (-0.24, 0, 0.24):  # the peel, turned down over the flesh
+        canvas.polygon(at.points([(0.25, across - 0.12), (0.62, across), (0.25, across + 0.12)]), shade(colour, 0.92))
 
 
 def _ice_cream(canvas: Canvas, at: Local, colour: Colour) -> None:
-    canvas.solid([at.discs((-0.82, 0, 0.1), (0.3, 0, 0.36))], (222, 166, 92))
+    canvas.solid([at.discs((-0.8, 0, 0.2), (0.25, 0, 0.34))], (222, 166, 92))
     for k in (-0.25, 0, 0.25):
-        canvas.line(at.points([(-0.4, 0.6 * k - 0.1), (0.3, k + 0.1)]), (168, 112, 56), 0.05 * at.size)
-        canvas.line(at.points([(-0.4, 0.6 * k + 0.1), (0.3, k - 0.1)]), (168, 112, 56), 0.05 * at.size)
-    for x, half, radius in ((0.38, 0.24, 0.2), (0.62, 0.19, 0.18), (0.83, 0.1, 0.15), (0.98, 0.0, 0.1)):  # whipped
+        canvas.line(at.points([(-0.5, 0.6 * k - 0.1), (0.25, k + 0.1)]), (168, 112, 56), 0.05 * at.size)
+        canvas.line(at.points([(-0.5, 0.6 * k + 0.1), (0.25, k - 0.1)]), (168, 112, 56), 0.05 * at.size)
+    for x, half, radius in ((0.36, 0.19, 0.18), (0.58, 0.16, 0.17), (0.78, 0.1, 0.16), (0.92, 0.0, 0.13)):  # whipped
         canvas.solid([at.discs((x, -half, radius), (x + 0.06, half, radius))], colour)
 
 
 def _cigarette(canvas: Canvas, at: Local, colour: Colour) -> None:
-    canvas.solid([at.discs((-0.8, 0, 0.2), (0.86, 0, 0.2))], colour)
-    canvas.polygon(at.points(_bar(0.72, 0.2, 1.02, 0.2)), (205, 150, 84))
-    canvas.solid([at.discs((-0.92, 0, 0.3), (-0.68, 0, 0.24))], (255, 60, 10))
-    canvas.spot(at.disc((-0.9, 0, 0.15)), (255, 224, 110))
+    canvas.solid([at.discs((-0.78, 0, 0.3), (0.8, 0, 0.3))], colour)
+    canvas.polygon(at.points(_bar(0.42, 0.31, 1.05, 0.29)), (205, 150, 84))
+    canvas.solid([at.discs((-0.84, 0, 0.32), (-0.62, 0, 0.3))], (255, 60, 10))
+    canvas.spot(at.disc((-0.84, 0, 0.18)), (255, 224, 110))
 
 
 def _microphone(canvas: Canvas, at: Local, colour: Colour) -> None:
-    canvas.solid([at.discs((-0.75, 0, 0.22), (0.36, 0, 0.3))], colour)
-    canvas.polygon(at.points(_bar(0.24, 0.34, 0.42, 0.38)), (235, 235, 240))
-    canvas.solid([at.discs((0.66, 0, 0.44))], (186, 190, 198))
-    for k in (-0.24, 0, 0.24):
-        end = 0.36 - 0.4 * abs(k)
-        canvas.line(at.points([(0.66 + k, -end), (0.66 + k, end)]), (80, 82, 90), 0.06 * at.size)
-        canvas.line(at.points([(0.66 - end, k), (0.66 + end, k)]), (80, 82, 90), 0.06 * at.size)
-    canvas.spot(at.disc((0.79, -0.2, 0.09)), (235, 238, 245))
+    canvas.solid([at.discs((-0.78, 0, 0.26), (0.36, 0, 0.31))], colour)
+    canvas.polygon(at.points(_bar(0.24, 0.33, 0.42, 0.35)), (235, 235, 240))
+    canvas.solid([at.discs((0.62, 0, 0.38))], (186, 190, 198))
+    for k in (-0.21, 0, 0.21):
+        end = 0.31 - 0.4 * abs(k)
+        canvas.line(at.points([(0.62 + k, -end), (0.62 + k, end)]), (80, 82, 90), 0.06 * at.size)
+        canvas.line(at.points([(0.62 - end, k), (0.62 + end, k)]), (80, 82, 90), 0.06 * at.size)
+    canvas.spot(at.disc((0.74, -0.17, 0.08)), (235, 238, 245))
 
 
 _HELD = {
