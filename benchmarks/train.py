@@ -44,7 +44,7 @@ from ccs.train.training import Settings, Training
 
 ROOT = Path(__file__).resolve().parent.parent
 LISTED = 10_000  # entries of the list of videos
-NUM_CLASSES = {"demo": 10, "real": 8}  # in the list; with fewer than a batch has, batches would be smaller
+NUM_CLASSES = {"demo": 8, "real": 8}  # in the list; with fewer than a batch has, batches would be smaller
 TRAINING_VIDEOS = {"ucf101": 9537, "hmdb51": 3570}  # of split 1, validation videos included
 
 
@@ -163,7 +163,7 @@ def prepare_demo(args: argparse.Namespace) -> Case:
     with working_directory(ROOT / "benchmarks" / "out" / "train" / "demo"):
         if not Path("shards").is_dir():
             demo.render_all("data/demo/videos", demo.Settings.of(block), os.cpu_count())
-        return prepared("demo", block, config["frames"]["short_side"], settings_of(run, args.set))
+        return prepared("demo", block, config["frames"]["size"], settings_of(run, args.set))
 
 
 def prepare_real(args: argparse.Namespace, gpu: bool) -> Case:
