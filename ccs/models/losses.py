@@ -26,7 +26,14 @@ class Losses(NamedTuple):
 
 
 def ccs_loss(
-    rgb: Tensor, flow: Tensor, z_rgb: Tensor | None, z_flow: Tensor | None, labels: Tensor, settings: LossSettings
+    rgb: Tensor,
+    flow: Tensor,
+    z_rgb: Tensor | None,
+    z_flow: Tensor | None,
+    labels: Tensor,
+    settings: LossSettings,
+    *,
+    share: float = 1.0,
 ) -> Losses:
     """L = lambda1 L1 + lambda2 L2 + L3 (Eq. 6).
 
@@ -34,6 +41,7 @@ def ccs_loss(
         rgb, flow: logits (B, num_classes) of the two streams.
         z_rgb, z_flow: embeddings (B, D) of the shared block; None (or `settings.ranking` false) leaves out L1 and L2.
         labels: (B,) int64.
+        share: of lambda1 and lambda2 that is in force, 0..1.
     """
     L3 = cross_entropy(rgb, labels) + cross_entropy(flow, labels)
     if z_rgb is None or z_flow is None or not settings.ranking:
@@ -50,7 +58,7 @@ def ccs_loss(
         for z in (z_rgb, z_flow)
     )
     L2 = of_rgb + of_flow
-    total = settings.lambdas[0] * L1 + settings.lambdas[1] * L2 + L3
+    total = share * settings.lambdas[0] * L1 + share * settings.lambdas[1] * L2 + L3
     return Losses(total, L1.detach(), L2.detach(), L3.detach(), active)
 
 

@@ -25,6 +25,8 @@ class TrainSettings:
     """videos per class of a batch (M)"""
     lr: Annotated[Number, Gt(0)] = 0.001
     """learning rate of SGD"""
+    lr_new: Annotated[Number, Gt(0)] = 1.0
+    """factor of the learning rate for all but backbones with pretrained weights"""
     lr_steps: Annotated[tuple[Annotated[Integer, Ge(1)], ...], Different()] = (50,)
     """epochs after which the learning rate is multiplied by lr_gamma"""
     lr_gamma: Annotated[Number, Gt(0), Le(1)] = 0.1
@@ -32,7 +34,9 @@ class TrainSettings:
     momentum: Annotated[Number, Ge(0), Lt(1)] = 0.9
     """of SGD"""
     weight_decay: Annotated[Number, Ge(0)] = 5e-4
-    """of SGD, on all parameters"""
+    """of SGD, on all weights but norms'"""
+    decay_norms: Boolean = False
+    """let weight_decay fall on norms' weights (the connection block's gamma too) and on biases; TSN's code spares them"""
     clip_gradient: Annotated[Number, Gt(0)] = 20.0
     """largest norm of the gradient"""
     patience: Annotated[Integer, Ge(0)] = 0

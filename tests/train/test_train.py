@@ -166,6 +166,20 @@ def test_same_seed_same_bits_whatever_the_workers(trained, tmp_path, workers):
     assert history_rows(tmp_path) == history_rows(trained[0])
 
 
+def test_new_memory_is_not_filled_and_no_bit_depends_on_what_it_held(trained, tmp_path, monkeypatch):
+    real = training.train_one_epoch
+
+    def filled(*args):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)  # with NaN
+            return real(*args)
+
+    monkeypatch.setattr(training, "train_one_epoch", filled)
+    assert same_weights(trained[1], run_train(tmp_path, changed(epochs=3)))
+
+
 def test_another_seed_other_weights(trained, tmp_path):
     assert not same_weights(trained[1], run_train(tmp_path, seed=1))
 
