@@ -20,7 +20,9 @@ from ccs.models.settings import LossSettings
 from ccs.stage import CcsError
 from ccs.train import parallel
 
-Clips = tuple[Tensor, Tensor, Tensor]  # of a batch: RGB (B, K, F, 3, S, S), flow (B, K, L, 2, S, S), labels (B)
+# Of a batch: RGB (b, K, F, 3, S, S) and flow (b, K, L, 2, S, S) of this process's part, and the labels (B) of the whole
+# on the CPU, where classes are counted.
+Clips = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass
@@ -89,7 +91,7 @@ def train_one_epoch(
                 figures = _forward_backward(
                     model, batch, accelerator, losses, share=1 / size, ranking=_ranking_share(progress, steps, losses)
                 )
-            num_videos = len(batch[2]) * parallel.num_processes()
+            num_videos = len(batch[2])
             for name, value in figures.items():
                 progress.sums[name] = progress.sums.get(name, 0) + value * num_videos
             progress.num_videos += num_videos
@@ -135,14 +137,14 @@ def _forward_backward(
 
     ranking: the share of the ranking losses' weights that is in force.
     """
-    rgb, flow, labels = (x.to(accelerator.device, non_blocking=True) for x in batch)
+    *clips, labels = batch
     with accelerator.autocast():
-        output = model(rgb, flow)
-    labels = parallel.gather(labels)
+        output = model(*(x.to(accelerator.device, non_blocking=True) for x in clips))
     of_rgb, of_flow = (parallel.gather(x.float()) for x in (output.rgb, output.flow))
     z_rgb, z_flow = (x if x is None else parallel.gather(x.float()) for x in (output.z_rgb, output.z_flow))
     losses = ccs_loss(of_rgb, of_flow, z_rgb, z_flow, labels, settings, share=ranking)
     accelerator.backward(losses.total * (share * parallel.num_processes()))
+    labels = labels.to(accelerator.device, non_blocking=True)
     return {
         "loss": losses.total.detach(),
         "loss_triplet": losses.triplet,

@@ -36,7 +36,7 @@ class TrainSettings:
     weight_decay: Annotated[Number, Ge(0)] = 5e-4
     """of SGD, on all weights but norms'"""
     decay_norms: Boolean = False
-    """let weight_decay fall on norms' weights (the connection block's gamma too) and on biases; TSN's code spares them"""
+    """let weight_decay fall on biases and norms' weights, such as the connection block's gamma; TSN's code does not"""
     clip_gradient: Annotated[Number, Gt(0)] = 20.0
     """largest norm of the gradient"""
     patience: Annotated[Integer, Ge(0)] = 0
@@ -45,6 +45,8 @@ class TrainSettings:
     """auto takes bf16 or fp16 on a GPU and float32 on a CPU"""
     accumulate: Annotated[Integer, Ge(1)] = 1
     """batches whose gradients are averaged for one step; the losses see one batch at a time"""
+    deterministic: Boolean = True
+    """compute the same bits each time; false lets a GPU choose what is fastest"""
     compile: Boolean = False
     """let torch.compile make the network faster; on a CPU it needs a C++ compiler"""
 

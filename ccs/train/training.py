@@ -85,7 +85,8 @@ class Training:
         if self.accelerator.device.type == "cpu":
             keep_memory()
         set_seed(identity["seed"])
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.use_deterministic_algorithms(settings.train.deterministic, warn_only=True)
+        torch.backends.cudnn.benchmark = not settings.train.deterministic
         # NaN in what is about to be overwritten finds faults of torch's own operators, for a ninth of a step's time
         torch.utils.deterministic.fill_uninitialized_memory = False
         network = CCS(len(identity["classes"]), settings.network, segments=settings.clips.segments)

@@ -180,6 +180,20 @@ def test_new_memory_is_not_filled_and_no_bit_depends_on_what_it_held(trained, tm
     assert same_weights(trained[1], run_train(tmp_path, changed(epochs=3)))
 
 
+def test_determinism_can_be_given_up_for_speed(tmp_path, monkeypatch):
+    seen = []
+    real = training.train_one_epoch
+
+    def look(*args):
+        seen.append((torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark))
+        return real(*args)
+
+    monkeypatch.setattr(training, "train_one_epoch", look)
+    for deterministic in (False, True):  # in this order, as the switches are the process's
+        run_train(tmp_path, changed(epochs=1, deterministic=deterministic))
+    assert seen == [(False, True), (True, False)]
+
+
 def test_another_seed_other_weights(trained, tmp_path):
     assert not same_weights(trained[1], run_train(tmp_path, seed=1))
 
