@@ -120,7 +120,8 @@ def measure(case: Case, workers: int, rounds: int, seconds: float) -> Rates:
     training = Training(case.settings, identity, {}, Path("no.resume.pt"), len(batches), never)
     clips = train_clips(case.reader, case.videos, batches, training, seed=0, workers=workers)
     device = training.accelerator.device
-    ready = itertools.cycle([tuple(x.to(device) for x in next(clips)) for _ in range(2)])
+    held = [next(clips) for _ in range(2)]
+    ready = itertools.cycle([(rgb.to(device), flow.to(device), labels) for rgb, flow, labels in held])
     ahead = 2 * workers  # batches that the loader holds ready when the clock starts
     run_steps(training, ready, 2)
     pace = run_steps(training, ready, 2)["clips_per_second"] / batches.batch_size

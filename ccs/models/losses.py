@@ -2,6 +2,8 @@
 
 Pure functions of tensors. z is L2-normalised for the ranking losses only: margins of 0.3 and 0.8 on squared distances
 have a meaning on the unit sphere (squared distances in 0..4), while cross entropy sees raw z through the classifier.
+Labels are on the CPU, wherever the others are: what is counted and selected by them has its size there, and no step
+waits for a GPU to tell it.
 """
 
 from __future__ import annotations
@@ -26,16 +28,25 @@ class Losses(NamedTuple):
 
 
 def ccs_loss(
-    rgb: Tensor, flow: Tensor, z_rgb: Tensor | None, z_flow: Tensor | None, labels: Tensor, settings: LossSettings
+    rgb: Tensor,
+    flow: Tensor,
+    z_rgb: Tensor | None,
+    z_flow: Tensor | None,
+    labels: Tensor,
+    settings: LossSettings,
+    *,
+    share: float = 1.0,
 ) -> Losses:
     """L = lambda1 L1 + lambda2 L2 + L3 (Eq. 6).
 
     Args:
         rgb, flow: logits (B, num_classes) of the two streams.
         z_rgb, z_flow: embeddings (B, D) of the shared block; None (or `settings.ranking` false) leaves out L1 and L2.
-        labels: (B,) int64.
+        labels: (B,) int64, on the CPU.
+        share: of lambda1 and lambda2 that is in force, 0..1.
     """
-    L3 = cross_entropy(rgb, labels) + cross_entropy(flow, labels)
+    target = _moved(labels, rgb.device)
+    L3 = cross_entropy(rgb, target) + cross_entropy(flow, target)
     if z_rgb is None or z_flow is None or not settings.ranking:
         zero = torch.zeros_like(L3)
         return Losses(L3, zero, zero, L3.detach(), zero)
@@ -50,7 +61,7 @@ def ccs_loss(
         for z in (z_rgb, z_flow)
     )
     L2 = of_rgb + of_flow
-    total = settings.lambdas[0] * L1 + settings.lambdas[1] * L2 + L3
+    total = share * settings.lambdas[0] * L1 + share * settings.lambdas[1] * L2 + L3
     return Losses(total, L1.detach(), L2.detach(), L3.detach(), active)
 
 
@@ -65,18 +76,19 @@ def cross_modality_triplet(
 
     Args:
         z_rgb, z_flow: (B, D), row i of both from the same video.
-        labels: (B,).
+        labels: (B,), on the CPU.
 
     Returns:
         The loss, and the share of triplets within the margin (0..1, no gradient).
     """
-    same = labels[:, None] == labels[None, :]
+    of_one_class = labels[:, None] == labels[None, :]
+    same = _moved(of_one_class, z_rgb.device)
     distance = _squared_distances(z_rgb, z_flow)  # (rgb, flow)
     hinges = []
     for d in (distance, distance.T):  # rows are anchors
         if triplet == "all":
             violation = relu(d[:, :, None] - d[:, None, :] + margin)
-            hinges.append(violation[same[:, :, None] & ~same[:, None, :]])
+            hinges.append(_selected(violation, of_one_class[:, :, None] & ~of_one_class[:, None, :]))
             continue
         positive = d.diagonal() if triplet == "paired" else d.masked_fill(~same, -torch.inf).amax(dim=1)
         negative = d.masked_fill(same, torch.inf).amin(dim=1)
@@ -92,20 +104,30 @@ def discriminative_embedding(
     """One modality's half of L2 (Eq. 5): samples near the mean of their class, class means apart.
 
     sum_i [ |z_i - m_c(i)|^2 - intra ]_+  +  sum over ordered pairs of classes [ inter - |m_c - m_c'|^2 ]_+, where m_c
-    is the mean over the mini-batch, with gradient. `mean` divides each sum by its number of terms.
+    is the mean over the mini-batch, with gradient. `mean` divides each sum by its number of terms. Labels: on the CPU.
     """
-    classes, index = labels.unique(return_inverse=True)
-    count = torch.bincount(index, minlength=len(classes)).to(z.dtype)
+    classes, index, count = labels.unique(return_inverse=True, return_counts=True)
+    index, count = _moved(index, z.device), _moved(count.to(z.dtype), z.device)
     means = torch.zeros(len(classes), z.shape[1], dtype=z.dtype, device=z.device).index_add(0, index, z)
     means = means / count[:, None]
     compact = relu((z - means[index]).square().sum(dim=1) - intra)
-    different = ~torch.eye(len(classes), dtype=torch.bool, device=z.device)
-    apart = relu(inter - _squared_distances(means, means))[different]
+    different = ~torch.eye(len(classes), dtype=torch.bool)
+    apart = _selected(relu(inter - _squared_distances(means, means)), different)
     return _reduce(compact, reduction) + _reduce(apart, reduction)
 
 
 def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
     return (a[:, None, :] - b[None, :, :]).square().sum(dim=2)
+
+
+def _selected(x: Tensor, where: Tensor) -> Tensor:
+    """x[where], with `where` on the CPU."""
+    return x.flatten()[_moved(where.flatten().nonzero()[:, 0], x.device)]
+
+
+def _moved(x: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on `device`, which nothing waits for: from memory that is not pinned a copy may."""
+    return (x.pin_memory() if device.type == "cuda" and not x.is_pinned() else x).to(device, non_blocking=True)
 
 
 def _reduce(x: Tensor, reduction: str) -> Tensor:

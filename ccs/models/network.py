@@ -5,6 +5,7 @@ Legend of shape suffixes: B videos, T segments, F frames or flow pairs of a snip
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -43,7 +44,8 @@ class CCS(nn.Module):
     ) -> None:
         super().__init__()
         weights = (settings.weights, settings.weights if settings.weights_flow == "same" else settings.weights_flow)
-        self.partial_bn = [settings.partial_bn and each != "none" for each in weights]
+        self.pretrained = [each != "none" for each in weights]  # of RGB and of flow
+        self.partial_bn = [settings.partial_bn and each for each in self.pretrained]
         if not load_weights:
             weights = ("none", "none")
         self.rgb = backbones.build(settings.backbone, weights=weights[0])
@@ -71,6 +73,12 @@ class CCS(nn.Module):
         # over height, width and, in 3-D networks, the instants of a snippet
         rgb_BTC, flow_BTC = (x.unflatten(2, (T, -1)).mean(dim=(3, 4, 5)).transpose(1, 2) for x in (rgb, flow))
         return Output(*self.head(self.aggregate_rgb(rgb_BTC), self.aggregate_flow(flow_BTC)))
+
+    def pretrained_parameters(self) -> Iterator[nn.Parameter]:
+        """Those of the backbones that start from weights; all others are new."""
+        for backbone, pretrained in zip((self.rgb, self.flow), self.pretrained, strict=True):
+            if pretrained:
+                yield from backbone.parameters()
 
     def train(self, mode: bool = True) -> CCS:
         """Set training mode; with partial BN the frozen layers stay in evaluation mode and take no gradient."""

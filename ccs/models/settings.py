@@ -59,3 +59,5 @@ class LossSettings:
     """margins across modalities, within and between classes (Eq. 4, 5)"""
     lambdas: tuple[Margin, Margin] = (0.5, 0.5)
     """weights of L1 and L2 beside cross entropy (Eq. 6)"""
+    ranking_warmup: Annotated[Integer, Ge(0)] = 0
+    """epochs in which the weights of L1 and L2 rise from 0 to lambdas, evenly with each step"""

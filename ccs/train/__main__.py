@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_type_hints
 
+import torch
 from torch.utils.data import DataLoader
 
 from ccs.clips.dataset import TestClips, TrainClips, loaded, loader, usable_videos, videos_digest
@@ -191,15 +192,18 @@ def train_clips(
 ) -> Iterator[Clips]:
     """This process's part of all batches that are left, epoch after epoch: workers load on while others validate."""
     settings, progress = training.settings, training.progress
-    course = Course(
+    whole = Course(
         batches,
         epochs=settings.train.epochs,
         first=progress.epoch * len(batches) + training.steps.batches_before(progress.step),
-        rank=training.rank,
-        num_ranks=parallel.num_processes(),
     )
+    part = dataclasses.replace(whole, rank=training.rank, num_ranks=parallel.num_processes())
     clips = TrainClips(reader, videos, settings.clips, snippet=snippet_of(settings.network), seed=seed)
-    return loaded(loader(clips, workers=workers, batch_sampler=course))
+    parts = loaded(loader(clips, workers=workers, batch_sampler=part))
+    return (
+        (rgb, flow, torch.tensor([videos[index].label for index, *_ in batch]))
+        for (rgb, flow, _), batch in zip(parts, whole, strict=True)
+    )
 
 
 def _val_loader(

@@ -18,9 +18,9 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from ccs.stage import CcsError, writing
 
-# Losses, accuracies in percent and the share of active triplets are means over the epoch's videos; `waiting` is the
-# share of its training time that was spent waiting for clips; memory in MiB: of the process with what its loader's
-# workers have for themselves, and the most that it had on the GPU.
+# Losses, accuracies in percent and the share of active triplets are means over the epoch's videos; `lr` is the RGB
+# backbone's; `waiting` is the share of its training time that was spent waiting for clips; memory in MiB: of the
+# process with what its loader's workers have for themselves, and the most that it had on the GPU.
 COLUMNS = ("epoch", "lr", "loss", "loss_triplet", "loss_embedding", "loss_cross_entropy", "active_triplets")
 COLUMNS += ("train_rgb", "train_flow", "val_rgb", "val_flow", "val_fused")
 COLUMNS += ("clips_per_second", "waiting", "memory_mb", "gpu_memory_mb")

@@ -20,7 +20,9 @@ from ccs.models.settings import LossSettings
 from ccs.stage import CcsError
 from ccs.train import parallel
 
-Clips = tuple[Tensor, Tensor, Tensor]  # of a batch: RGB (B, K, F, 3, S, S), flow (B, K, L, 2, S, S), labels (B)
+# Of a batch: RGB (b, K, F, 3, S, S) and flow (b, K, L, 2, S, S) of this process's part, and the labels (B) of the whole
+# on the CPU, where classes are counted.
+Clips = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass
@@ -86,8 +88,10 @@ def train_one_epoch(
             waited += time.perf_counter() - before
             # processes exchange gradients once a step
             with accelerator.no_sync(model) if number < size - 1 else nullcontext():
-                figures = _forward_backward(model, batch, accelerator, losses, share=1 / size)
-            num_videos = len(batch[2]) * parallel.num_processes()
+                figures = _forward_backward(
+                    model, batch, accelerator, losses, share=1 / size, ranking=_ranking_share(progress, steps, losses)
+                )
+            num_videos = len(batch[2])
             for name, value in figures.items():
                 progress.sums[name] = progress.sums.get(name, 0) + value * num_videos
             progress.num_videos += num_videos
@@ -107,6 +111,13 @@ def train_one_epoch(
     return row
 
 
+def _ranking_share(progress: Progress, steps: Steps, losses: LossSettings) -> float:
+    """How much of the ranking losses' weights is in force in the next step."""
+    if not losses.ranking_warmup:
+        return 1.0
+    return min((progress.epoch + progress.step / len(steps)) / losses.ranking_warmup, 1.0)
+
+
 def check_finite(progress: Progress) -> None:
     """`CcsError` where a loss was infinite or no number."""
     if not torch.isfinite(torch.as_tensor(progress.sums.get("loss", 0.0))):
@@ -114,17 +125,26 @@ def check_finite(progress: Progress) -> None:
 
 
 def _forward_backward(
-    model: nn.Module, batch: Clips, accelerator: Accelerator, settings: LossSettings, *, share: float
+    model: nn.Module,
+    batch: Clips,
+    accelerator: Accelerator,
+    settings: LossSettings,
+    *,
+    share: float,
+    ranking: float,
 ) -> dict[str, Tensor]:
-    """Add `share` of the batch's gradient to the parameters'; returns its losses and accuracies in percent."""
-    rgb, flow, labels = (x.to(accelerator.device, non_blocking=True) for x in batch)
+    """Add `share` of the batch's gradient to the parameters'; returns its losses and accuracies in percent.
+
+    ranking: the share of the ranking losses' weights that is in force.
+    """
+    *clips, labels = batch
     with accelerator.autocast():
-        output = model(rgb, flow)
-    labels = parallel.gather(labels)
+        output = model(*(x.to(accelerator.device, non_blocking=True) for x in clips))
     of_rgb, of_flow = (parallel.gather(x.float()) for x in (output.rgb, output.flow))
     z_rgb, z_flow = (x if x is None else parallel.gather(x.float()) for x in (output.z_rgb, output.z_flow))
-    losses = ccs_loss(of_rgb, of_flow, z_rgb, z_flow, labels, settings)
+    losses = ccs_loss(of_rgb, of_flow, z_rgb, z_flow, labels, settings, share=ranking)
     accelerator.backward(losses.total * (share * parallel.num_processes()))
+    labels = labels.to(accelerator.device, non_blocking=True)
     return {
         "loss": losses.total.detach(),
         "loss_triplet": losses.triplet,

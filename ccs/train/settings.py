@@ -25,6 +25,8 @@ class TrainSettings:
     """videos per class of a batch (M)"""
     lr: Annotated[Number, Gt(0)] = 0.001
     """learning rate of SGD"""
+    lr_new: Annotated[Number, Gt(0)] = 1.0
+    """factor of the learning rate for all but backbones with pretrained weights"""
     lr_steps: Annotated[tuple[Annotated[Integer, Ge(1)], ...], Different()] = (50,)
     """epochs after which the learning rate is multiplied by lr_gamma"""
     lr_gamma: Annotated[Number, Gt(0), Le(1)] = 0.1
@@ -32,7 +34,9 @@ class TrainSettings:
     momentum: Annotated[Number, Ge(0), Lt(1)] = 0.9
     """of SGD"""
     weight_decay: Annotated[Number, Ge(0)] = 5e-4
-    """of SGD, on all parameters"""
+    """of SGD, on all weights but norms'"""
+    decay_norms: Boolean = False
+    """let weight_decay fall on biases and norms' weights, such as the connection block's gamma; TSN's code does not"""
     clip_gradient: Annotated[Number, Gt(0)] = 20.0
     """largest norm of the gradient"""
     patience: Annotated[Integer, Ge(0)] = 0
@@ -41,6 +45,8 @@ class TrainSettings:
     """auto takes bf16 or fp16 on a GPU and float32 on a CPU"""
     accumulate: Annotated[Integer, Ge(1)] = 1
     """batches whose gradients are averaged for one step; the losses see one batch at a time"""
+    deterministic: Boolean = True
+    """compute the same bits each time; false lets a GPU choose what is fastest"""
     compile: Boolean = False
     """let torch.compile make the network faster; on a CPU it needs a C++ compiler"""
 

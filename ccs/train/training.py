@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -84,7 +85,10 @@ class Training:
         if self.accelerator.device.type == "cpu":
             keep_memory()
         set_seed(identity["seed"])
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.use_deterministic_algorithms(settings.train.deterministic, warn_only=True)
+        torch.backends.cudnn.benchmark = not settings.train.deterministic
+        # NaN in what is about to be overwritten finds faults of torch's own operators, for a ninth of a step's time
+        torch.utils.deterministic.fill_uninitialized_memory = False
         network = CCS(len(identity["classes"]), settings.network, segments=settings.clips.segments)
         self.network = parallel.synchronise_batch_norm(network)
         if self.rank:  # all start with the same weights, and drop out other features
@@ -92,10 +96,7 @@ class Training:
         if settings.train.compile:
             self.network.compile()
         optimizer = torch.optim.SGD(
-            [p for p in network.parameters() if p.requires_grad],
-            lr=settings.train.lr,
-            momentum=settings.train.momentum,
-            weight_decay=settings.train.weight_decay,
+            parameter_groups(network, settings.train), lr=settings.train.lr, momentum=settings.train.momentum
         )
         self.schedule = torch.optim.lr_scheduler.MultiStepLR(
             optimizer, list(settings.train.lr_steps), gamma=settings.train.lr_gamma
@@ -252,6 +253,21 @@ class Training:
                 f"it was computed {state['computed']}, from here on it is {self._computed}: the result will not be "
                 "that of an uninterrupted run to the bit"
             )
+
+
+def parameter_groups(network: CCS, settings: TrainSettings) -> list[dict[str, Any]]:
+    """What is trained, in the network's order, by learning rate and weight decay.
+
+    A vector is a norm's weight or a bias. The RGB backbone's first layer comes first, and the history has its rate.
+    """
+    pretrained = set(network.pretrained_parameters())
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            lr = settings.lr if parameter in pretrained else settings.lr * settings.lr_new
+            decay = settings.weight_decay if parameter.dim() > 1 or settings.decay_norms else 0.0
+            groups.setdefault((lr, decay), []).append(parameter)
+    return [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()]
 
 
 def _summary(row: dict, epochs: int) -> str:

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ccs.models.losses import LossSettings, ccs_loss, cross_modality_triplet, discriminative_embedding
 from ccs.stage import CcsError
@@ -82,6 +83,29 @@ def test_total_is_equation_6_and_ranking_sees_directions_only():
     scaled = ccs_loss(*logits, 7 * z_rgb, 0.1 * z_flow, LABELS, settings)
     assert float(scaled.total) == pytest.approx(float(losses.total), rel=1e-5)
     assert ccs_loss(*logits, None, None, LABELS, LossSettings(ranking=False)).total == losses.cross_entropy
+
+
+class Waiting(TorchDispatchMode):
+    """Refuses what makes the CPU wait for another device: to learn the size of a result, or a value."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        names = ("nonzero", "unique", "bincount", "_local_scalar_dense", "masked_select", "equal")
+        elsewhere = any(isinstance(arg, torch.Tensor) and arg.device.type != "cpu" for arg in args)
+        assert not (elsewhere and any(name in func.name() for name in names)), func.name()
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("triplet", ["hardest", "paired", "all"])
+def test_no_loss_waits_for_the_device_that_computes_it(triplet):
+    """On a device without values every result must have its size from shapes and from labels on the CPU."""
+    shapes = ((9, 7), (9, 7), (9, 6), (9, 6))
+    with Waiting():
+        parts = [torch.zeros(shape, device="meta", requires_grad=True) for shape in shapes]
+        losses = ccs_loss(*parts, LABELS, LossSettings(triplet=triplet))
+        losses.total.backward()
+    assert all(part.grad is not None for part in parts)
+    with pytest.raises(AssertionError, match="unique|nonzero"), Waiting():
+        ccs_loss(*parts, LABELS.to("meta"), LossSettings(triplet=triplet))
 
 
 @pytest.mark.parametrize("triplet", ["hardest", "paired", "all"])

@@ -166,6 +166,34 @@ def test_same_seed_same_bits_whatever_the_workers(trained, tmp_path, workers):
     assert history_rows(tmp_path) == history_rows(trained[0])
 
 
+def test_new_memory_is_not_filled_and_no_bit_depends_on_what_it_held(trained, tmp_path, monkeypatch):
+    real = training.train_one_epoch
+
+    def filled(*args):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)  # with NaN
+            return real(*args)
+
+    monkeypatch.setattr(training, "train_one_epoch", filled)
+    assert same_weights(trained[1], run_train(tmp_path, changed(epochs=3)))
+
+
+def test_determinism_can_be_given_up_for_speed(tmp_path, monkeypatch):
+    seen = []
+    real = training.train_one_epoch
+
+    def look(*args):
+        seen.append((torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark))
+        return real(*args)
+
+    monkeypatch.setattr(training, "train_one_epoch", look)
+    for deterministic in (False, True):  # in this order, as the switches are the process's
+        run_train(tmp_path, changed(epochs=1, deterministic=deterministic))
+    assert seen == [(False, True), (True, False)]
+
+
 def test_another_seed_other_weights(trained, tmp_path):
     assert not same_weights(trained[1], run_train(tmp_path, seed=1))
 

@@ -31,6 +31,7 @@ from test_train import (
 )
 from torch import multiprocessing, nn
 from torch.utils.data import DataLoader, default_collate
+from torchvision import models
 
 from ccs.clips.dataset import TrainClips
 from ccs.clips.sampling import BalancedBatches, Course
@@ -63,7 +64,7 @@ def in_process(
     if stop_in and rank == 1:
         owner, name = {"step": (loop, "ccs_loss"), "validation": (training, "validate")}[stop_in]
         real = getattr(owner, name)
-        setattr(owner, name, lambda *args: os.kill(os.getpid(), signal.SIGTERM) or real(*args))
+        setattr(owner, name, lambda *args, **options: os.kill(os.getpid(), signal.SIGTERM) or real(*args, **options))
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK=str(rank),
@@ -197,14 +198,29 @@ def test_accumulated_gradients_are_the_mean_over_batches(tmp_path):
         torch.testing.assert_close(kept["momentum_buffer"], parameter.grad)
 
 
-def test_a_step_is_the_written_out_sgd_with_momentum_decay_and_clipping(tmp_path, monkeypatch):
-    """v = momentum v + (g + decay w), w -= lr v, with g made no longer than the limit: four steps at two rates."""
+@pytest.mark.parametrize("spares", [True, False])
+def test_a_step_is_the_written_out_sgd_with_momentum_decay_and_clipping(tmp_path, monkeypatch, spares):
+    """v = momentum v + (g + decay w), w -= lr v, with g made no longer than the limit: four steps at two rates.
+
+    Spared of the decay, or not, are norms' weights and biases; the rate is another where no weights are given.
+    """
+    torch.save(models.shufflenet_v2_x0_5().state_dict(), tmp_path / "weights.pth")
     settings = no_dropout(
         epochs=2, lr=0.04, lr_steps=(1,), lr_gamma=0.25, momentum=0.6, weight_decay=0.1, clip_gradient=0.5
+    )
+    settings = dataclasses.replace(
+        settings,
+        network=dataclasses.replace(
+            settings.network, weights=str(tmp_path / "weights.pth"), weights_flow="none", partial_bn=False
+        ),
+        train=dataclasses.replace(settings.train, lr_new=3.0, decay_norms=not spares),
     )
     monkeypatch.setattr(training, "CCS", in_float64)
     state = run_train(tmp_path, settings)
     network = first_network(settings).double()
+    norms = {name for name, module in network.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)}
+    spared = {n for n, _ in network.named_parameters() if n.endswith("bias") or n.removesuffix(".weight") in norms}
+    assert "connection.out_rgb.1.weight" in spared  # gamma
     velocity = {name: torch.zeros_like(w) for name, w in network.named_parameters()}
     for epoch, lr in enumerate((0.04, 0.01)):
         for loss in losses_by_hand(network, settings, epoch):
@@ -213,10 +229,32 @@ def test_a_step_is_the_written_out_sgd_with_momentum_decay_and_clipping(tmp_path
             assert norm > 2 * 0.5
             with torch.no_grad():
                 for (name, w), g in zip(network.named_parameters(), gradients, strict=True):
-                    velocity[name] = 0.6 * velocity[name] + (g * 0.5 / norm + 0.1 * w)
-                    w -= lr * velocity[name]
+                    decay = 0.0 if spares and name in spared else 0.1
+                    velocity[name] = 0.6 * velocity[name] + (g * 0.5 / norm + decay * w)
+                    w -= lr * (1 if name.startswith("rgb.") else 3) * velocity[name]
+    assert [float(row["lr"]) for row in history_rows(tmp_path)] == pytest.approx([0.04, 0.01])
     trained = {name: state["model"][name] for name in velocity}
     torch.testing.assert_close(trained, dict(network.named_parameters()), rtol=1e-4, atol=1e-6)
+
+
+def test_ranking_losses_warm_up_evenly_over_the_first_epochs(tmp_path, monkeypatch):
+    """By what is optimised, and when training was interrupted on the way: two steps an epoch, two epochs of three."""
+    settings = dataclasses.replace(SETTINGS, losses=LossSettings(lambdas=(0.5, 0.25), ranking_warmup=2))
+    seen = []
+
+    def losses(*args, **options):
+        found = ccs_loss(*args, **options)
+        if len(seen) == 2:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        ranking = 0.5 * found.triplet + 0.25 * found.embedding
+        seen.append(float((found.total.detach() - found.cross_entropy) / ranking))
+        return found
+
+    monkeypatch.setattr(loop, "ccs_loss", losses)
+    with pytest.raises(SystemExit):
+        run_train(tmp_path, settings)
+    run_train(tmp_path, settings)
+    assert seen == pytest.approx([0, 0.25, 0.5, 0.75, 1, 1], abs=1e-5)
 
 
 @pytest.mark.slow

@@ -139,15 +139,18 @@ def test_more_gpus_than_there_are_is_an_error(project, monkeypatch):
 @pytest.mark.parametrize(
     ("visible", "arguments", "gpus", "threads", "workers"),
     [
-        ("0,1", (), 1, 8, 8),
-        ("0,1,2,3", ("--set-resources", "train:gpu=4"), 4, 32, 8),
-        ("0,1,2,3", ("--set-resources", "train:gpu=4", "train:nodes=2"), 4, 16, 8),
+        ("0", (), 1, 32, 32),
+        ("0,1", ("--cores", "20"), 1, 10, 10),
+        ("0,1", ("--cores", "20", "--resources", "gpu=1"), 1, 20, 20),
+        ("0,1", ("--cores", "12"), 1, 8, 8),
+        ("0,1,2,3", ("--set-resources", "train:gpu=4"), 4, 64, 16),
+        ("0,1,2,3", ("--set-resources", "train:gpu=4", "train:nodes=2"), 4, 32, 16),
         ("0,1,2,3", ("--set-resources", "train:gpu=2", "--set-threads", "train=6"), 2, 6, 3),
         ("0,1", ("--set-resources", "train:gpu=0"), 0, 1, 0),
         ("", ("--set-threads", "train=4"), 0, 4, 4),
     ],
 )
-def test_a_job_has_eight_threads_a_gpu_and_a_process_its_share_of_them(
+def test_a_job_has_its_gpus_share_of_the_cores_at_least_eight_a_gpu_and_a_process_its_share_of_them(
     project, monkeypatch, visible, arguments, gpus, threads, workers
 ):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)

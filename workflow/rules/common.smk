@@ -357,12 +357,18 @@ def flow_gpus(wildcards):
     return 0 if config["flow"]["backend"] in ("native", "opencv") else num_gpus(wildcards)
 
 
+def threads_of_gpu():
+    """Eight, which load clips for it, and here its share of more cores; beyond 32 they would only take memory."""
+    gpus = workflow.global_resources.get("gpu").value if GPUS else 0
+    return max(8, min(workflow.cores // gpus, 32)) if gpus else 8
+
+
 def gpu_threads(wildcards, rulename):
-    """Eight a GPU, which load clips for it; on each node, where a cluster's job has several."""
+    """Those of its GPUs; on each node, where a cluster's job has several."""
     # threads are decided before resources, so those of `--set-resources train:gpu=4` are looked up
     resources = workflow.resource_settings.overwrite_resources.get(rulename, {})
     given = {name: each.value for name, each in resources.items() if not each.is_evaluable()}
-    return max(1, 8 * given.get("gpu", num_gpus(wildcards)) // given.get("nodes", 1))
+    return max(1, threads_of_gpu() * given.get("gpu", num_gpus(wildcards)) // given.get("nodes", 1))
 
 
 def check_slurm():

@@ -71,7 +71,6 @@ class Backbone(nn.Module):
             x = x.flip(2)
         x = (x - self._mean) / self._std
         if self.is_3d:
-            # channels last makes a CPU 1.3 to 2 times as fast here too; on a GPU it was not measured
-            layout = torch.channels_last_3d if x.device.type == "cpu" else torch.contiguous_format
-            return self.body(x.transpose(1, 2).contiguous(memory_format=layout))
+            # 1.3 to 2 times as fast on a CPU here too; a GPU's kernels for halves are made for it (not measured)
+            return self.body(x.transpose(1, 2).contiguous(memory_format=torch.channels_last_3d))
         return self.body(x.flatten(1, 2).contiguous(memory_format=torch.channels_last)).unsqueeze(2)
