@@ -160,7 +160,7 @@ class Classifier:
     Args:
         state: as `ccs.train.checkpoint.read` gives it.
         segments, fusion: None takes the defaults of this kind of network.
-        crops: 1 or 10.
+        crops: 1 or 10, which are 5 for a network trained without `flip`.
     """
 
     def __init__(
@@ -316,7 +316,8 @@ def write_film(
         f"{'evidence' if maps.max() > 0 else 'no evidence for it'} in the {title} stream",
     ]
     decoded = reader.decoded
-    (crop,) = transforms.test_crops(decoded.height, decoded.width, scale=classifier.trained.clips.test_scale, crops=1)
+    scale = classifier.trained.clips.test_scale
+    (crop,) = transforms.test_crops(decoded.height, decoded.width, scale=scale, crops=1, flip=False)
     frames = (reader.frames(reader.path, [t])[0] for t in range(reader.num_frames[reader.path]))
     clock = {"fps": decoded.fps, "shown": decoded.moments.times}
     cam.write_film(path, frames, cam.shares(maps), times, crop=crop, lines=lines, tool=tool, **clock)
@@ -349,7 +350,11 @@ def parser() -> argparse.ArgumentParser:
         "fixed number)",
     )
     flags.add_argument(
-        "--crops", type=int, choices=(1, 10), default=1, help="1 (centre) or 10 (TSN's; slower) (default: 1)"
+        "--crops",
+        type=int,
+        choices=(1, 10),
+        default=1,
+        help="1 (centre) or 10 (TSN's; slower; 5, none mirrored, for a network trained with flip: false) (default: 1)",
     )
     flags.add_argument(
         "--fusion",

@@ -197,7 +197,7 @@ class Reader(Protocol):
 
 
 class TestClips(_Clips):
-    """The clips of every video at `segments` segment centres, with 1 or 10 crops.
+    """The clips of every video at `segments` segment centres, with 1 or 10 crops; 10 are 5 where `flip` is false.
 
     An item is (rgb (crops, segments, F, 3, S, S), flow (crops, segments, L, 2, S, S), label): uint8 tensors, an int.
     """
@@ -225,7 +225,8 @@ class TestClips(_Clips):
         starts = segment_starts(self.reader.num_frames[video.video], segments=self.segments, snippet=self.snippet)
         snippets = _read(self.reader, video.video, starts, self.snippet)
         height, width = snippets.frames.shape[1:3]
-        crops = transforms.test_crops(height, width, scale=self.settings.test_scale, crops=self.crops)
+        scale, flip = self.settings.test_scale, self.settings.flip
+        crops = transforms.test_crops(height, width, scale=scale, crops=self.crops, flip=flip)
         rgb, flow = zip(*(_crop(snippets, crop, self.settings.input_size) for crop in crops), strict=True)
         return torch.from_numpy(np.stack(rgb)), torch.from_numpy(np.stack(flow)), video.label
 

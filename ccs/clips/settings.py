@@ -22,4 +22,4 @@ class ClipSettings:
     test_scale: Share = 0.875
     """side of test crops as a share of the short side (224 of 256)"""
     flip: Boolean = True
-    """mirror half of the training clips; false where left and right are labels"""
+    """mirror half of the training clips and of ten test crops; false where left and right are labels"""

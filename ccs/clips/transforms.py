@@ -48,15 +48,18 @@ def _crop_sizes(short_side: int, scales: tuple[float, ...]) -> list[tuple[int, i
     return [(h, w) for (i, h), (j, w) in itertools.product(enumerate(sides), repeat=2) if abs(i - j) <= 1]
 
 
-def test_crops(height: int, width: int, *, scale: float, crops: int) -> list[Crop]:
-    """The centre crop (`crops` 1), or four corners and the centre, each also mirrored (10), of short side * `scale`."""
+def test_crops(height: int, width: int, *, scale: float, crops: int, flip: bool) -> list[Crop]:
+    """The centre crop (`crops` 1), or four corners and the centre, each also mirrored (10), of short side * `scale`.
+
+    Without `flip`, where left and right are labels, a mirrored clip is one of another class: 10 are then the five.
+    """
     side = round(min(height, width) * scale)
     y, x = height - side, width - side
     centre = (y // 2, x // 2)
     if crops == 1:
         return [Crop(*centre, side, side)]
     places = [(0, 0), (0, x), (y, 0), (y, x), centre]
-    return [Crop(top, left, side, side, flip) for flip in (False, True) for top, left in places]
+    return [Crop(top, left, side, side, mirrored) for mirrored in (False, True)[: 1 + flip] for top, left in places]
 
 
 def apply_rgb(frames: np.ndarray, crop: Crop, size: int) -> np.ndarray:

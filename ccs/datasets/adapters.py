@@ -59,6 +59,8 @@ def load(dataset: str, settings: Mapping, split: int = 1) -> Manifest:
 
 def splits(settings: Mapping) -> tuple[int, ...]:
     """The configured split numbers of a checked block; 1 where the data set has but one."""
+    if folds := settings.get("folds"):
+        return tuple(range(1, folds + 1))
     return tuple(settings.get("splits", (1,)))
 
 

@@ -5,12 +5,17 @@ share `test_fraction` of every class is the test split: a class's videos are ran
 new video moves at most one other. `val` is taken from `train` in the same way by `val_fraction`, unless root/val is
 there. Classes are numbered in the order of their sorted names; a video's id is CLASS/FILE without the extension.
 Folders whose names differ in their Unicode form alone are one class.
+
+Clips that were cut from one recording look alike: where one is for training and another for testing, the accuracy is
+that of recognising the recording. `group` finds what they share in their names, and no division parts it. With `folds`
+there are as many divisions as folds, each of which is the test split of one.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 from ccs.datasets.disk import (
@@ -26,10 +31,10 @@ from ccs.datasets.disk import (
     scan,
     stem,
 )
-from ccs.datasets.holdout import hold_out
+from ccs.datasets.holdout import folds, hold_out
 from ccs.datasets.manifests import Manifest, Video
 from ccs.datasets.settings import DatasetSettings, Directory
-from ccs.settings import Field, Gt, Lt, Number, settings
+from ccs.settings import Field, Ge, Gt, Integer, Le, Lt, Number, Text, settings
 from ccs.stage import CcsError
 
 _SPLITS = ("train", "val", "test")
@@ -43,14 +48,27 @@ class Settings(DatasetSettings):
     """directory of the videos, relative to the working directory"""
     test_fraction: Annotated[Number, Gt(0), Lt(1)] = 0.2
     """share of the videos that are for testing, where there are no folders train and test"""
+    group: Annotated[Text, Field(min_length=1)] | None = None
+    """regular expression for the whole name of a file without its extension; videos with the same text in its only
+    parentheses are of one group, in whatever class, and stay together in all divisions: '(.*)_\\d+' for Anna_1.mp4"""
+    folds: Annotated[Integer, Ge(2), Le(99)] | None = None
+    """cross-validation: so many splits in place of one, each group (or video) being for testing in one of them; tables
+    show the mean over them"""
 
 
 def manifest(dataset: str, settings: Settings, split: int) -> Manifest:
-    """The manifest of the only split, 1; raises `CcsError` as `ccs.datasets.adapters.load` says."""
-    if split != 1:
-        raise CcsError(f"dataset {dataset}: split {split} of a folder does not exist: only 1 does")
+    """The manifest of a split: 1, or 1 to `folds`; raises `CcsError` as `ccs.datasets.adapters.load` says."""
+    if not 1 <= split <= (settings.folds or 1):
+        there = f"1 to {settings.folds} do" if settings.folds else "only 1 does"
+        raise CcsError(f"dataset {dataset}: split {split} of a folder does not exist: {there}")
+    group_of = _groups(dataset, settings.group)
     root = directory(dataset, "root", settings.root, "the videos, CLASS/*.mp4")
     parts = _parts(dataset, root)
+    if settings.folds and "test" in parts:
+        raise CcsError(
+            f"{root}: expected the directories of the classes, as folds of dataset {dataset} is {settings.folds}, "
+            "found train/ and test/, which divide the videos already: remove folds, or move the classes up"
+        )
     ignored: list[str] = []
     videos = [video for part, path in parts.items() for video in _videos(dataset, path, part, ignored)]
     if ignored:
@@ -64,11 +82,59 @@ def manifest(dataset: str, settings: Settings, split: int) -> Manifest:
         _check_classes(parts, videos)
     labels = {name: label for label, name in enumerate(classes)}
     videos = [video._replace(label=labels[video.class_name]) for video in videos]
-    if "test" not in parts:
-        videos = _divide(videos, "test", settings.test_fraction, settings.seed, at_least=1)
+    groups = {video.video: group_of(video) for video in videos}
+    _check_groups(dataset, settings, videos, groups)
+    if settings.folds:
+        fold_of = folds(((groups[video.video], video.label) for video in videos), settings.folds, settings.seed)
+        videos = [v._replace(split="test") if fold_of[groups[v.video]] == split else v for v in videos]
+    elif "test" not in parts:
+        videos = _divide(videos, groups, "test", settings.test_fraction, settings.seed, at_least=1)
     if "val" not in parts:
-        videos = _divide(videos, "val", settings.val_fraction, settings.seed)
+        videos = _divide(videos, groups, "val", settings.val_fraction, settings.seed)
     return finish(dataset, classes, videos)
+
+
+def _groups(dataset: str, pattern: str | None) -> Callable[[Video], str]:
+    """A function for the group of a video: by the pattern, or its id where there is none."""
+    if pattern is None:
+        return lambda video: video.video
+    where = f"dataset {dataset}: group is {pattern!r}"
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise CcsError(f"{where}: expected a regular expression such as '(.*)_\\d+': {error}") from None
+    if compiled.groups != 1:
+        raise CcsError(
+            f"{where}: expected a regular expression with one pair of parentheses, around what the videos of a group "
+            f"have in common, found {compiled.groups}: write (?:...) for others"
+        )
+
+    def group_of(video: Video) -> str:
+        name = nfc(stem(os.path.basename(video.path)))
+        match = compiled.fullmatch(name)
+        if not match or not match[1]:
+            found = "it does not match" if not match else "the parentheses match nothing"
+            raise CcsError(
+                f"{video.path}: expected a name that fits group {pattern!r} of dataset {dataset}, found {name!r}, "
+                f"where {found}: correct the pattern, or rename the file"
+            )
+        return match[1]
+
+    return group_of
+
+
+def _check_groups(dataset: str, settings: Settings, videos: list[Video], groups: Mapping[str, str]) -> None:
+    """Raise `CcsError` where there are fewer groups than folds; say which are on both sides of train/ and test/."""
+    num_groups = len({*groups.values()})
+    if settings.folds and num_groups < settings.folds:
+        kind = "groups" if settings.group else "videos"
+        raise CcsError(
+            f"dataset {dataset}: folds is {settings.folds}, but there are only {num_groups} {kind}: lower folds"
+            + (f", or correct group {settings.group!r}" if settings.group else "")
+        )
+    tested = {groups[video.video] for video in videos if video.split == "test"}
+    if both := sorted(tested & {groups[video.video] for video in videos if video.split != "test"}):
+        note(dataset, f"{len(both)} groups are both in test/ and outside it, such as {both[0]!r}: move their videos")
 
 
 def _parts(dataset: str, root: str) -> dict[str, str]:
@@ -149,8 +215,10 @@ def _check_classes(parts: Mapping[str, str], videos: list[Video]) -> None:
             )
 
 
-def _divide(videos: list[Video], part: str, fraction: float, seed: int, at_least: int = 0) -> list[Video]:
-    """Move a share of each class's training videos to `part`."""
-    train = [(video.video, video.label) for video in videos if video.split == "train"]
+def _divide(
+    videos: list[Video], groups: Mapping[str, str], part: str, fraction: float, seed: int, at_least: int = 0
+) -> list[Video]:
+    """Move a share of each class's training videos to `part`, by whole groups."""
+    train = [(groups[video.video], video.label) for video in videos if video.split == "train"]
     held = hold_out(train, fraction, seed, at_least)
-    return [video._replace(split=part) if video.split == "train" and video.video in held else video for video in videos]
+    return [v._replace(split=part) if v.split == "train" and groups[v.video] in held else v for v in videos]

@@ -1,4 +1,4 @@
-"""Which videos to hold out of training, by group, by class, by seed."""
+"""Which videos to hold out of training, and folds for cross-validation: by group, by class, by seed."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ def hold_out(videos: Iterable[tuple[str, int]], fraction: float, seed: int, at_l
     }
     taken = dict.fromkeys(totals, 0)
     held = set()
-    for group in sorted(
-        sizes, key=lambda group: hashlib.sha256(f"{seed} {group}".encode(errors="surrogateescape")).digest()
-    ):
+    for group in _ranked(sizes, seed):
         gain = 0.0
         for label, num in sizes[group].items():
             if taken[label] + num == totals[label]:
@@ -46,3 +44,31 @@ def hold_out(videos: Iterable[tuple[str, int]], fraction: float, seed: int, at_l
                 for label, num in sizes[group].items():
                     taken[label] += num
     return held
+
+
+def folds(videos: Iterable[tuple[str, int]], number: int, seed: int) -> dict[str, int]:
+    """The fold, 1 to `number`, of each group, given (group, label) of each video: every class alike in all, about.
+
+    The largest groups come first, those of one size by a hash of seed and group; each goes to the fold that then is
+    nearest to its share of every class (in the sum of squares), of several to the one of fewest videos. A group is
+    never divided; where there are fewer groups than folds, some folds are empty.
+    """
+    sizes: dict[str, Counter[int]] = defaultdict(Counter)
+    for group, label in videos:
+        sizes[group][label] += 1
+    filled = [Counter[int]() for _ in range(number)]
+    found = {}
+    for group in sorted(_ranked(sizes, seed), key=lambda group: -sizes[group].total()):
+        # what is added to the squares of the folds' sizes, as the sum of all sizes does not change
+        costs = [
+            (sum(num * (num + 2 * fold[label]) for label, num in sizes[group].items()), fold.total()) for fold in filled
+        ]
+        best = costs.index(min(costs))
+        filled[best] += sizes[group]
+        found[group] = best + 1
+    return found
+
+
+def _ranked(groups: Iterable[str], seed: int) -> list[str]:
+    """Groups in the order of a hash of seed and group."""
+    return sorted(groups, key=lambda group: hashlib.sha256(f"{seed} {group}".encode(errors="surrogateescape")).digest())

@@ -1,7 +1,8 @@
 """Scores of test videos: a checkpoint's network and clips in, logits out; for `evaluate`, `predict` and Figure 6.
 
-Each video is seen at the centres of `segments` segments, in 1 or 10 crops: one forward pass per crop over all segments,
-logits averaged over crops. Both streams' logits are kept, so that nothing needs to be evaluated again for a table.
+Each video is seen at the centres of `segments` segments, in 1, 5 or 10 crops: one forward pass per crop over all
+segments, logits averaged over crops. Both streams' logits are kept, so that nothing needs to be evaluated again for a
+table.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ Legend of shape suffixes: B videos, T segments, F frames or flow pairs of a snip
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -46,10 +47,8 @@ class CCS(nn.Module):
         weights = (settings.weights, settings.weights if settings.weights_flow == "same" else settings.weights_flow)
         self.pretrained = [each != "none" for each in weights]  # of RGB and of flow
         self.partial_bn = [settings.partial_bn and each for each in self.pretrained]
-        if not load_weights:
-            weights = ("none", "none")
-        self.rgb = backbones.build(settings.backbone, weights=weights[0])
-        self.flow = backbones.build(settings.backbone, weights=weights[1], flow_length=settings.flow_length)
+        build = functools.partial(backbones.build, settings.backbone, load_weights=load_weights)
+        self.rgb, self.flow = build(weights=weights[0]), build(weights=weights[1], flow_length=settings.flow_length)
         num_features = self.rgb.num_features
         self.connection = connection.build(settings.connection, num_features, value=settings.connection_value)
         self.aggregate_rgb, width = aggregation.build(settings.aggregation, num_features, segments=segments)

@@ -109,11 +109,12 @@ def test_test_clips_are_the_plain_ones_to_the_bit(height, width, settings, snipp
     videos = [Video(video, "", label, str(label), "test") for label, video in enumerate(reader.num_frames)]
     for num_crops in (1, 10):
         clips = TestClips(reader, videos, settings, snippet=snippet, segments=4, crops=num_crops)
-        crops = transforms.test_crops(height, width, scale=settings.test_scale, crops=num_crops)
+        crops = transforms.test_crops(height, width, scale=settings.test_scale, crops=num_crops, flip=True)
+        crops = [crop for crop in crops if settings.flip or not crop.flip]
         for index, video in enumerate(reader.num_frames):
             rgb, flow, _ = clips[index]
             starts = segment_starts(reader.num_frames[video], segments=4, snippet=snippet)
-            assert len(rgb) == len(flow) == num_crops
+            assert len(rgb) == len(flow) == (5 if num_crops == 10 and not settings.flip else num_crops)
             for found_rgb, found_flow, crop in zip(rgb, flow, crops, strict=True):
                 expected = plain_clip(reader, video, starts, snippet, crop, settings.input_size)
                 np.testing.assert_array_equal(found_rgb, expected[0])

@@ -13,11 +13,15 @@ from ccs.clips.transforms import Crop, apply_flow, apply_rgb, random_crop
 
 def test_ten_crops_are_those_of_torchvision():
     frames = np.random.default_rng(0).integers(0, 256, (1, 64, 86, 3), dtype=np.uint8)
-    crops = transforms.test_crops(64, 86, scale=0.875, crops=10)
+    crops = transforms.test_crops(64, 86, scale=0.875, crops=10, flip=True)
     ours = [apply_rgb(frames, crop, 56)[0] for crop in crops]
     theirs = v2.TenCrop(56)(torch.from_numpy(frames[0]).permute(2, 0, 1))
     assert sorted(x.tobytes() for x in ours) == sorted(x.numpy().tobytes() for x in theirs)
-    (centre,) = transforms.test_crops(64, 86, scale=0.875, crops=1)
+    where_sides_are_labels = transforms.test_crops(64, 86, scale=0.875, crops=10, flip=False)
+    five = [apply_rgb(frames, crop, 56)[0] for crop in where_sides_are_labels]
+    theirs = v2.FiveCrop(56)(torch.from_numpy(frames[0]).permute(2, 0, 1))
+    assert sorted(x.tobytes() for x in five) == sorted(x.numpy().tobytes() for x in theirs)
+    (centre,) = transforms.test_crops(64, 86, scale=0.875, crops=1, flip=True)
     expected = functional.center_crop(torch.from_numpy(frames[0]).permute(2, 0, 1), [56, 56])
     assert np.array_equal(apply_rgb(frames, centre, 56)[0], expected.numpy())
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from collections import Counter
 
@@ -59,6 +60,73 @@ def test_train_and_test_directories(tree):
     assert Counter(parts(load(root, val_fraction=0.5)).values()) == {"train": 6, "val": 5, "test": 1}
     tree(["val/b/9.mp4"])
     assert [video for video, part in parts(load(root, val_fraction=0.5)).items() if part == "val"] == ["b/9"]
+
+
+def recordings(num: int) -> list[str]:
+    """Three clips of two classes, cut from each of so many recordings."""
+    return [f"{c}/{r}_{clip}.mp4" for r in range(num) for c, clip in (("run", 1), ("run", 2), ("walk", 3))]
+
+
+GROUP = r"(\d+)_\d"
+
+
+def test_a_group_is_never_divided_and_shares_hold_for_every_class(tree):
+    root = tree(recordings(40))
+    manifest = load(root, test_fraction=0.25, val_fraction=0.2, group=GROUP)
+    sides: dict[str, set[str]] = {}
+    for video in manifest.videos:
+        sides.setdefault(video.video.partition("/")[2].partition("_")[0], set()).add(video.split)
+    assert all(len(each) == 1 for each in sides.values()), sides
+    assert Counter((v.class_name, v.split) for v in manifest.videos if v.split != "train") == {
+        ("run", "test"): 20,
+        ("walk", "test"): 10,
+        ("run", "val"): 12,
+        ("walk", "val"): 6,
+    }
+
+
+def test_folds_test_every_video_once_and_keep_groups_together(tree):
+    settings = {"adapter": "folder", "root": str(tree(recordings(11))), "group": GROUP, "folds": 4, "val_fraction": 0.2}
+    assert adapters.splits(settings) == (1, 2, 3, 4)
+    tested: Counter[str] = Counter()
+    for split in adapters.splits(settings):
+        manifest = adapters.load("mine", settings, split)
+        by_part = {part: {v.video for v in manifest.videos if v.split == part} for part in ("train", "val", "test")}
+        of_part = {part: {video[video.index("/") :].partition("_")[0] for video in by_part[part]} for part in by_part}
+        assert not any(a & b for a, b in itertools.combinations(of_part.values(), 2))
+        assert all(by_part.values())
+        assert len(by_part["test"]) in (6, 9)  # 2 or 3 recordings
+        tested.update(by_part["test"])
+    assert tested == Counter(name.removesuffix(".mp4") for name in recordings(11))
+
+
+def test_groups_on_both_sides_of_given_directories_are_told(tree, capsys):
+    root = tree(["train/a/1_1.mp4", "train/a/2_1.mp4", "test/a/1_2.mp4"])
+    load(root, group=GROUP)
+    assert "1 groups are both in test/ and outside it, such as '1'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"group": r"(\d+)_\d"}, r"b/two_1\.mp4: expected a name that fits group .* of dataset mine, found 'two_1'"),
+        ({"group": r"(.*?)_?\w*"}, r"a/1_\d\.mp4: .*the parentheses match nothing: correct"),
+        ({"group": r"(.*"}, r"group is '\(\.\*': expected a regular expression .*: missing \)"),
+        ({"group": r".*"}, r"one pair of parentheses.*found 0"),
+        ({"group": r"(.*)_\d", "folds": 3}, r"folds is 3, but there are only 2 groups: lower folds"),
+        ({"folds": 4}, r"folds is 4, but there are only 3 videos"),
+        ({"folds": 1}, r"folds"),
+    ],
+)
+def test_errors_of_groups_and_folds_name_the_file_or_the_setting(tree, settings, message):
+    root = tree(["a/1_1.mp4", "a/1_2.mp4", "b/two_1.mp4"])
+    with pytest.raises(CcsError, match=message):
+        load(root, **settings)
+
+
+def test_folds_and_given_directories_exclude_each_other(tree):
+    with pytest.raises(CcsError, match=r"folds of dataset mine is 2, found train/ and test/"):
+        load(tree(["train/a/1.mp4", "test/a/2.mp4"]), folds=2)
 
 
 def test_a_class_may_be_called_train(tree):

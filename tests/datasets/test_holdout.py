@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from ccs.datasets.holdout import hold_out
+from ccs.datasets.holdout import folds, hold_out
 
 
 def singles(num: int, label: int = 0) -> list[tuple[str, int]]:
@@ -46,3 +46,24 @@ def test_groups_that_span_classes_are_whole_and_each_class_has_its_share():
     held = hold_out(videos, 0.15, 0)
     counts = Counter(label for group, label in videos if group in held)
     assert all(22 <= counts[label] <= 38 for label in range(10)), counts
+
+
+def test_folds_take_each_group_once_and_every_class_alike():
+    rng = random.Random(2)
+    films = [
+        (f"film{i}", label) for i in range(60) for label in rng.sample(range(5), 3) for _ in range(rng.choice((1, 4)))
+    ]
+    of = folds(films, 5, 0)
+    assert set(of) == {film for film, _ in films}
+    assert folds(rng.sample(films, len(films)), 5, 0) == of != folds(films, 5, 1)
+    for label in range(5):
+        counts = Counter(of[film] for film, each in films if each == label)
+        share = sum(counts.values()) / 5
+        assert all(abs(counts[fold] - share) <= 4 for fold in range(1, 6)), (label, counts)  # a group is at most 4
+
+
+def test_folds_of_videos_without_groups_are_equal():
+    for num in (5, 7, 23):
+        counts = Counter(folds(singles(num), 5, 0).values())
+        assert {*counts.values()} <= {num // 5, num // 5 + 1}
+        assert len(counts) == 5

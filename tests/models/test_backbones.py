@@ -275,6 +275,33 @@ def test_inflated_googlenet_sees_in_a_boring_video_what_it_sees_in_the_image(dow
         torch.testing.assert_close(body.Conv3d_1a_7x7(video)[:, :, 3], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("load_weights", [True, False])
+def test_a_whole_video_that_stands_still_is_to_inflated_weights_the_image_and_to_published_ones_has_black_around_it(
+    download, tmp_path, load_weights
+):
+    """Ten frames, whose every instant in the last map sees both ends; also in the network that a checkpoint fills."""
+    two_d = googlenet()
+    download(two_d.state_dict())
+    image = torch.rand(1, 3, 64, 64)
+    video = image[:, :, None].expand(-1, -1, 10, -1, -1)
+    state = i3d.inflate(two_d.state_dict())
+    torch.save(state, tmp_path / "i3d.pt")
+    two_d.conv1.conv.padding = (0, 0)  # the one difference: SAME pads an even image by 2 and 3, GoogLeNet by 3
+    modules = [two_d.conv1, two_d.maxpool1, two_d.conv2, two_d.conv3, two_d.maxpool2, *inceptions(two_d)]
+    modules[7:7], modules[13:13] = [two_d.maxpool3], [two_d.maxpool4]
+    body = backbones.build("i3d", weights="imagenet", load_weights=load_weights).body.eval()
+    body.load_state_dict(state, strict=False)
+    published = backbones.build("i3d", weights=str(tmp_path / "i3d.pt")).body.eval()
+    with torch.no_grad():
+        expected = nn.Sequential(*modules)(F.pad(image, (2, 3, 2, 3)))[:, :, None].expand(-1, -1, 2, -1, -1)
+        torch.testing.assert_close(body(video), expected, rtol=1e-3, atol=1e-3)
+        black = torch.zeros(1, 3, 2, 64, 64), torch.zeros(1, 3, 3, 64, 64)
+        first = published.Conv3d_1a_7x7
+        inside = F.conv3d(F.pad(torch.cat([black[0], video, black[1]], 2), (2, 3, 2, 3)), first.conv3d.weight, stride=2)
+        torch.testing.assert_close(first(video), F.relu(first.bn(inside)))
+        assert not torch.allclose(published(video), expected, rtol=0.1, atol=0.1)
+
+
 def inceptions(network: torchvision.models.GoogLeNet) -> list[nn.Module]:
     return [child for name, child in network.named_children() if name.startswith("inception")]
 

@@ -229,7 +229,7 @@ def test_evaluation_scores_every_test_video_and_counts_quarantined_ones_as_error
     kept = [i for i in range(6) if i != 3]
     right = (result.rgb[kept] + 1.5 * result.flow[kept]).argmax(axis=1) == np.array([0, 1, 0, 0, 1])
     assert scores.accuracy(scores.read(tmp_path / "scores.h5"), "fused") == pytest.approx(100 * right.sum() / 6)
-    # against the network called by hand: here all crops are the same or mirrored, and centres are the starts' middles
+    # against the network called by hand: here all crops are the same, and centres are the starts' middles
     network = CCS(2, SETTINGS.network, segments=2)
     network.load_state_dict(state["model"])
     network.eval()

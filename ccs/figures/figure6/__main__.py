@@ -139,6 +139,8 @@ def split_maps(paths: dict[str, str], shards: Sequence[str], classes: Sequence[s
     device = cam.to_device(trained.model)
     settings = result.settings.get("evaluate", {})
     num_segments, crops = int(settings.get("segments", 25)), int(settings.get("crops", 1))
+    if crops > 1 and not trained.clips.flip:
+        crops = 5
     percent = probabilities(result)
     rows = []
     for label in shown_labels(result, classes):
@@ -157,7 +159,7 @@ def split_maps(paths: dict[str, str], shards: Sequence[str], classes: Sequence[s
         middle = snippet._replace(all_frames=False)  # of 3-D networks' snippets too
         indices = frame_indices(starts, snippet=middle, num_frames=num_frames)[:, 0]
         frames = reader.frames(video.video, indices.tolist())
-        (crop,) = test_crops(*frames.shape[1:3], scale=trained.clips.test_scale, crops=1)
+        (crop,) = test_crops(*frames.shape[1:3], scale=trained.clips.test_scale, crops=1, flip=False)
         rows.append(
             Row(
                 class_name=result.classes[label],

@@ -15,7 +15,7 @@ from ccs.stage import CcsError
 __all__ = ["Backbone", "build", "is_3d"]
 
 
-def build(name: str, *, weights: str = "none", flow_length: int | None = None) -> Backbone:
+def build(name: str, *, weights: str = "none", flow_length: int | None = None, load_weights: bool = True) -> Backbone:
     """The backbone `name` for RGB, or for snippets of `flow_length` flow pairs.
 
     Args:
@@ -24,12 +24,13 @@ def build(name: str, *, weights: str = "none", flow_length: int | None = None) -
             state dict of this network; see `ccs.models.backbones.weights`.
         flow_length: pairs per snippet for the flow stream, None for RGB. Weights for 3 input channels are then
             averaged over them and repeated (cross-modality initialisation; Wang et al., ECCV 2016, sec. 3.2).
+        load_weights: False builds the network that these weights are for and does not read them.
 
     Raises:
         CcsError: unknown network, weights that cannot be had, or that do not fit it (the keys are listed).
     """
     module = importlib.import_module(_entry(name).module)
-    return module.build(name, weights=weights, flow_length=flow_length)
+    return module.build(name, weights=weights, flow_length=flow_length, load_weights=load_weights)
 
 
 def is_3d(name: str) -> bool:

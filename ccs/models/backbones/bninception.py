@@ -88,13 +88,16 @@ class BNInception(nn.Module):
         return torch.cat(branches, dim=1)
 
 
-def build(name: str = "bninception", *, weights: str = "none", flow_length: int | None = None) -> Backbone:
+def build(
+    name: str = "bninception", *, weights: str = "none", flow_length: int | None = None, load_weights: bool = True
+) -> Backbone:
     """BN-Inception; see `ccs.models.backbones.build`.
 
     Normalisation as in TSN: BGR, minus (104, 117, 128) (128 for flow), not divided.
     """
     body = BNInception(3 if flow_length is None else 2 * flow_length)
-    pretrained.load(body, weights, name=name, published=_no_download, classifier=CLASSIFIER)
+    if load_weights:
+        pretrained.load(body, weights, name=name, published=_no_download, classifier=CLASSIFIER)
     mean = MEAN if flow_length is None else FLOW_MEAN
     return Backbone(
         body,

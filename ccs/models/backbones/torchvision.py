@@ -42,14 +42,15 @@ def names() -> list[str]:
     return [name for name in torchvision.models.list_models(module=torchvision.models) if name.startswith(tuple(_LAST))]
 
 
-def build(name: str, *, weights: str = "none", flow_length: int | None = None) -> Backbone:
+def build(name: str, *, weights: str = "none", flow_length: int | None = None, load_weights: bool = True) -> Backbone:
     """The network `name` of `names()`; see `ccs.models.backbones.build`.
 
     Normalisation and input size are those of torchvision's weights, in 0..255. Flow: zero motion is 128, and the
     deviation is the mean of the RGB ones, as in TSN (yjxiong/tsn-pytorch, models.py).
     """
     body = _body(name, 3 if flow_length is None else 2 * flow_length)
-    pretrained.load(body, weights, name=name, published=functools.partial(published, name), classifier=CLASSIFIER)
+    if load_weights:
+        pretrained.load(body, weights, name=name, published=functools.partial(published, name), classifier=CLASSIFIER)
     transform = _weights(name).transforms()
     mean, std = (tuple(255 * value for value in values) for values in (transform.mean, transform.std))
     if flow_length is not None:
