@@ -1,4 +1,4 @@
-"""Bootstrap intervals against a slow bootstrap, against the normal approximation, and mirrored."""
+"""Bootstrap intervals against a slow bootstrap, the normal approximation and simulated truth, and mirrored."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import dataclasses
 import math
 import random
 import warnings
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from ccs.scores import STREAMS, accuracy, hits
 from ccs.stage import CcsError
-from ccs.tables.significance import compare
+from ccs.tables import significance
+from ccs.tables.significance import accuracy_interval, compare, compare_folds
 
 from .made_up import random_scores, scores_with_hits
 
@@ -29,18 +31,86 @@ def test_the_difference_is_that_of_the_mean_accuracies():
         assert found[stream].low < found[stream].points < found[stream].high
 
 
+def slow_interval(folds: list[tuple[list, list]], units: list[list[list[int]]]) -> tuple[float, float]:
+    """By loops over draws, test sets, seeds and videos; `units` has the videos of each group for each test set."""
+    draw, differences = random.Random(0), []
+    right = [[[hits(s, "fused").tolist() for s in seeds] for seeds in fold] for fold in folds]
+
+    def weights(num: int) -> list[float]:
+        counts = Counter(draw.randrange(num) for _ in range(num))
+        return [1 + (math.sqrt(num / (num - 1)) * (counts[i] - 1) if num > 1 else 0) for i in range(num)]
+
+    for _ in range(3000):
+        of_units = weights(len(units))
+        total, sums = 0.0, 0.0
+        for number, fold in enumerate(right):
+            of_seeds = [weights(len(seeds)) for seeds in fold]
+            for unit, weight in zip(units, of_units, strict=True):
+                for i in unit[number]:
+                    total += weight
+                    for sign, seeds, w in zip((1, -1), fold, of_seeds, strict=True):
+                        sums += sign * weight * sum(a * b[i] for a, b in zip(w, seeds, strict=True)) / len(seeds)
+        differences.append(100 * sums / total)
+    low, high = np.quantile(differences, [0.025, 0.975])
+    # a quantile of 3,000 normal draws has a standard error of 0.05 of their deviation at 2.5 %
+    return pytest.approx(low, abs=0.2 * np.std(differences)), pytest.approx(high, abs=0.2 * np.std(differences))
+
+
 def test_intervals_equal_a_slow_bootstrap_to_its_sampling_error():
     found = compare(VARIANT, BASELINE)["fused"]
-    right = {run: [hits(s, "fused").tolist() for s in seeds] for run, seeds in (("v", VARIANT), ("b", BASELINE))}
-    draw, differences = random.Random(0), []
-    for _ in range(4000):
-        videos = [draw.randrange(60) for _ in range(60)]
-        means = {run: np.mean([[one[i] for i in videos] for one in seeds]) for run, seeds in right.items()}
-        differences.append(100 * (means["v"] - means["b"]))
-    # a quantile of 4,000 normal draws has a standard error of 0.04 of their deviation at 2.5 %
-    tolerance = 0.2 * np.std(differences)
-    assert found.low == pytest.approx(np.quantile(differences, 0.025), abs=tolerance)
-    assert found.high == pytest.approx(np.quantile(differences, 0.975), abs=tolerance)
+    assert found[1:] == slow_interval([(VARIANT, BASELINE)], [[[i]] for i in range(60)])
+
+
+def test_joined_folds_draw_groups_of_videos_and_seeds_of_each_fold():
+    folds = [
+        (
+            [random_scores(n, seed=10 * n + s, skill=1.3, video=names) for s in range(2)],
+            [random_scores(n, seed=10 * n + s + 5, skill=0.7, run="b", video=names) for s in range(3)],
+        )
+        for n, names in ((12, [f"x{i}" for i in range(12)]), (20, [f"y{i}" for i in range(20)]))
+    ]
+    groups = {f"x{i}": f"g{i // 4}" for i in range(12)} | {f"y{i}": f"h{i // 4}" for i in range(20)}
+    units = [[list(range(4 * k, 4 * k + 4)), []] for k in range(3)]
+    units += [[[], list(range(4 * k, 4 * k + 4))] for k in range(5)]
+    variant, baseline = zip(*folds, strict=True)
+    found = compare_folds(variant, baseline, groups)["fused"]
+    assert found[1:] == slow_interval(folds, units)
+    means = [np.mean([hits(s, "fused") for s in seeds]) for fold in folds for seeds in fold]
+    expected = 100 * (12 * (means[0] - means[1]) + 20 * (means[2] - means[3])) / 32
+    assert found.points == pytest.approx(expected)
+    own = accuracy_interval(variant, groups)["fused"]
+    assert own.points == pytest.approx(100 * (12 * means[0] + 20 * means[2]) / 32)
+    assert own.low < own.points < own.high
+    with pytest.raises(CcsError, match="y0: expected a group for each of 32 test videos, found 12 others"):
+        compare_folds(variant, baseline, {name: "g" for name in groups if name.startswith("x")})
+
+
+@pytest.mark.parametrize("num_seeds", [3, 5])
+@pytest.mark.parametrize("gain", [0.0, 0.15])
+def test_intervals_hold_the_truth_about_as_often_as_they_say(monkeypatch, num_seeds, gain):
+    """Trainings whose accuracy differs from seed to seed, tested on videos of unlike difficulty."""
+    monkeypatch.setattr(significance, "NUM_RESAMPLES", 400)
+    rng, num_videos, held, repeats = np.random.default_rng(num_seeds), 100, 0, 300
+    for repeat in range(repeats):
+        difficulty = rng.uniform(-0.3, 0.3, num_videos)
+
+        def trained(mean: float, run: str, difficulty=difficulty, repeat=repeat):
+            of_seeds = mean + rng.normal(0, 0.06, (num_seeds, 1)) - difficulty
+            right = rng.uniform(size=(num_seeds, num_videos)) < of_seeds
+            return [scores_with_hits(row, run=run, seed=100 * repeat + k) for k, row in enumerate(right)]
+
+        found = compare(trained(0.5 + gain, "v"), trained(0.5, "b"))["rgb"]
+        held += found.low <= 100 * gain <= found.high
+    assert 0.88 < held / repeats < 0.99, held
+
+
+def test_another_set_of_seeds_is_covered():
+    """Two seeds whose accuracies are far apart: the videos alone would say that one run is better than itself."""
+    first, second = np.arange(200) < 150, np.arange(200) < 130
+    one, other = ([scores_with_hits(right, seed=k)] for k, right in enumerate((first, second)))
+    assert compare(one, other)["rgb"].low > 0  # one seed of each: the videos alone
+    both = [scores_with_hits(first, seed=2), scores_with_hits(second, seed=3)]
+    assert compare(both, [scores_with_hits(second, seed=4), scores_with_hits(first, seed=5)])["rgb"].low < -5
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5])

@@ -11,7 +11,7 @@ from ccs.stage import CcsError
 from ccs.tables.measurements import published
 from ccs.tables.significance import compare
 
-from .made_up import Html, parse_markdown, random_scores, scores_with
+from .made_up import Html, parse_markdown, random_scores, scores_with, unescaped
 
 # typed from the paper's Table 3: UCF-101 and HMDB-51 RGB, Flow, RGB+Flow
 PAPER = """
@@ -88,8 +88,9 @@ def test_differences_to_the_baseline_of_the_own_group(build):
             line = [label, *(lines[label][s].strip("*") for s in ("RGB", "Flow", "RGB+Flow")), *cells, "3"]
             assert line in page.rows
     assert measured["demo seeds"].tolist() == [2, 3, 3, 3, 3]
-    assert "10,000 draws of the test videos" in markdown
-    assert "It does not cover the training seeds" in page.text
+    assert "10,000 draws of the training seeds of each run and of the test videos" in markdown
+    assert "of one seed it cannot tell what another would give" in page.text
+    assert "what each stream knows alone" not in markdown
     assert "It takes videos as independent" in page.text
     assert page.rows.index(["TSN"]) < page.rows.index(["I3D"])
 
@@ -108,6 +109,14 @@ def test_published_numbers_stand_beside_those_of_the_same_data(build):
     assert [lines[1]["Difference"], lines[1]["95 % interval"]] == ["+0.0", "[+0.0, +0.0]"]
     assert not isinstance(csv["note"][0], str)
     assert "Published" in Html(html).text
+
+
+def test_it_says_where_streams_stand_that_never_met(build):
+    apart = {"network": {"weights": "none", "connection": "none", "shared": False}}
+    files = [random_scores(run="tsn", settings=apart), random_scores(run="cb")]
+    _, markdown, html = build("table3", *files, rows={"TSN": {"tsn": "Base_line", "cb": "CB"}})
+    for text in (unescaped(markdown), Html(html).text):
+        assert "RGB and Flow in the rows Base_line: what each stream knows alone." in text
 
 
 def test_one_run_is_compared_with_nothing(build):
