@@ -483,9 +483,9 @@ def test_the_schema_is_one():
 def test_defaults_are_those_of_the_stages():
     """A stage that is run alone does what the workflow does."""
     from ccs.datasets import demo
-    from ccs.evaluate.settings import EvaluateSettings
     from ccs.flow.settings import Parameters
     from ccs.train.__main__ import Settings
+    from ccs.train.settings import EvaluateSettings
 
     train = {}
     for kind in typing.get_type_hints(Settings).values():
