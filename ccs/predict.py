@@ -312,7 +312,9 @@ def write_film(
         f"{'evidence' if maps.max() > 0 else 'no evidence for it'} in the {title} stream",
     ]
     decoded = reader.decoded
-    (crop,) = transforms.test_crops(decoded.height, decoded.width, scale=classifier.trained.clips.test_scale, crops=1)
+    clips = classifier.trained.clips
+    shape = decoded.height, decoded.width
+    (crop,) = transforms.test_crops(*shape, scale=clips.test_scale, crops=1, size=clips.input_size)
     frames = (reader.frames(reader.path, [t])[0] for t in range(reader.num_frames[reader.path]))
     clock = {"fps": decoded.fps, "shown": decoded.moments.times}
     cam.write_film(path, frames, cam.shares(maps), times, crop=crop, lines=lines, tool=tool, **clock)

@@ -225,8 +225,9 @@ class TestClips(_Clips):
         starts = segment_starts(self.reader.num_frames[video.video], segments=self.segments, snippet=self.snippet)
         snippets = _read(self.reader, video.video, starts, self.snippet)
         height, width = snippets.frames.shape[1:3]
-        crops = transforms.test_crops(height, width, scale=self.settings.test_scale, crops=self.crops)
-        rgb, flow = zip(*(_crop(snippets, crop, self.settings.input_size) for crop in crops), strict=True)
+        size = self.settings.input_size
+        crops = transforms.test_crops(height, width, scale=self.settings.test_scale, crops=self.crops, size=size)
+        rgb, flow = zip(*(_crop(snippets, crop, size) for crop in crops), strict=True)
         return torch.from_numpy(np.stack(rgb)), torch.from_numpy(np.stack(flow)), video.label
 
 

@@ -48,9 +48,15 @@ def _crop_sizes(short_side: int, scales: tuple[float, ...]) -> list[tuple[int, i
     return [(h, w) for (i, h), (j, w) in itertools.product(enumerate(sides), repeat=2) if abs(i - j) <= 1]
 
 
-def test_crops(height: int, width: int, *, scale: float, crops: int) -> list[Crop]:
-    """The centre crop (`crops` 1), or four corners and the centre, each also mirrored (10), of short side * `scale`."""
-    side = round(min(height, width) * scale)
+def test_crops(height: int, width: int, *, scale: float, crops: int, size: int) -> list[Crop]:
+    """The centre crop (`crops` 1), or four corners and the centre, each also mirrored (10), of short side * `scale`.
+
+    A side within 1 % of the network's `size` is that: 0.93 of 240 is meant to be 224, and nothing is resized.
+    """
+    short_side = min(height, width)
+    side = round(short_side * scale)
+    if abs(side - size) <= size / 100 and size <= short_side:
+        side = size
     y, x = height - side, width - side
     centre = (y // 2, x // 2)
     if crops == 1:

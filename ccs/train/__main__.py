@@ -144,6 +144,11 @@ def train(
                 f"{len(untrained)} classes have no training video in this split and will hardly be recognised: "
                 f"{', '.join(untrained[:10])}"
             )
+        if batches.batch_classes < settings.train.batch_classes:
+            training.say(
+                f"there are fewer classes than train.batch_classes, {settings.train.batch_classes}: batches of "
+                f"{batches.batch_classes} classes x {batches.batch_videos} videos"
+            )
         clips = train_clips(reader, videos["train"], batches, training, seed=seed, workers=workers)
         val_loader = _val_loader(reader, videos["val"], training, workers=workers)
         name = "tensorboard" if history_path.stem == "history" else f"{history_path.stem}.tensorboard"

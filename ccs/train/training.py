@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 import time
 import warnings
@@ -33,6 +34,7 @@ from ccs.train.settings import EvaluateSettings, TrainSettings, conflicts
 
 SAVE_SECONDS = 20.0  # between resume files, at least
 SAVE_SHARE = 0.02  # of the time goes into writing them, at most
+TOLERATED = 1.1  # times the cross entropy of guessing, which dropout brings about at the beginning
 AGREE_EVERY = 8  # batches, about, after which several processes ask each other whether to stop
 
 
@@ -173,6 +175,7 @@ class Training:
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
                 self.schedule.step()
             self.say(_summary(row, train.epochs))
+            self._tell_of_guessing(row)
             watched = train.patience and progress.epoch >= watched_from(train)
             if watched and row["val_fused"] > progress.best["accuracy"]:
                 weights = {key: value.cpu().clone() for key, value in self.network.state_dict().items()}
@@ -180,6 +183,21 @@ class Training:
             progress.next_epoch(row)
             if board:
                 board.add(row)
+
+    def _tell_of_guessing(self, row: dict[str, float]) -> None:
+        """After an epoch, not the first, that was worse than guessing; once where several are, one after the other."""
+        before, guessing = self.progress.history, math.log(len(self.identity["classes"]))
+        worse = [each["loss_cross_entropy"] / 2 > TOLERATED * guessing for each in (*before, row)]  # of two streams
+        if not before or not worse[-1] or (len(before) > 1 and worse[-2]):
+            return
+        remedies = ["lower train.lr"]
+        remedies += ["set train.partial_bn to false"] * any(self.network.partial_bn)
+        remedies += ["give other train.weights"] * any(self.network.pretrained)
+        self.say(
+            f"worse than guessing: the cross entropy is {row['loss_cross_entropy'] / 2:.2f} a stream, where each of "
+            f"{len(self.identity['classes'])} classes being as probable has {guessing:.2f}. If it stays so, "
+            f"{', or '.join(remedies)}"
+        )
 
     def pause(self) -> None:
         """After each step: write the resume file if it is time to, and stop if that was asked for."""

@@ -109,7 +109,9 @@ def test_test_clips_are_the_plain_ones_to_the_bit(height, width, settings, snipp
     videos = [Video(video, "", label, str(label), "test") for label, video in enumerate(reader.num_frames)]
     for num_crops in (1, 10):
         clips = TestClips(reader, videos, settings, snippet=snippet, segments=4, crops=num_crops)
-        crops = transforms.test_crops(height, width, scale=settings.test_scale, crops=num_crops)
+        crops = transforms.test_crops(
+            height, width, scale=settings.test_scale, crops=num_crops, size=settings.input_size
+        )
         for index, video in enumerate(reader.num_frames):
             rgb, flow, _ = clips[index]
             starts = segment_starts(reader.num_frames[video], segments=4, snippet=snippet)

@@ -13,13 +13,32 @@ from ccs.clips.transforms import Crop, apply_flow, apply_rgb, random_crop
 
 def test_ten_crops_are_those_of_torchvision():
     frames = np.random.default_rng(0).integers(0, 256, (1, 64, 86, 3), dtype=np.uint8)
-    crops = transforms.test_crops(64, 86, scale=0.875, crops=10)
+    crops = transforms.test_crops(64, 86, scale=0.875, crops=10, size=56)
     ours = [apply_rgb(frames, crop, 56)[0] for crop in crops]
     theirs = v2.TenCrop(56)(torch.from_numpy(frames[0]).permute(2, 0, 1))
     assert sorted(x.tobytes() for x in ours) == sorted(x.numpy().tobytes() for x in theirs)
-    (centre,) = transforms.test_crops(64, 86, scale=0.875, crops=1)
+    (centre,) = transforms.test_crops(64, 86, scale=0.875, crops=1, size=56)
     expected = functional.center_crop(torch.from_numpy(frames[0]).permute(2, 0, 1), [56, 56])
     assert np.array_equal(apply_rgb(frames, centre, 56)[0], expected.numpy())
+
+
+@pytest.mark.parametrize(
+    ("short_side", "scale", "size", "side"),
+    [
+        (240, 0.93, 224, 224),  # not 223, which would be enlarged
+        (240, 0.94, 224, 224),  # nor 226
+        (240, 0.92, 224, 221),  # 1.3 % away
+        (240, 0.95, 224, 228),
+        (223, 1.0, 224, 223),  # no more than there is
+        (64, 0.95, 60, 61),  # a pixel of 60 is 1.7 %
+        (256, 0.875, 224, 224),
+    ],
+)
+def test_test_crops_that_are_nearly_of_the_networks_size_are_of_it(short_side, scale, size, side):
+    for crops in (1, 10):
+        found = transforms.test_crops(short_side, short_side + 80, scale=scale, crops=crops, size=size)
+        assert {(crop.height, crop.width) for crop in found} == {(side, side)}
+        assert all(crop.top + side <= short_side and crop.left + side <= short_side + 80 for crop in found)
 
 
 def test_resize_agrees_with_torchvision():

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from torchvision import models
 
 from ccs import scores
 from ccs.clips.dataset import ClipSettings
@@ -182,6 +184,23 @@ def test_new_memory_is_not_filled_and_no_bit_depends_on_what_it_held(trained, tm
     assert same_weights(trained[1], run_train(tmp_path, changed(epochs=3)))
 
 
+def test_a_training_that_diverges_is_told_once_with_what_may_help(tmp_path, capsys):
+    """Where real weights run away; a training that learns is told nothing."""
+    torch.save(models.shufflenet_v2_x0_5().state_dict(), tmp_path / "weights.pth")
+    pretrained = dataclasses.replace(SETTINGS.network, weights=str(tmp_path / "weights.pth"))
+    for lr, network, remedies in (
+        (0.05, SETTINGS.network, None),
+        (5.0, SETTINGS.network, "lower train.lr\n"),
+        (5.0, pretrained, "lower train.lr, or set train.partial_bn to false, or give other train.weights\n"),
+    ):
+        settings = dataclasses.replace(changed(epochs=4, lr=lr, batch_classes=8, batch_videos=1), network=network)
+        run_train(tmp_path, settings)
+        told = capsys.readouterr().err
+        assert told.count("worse than guessing") == bool(remedies)
+        assert not remedies or f"has 0.69. If it stays so, {remedies}" in told
+        assert "batches of 2 classes x 4 videos" in told
+
+
 def test_determinism_can_be_given_up_for_speed(tmp_path, monkeypatch):
     seen = []
     real = training.train_one_epoch
@@ -250,7 +269,11 @@ def test_the_checkpoint_notes_how_its_run_is_evaluated_and_early_stopping_goes_b
 
     def validate(model, loader, accelerator, fusion, *args):
         fusions.append(fusion)
-        return real(model, loader, accelerator, fusion, *args) if len(fusions) > 1 else os.kill(os.getpid(), 10)
+        return (
+            real(model, loader, accelerator, fusion, *args)
+            if len(fusions) > 1
+            else os.kill(os.getpid(), signal.SIGUSR1)
+        )
 
     monkeypatch.setattr(training, "validate", validate)
     with pytest.raises(SystemExit):
