@@ -91,6 +91,9 @@ class Training:
         # pyrefly: ignore [missing-attribute] - torch makes it when it is asked for
         torch.utils.deterministic.fill_uninitialized_memory = False
         network = CCS(len(identity["classes"]), settings.network, segments=settings.clips.segments)
+        self._remedies = ["lower train.lr"]  # of a training that learns nothing
+        self._remedies += ["set train.partial_bn to false"] * any(network.partial_bn)
+        self._remedies += ["give other train.weights"] * any(network.pretrained)
         self.network = parallel.synchronise_batch_norm(network)
         if self.rank:  # all start with the same weights, and drop out other features
             torch.manual_seed(int(np.random.SeedSequence([identity["seed"], self.rank]).generate_state(1)[0]))
@@ -190,13 +193,10 @@ class Training:
         worse = [each["loss_cross_entropy"] / 2 > TOLERATED * guessing for each in (*before, row)]  # of two streams
         if not before or not worse[-1] or (len(before) > 1 and worse[-2]):
             return
-        remedies = ["lower train.lr"]
-        remedies += ["set train.partial_bn to false"] * any(self.network.partial_bn)
-        remedies += ["give other train.weights"] * any(self.network.pretrained)
         self.say(
             f"worse than guessing: the cross entropy is {row['loss_cross_entropy'] / 2:.2f} a stream, where each of "
             f"{len(self.identity['classes'])} classes being as probable has {guessing:.2f}. If it stays so, "
-            f"{', or '.join(remedies)}"
+            f"{', or '.join(self._remedies)}"
         )
 
     def pause(self) -> None:
