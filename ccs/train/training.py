@@ -87,7 +87,7 @@ class Training:
         set_seed(identity["seed"])
         torch.use_deterministic_algorithms(settings.train.deterministic, warn_only=True)
         torch.backends.cudnn.benchmark = not settings.train.deterministic
-        # NaN in what is about to be overwritten finds faults of torch's own operators, for a ninth of a step's time
+        # NaN in what is about to be overwritten only finds faults of torch's own operators, and takes time each step
         # pyrefly: ignore [missing-attribute] - torch makes it when it is asked for
         torch.utils.deterministic.fill_uninitialized_memory = False
         network = CCS(len(identity["classes"]), settings.network, segments=settings.clips.segments)
