@@ -40,6 +40,7 @@ from ccs.train import training as trainings
 from ccs.train.__main__ import train_clips
 from ccs.train.interruption import Interruption
 from ccs.train.loop import Clips, Progress, Steps, train_one_epoch
+from ccs.train.settings import EvaluateSettings
 from ccs.train.training import Settings, Training
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -117,7 +118,8 @@ def measure(case: Case, workers: int, rounds: int, seconds: float) -> Rates:
     )
     identity = {"seed": 0, "classes": list(case.classes)}
     never = Interruption()  # not entered, so that signals end the benchmark as they end any program
-    training = Training(case.settings, identity, {}, Path("no.resume.pt"), len(batches), never)
+    evaluation = EvaluateSettings()
+    training = Training(case.settings, evaluation, identity, {}, Path("no.resume.pt"), len(batches), never)
     clips = train_clips(case.reader, case.videos, batches, training, seed=0, workers=workers)
     device = training.accelerator.device
     held = [next(clips) for _ in range(2)]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import functools
 import math
 import os
@@ -20,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +31,6 @@ from ccs.clips.dataset import TestClips
 from ccs.clips.sampling import segment_starts
 from ccs.datasets import manifests
 from ccs.evaluate.scoring import video_logits
-from ccs.evaluate.settings import EvaluateSettings
 from ccs.figures import cam
 from ccs.flow import shard
 from ccs.flow.engines import BACKENDS, choose
@@ -39,13 +39,13 @@ from ccs.frames import decode
 from ccs.frames.film import Ffmpeg, check_ffmpeg, find_ffmpeg
 from ccs.frames.judgement import BadVideo
 from ccs.frames.settings import FfmpegSettings, FramesSettings
-from ccs.models import backbones
 from ccs.models.network import snippet_of
 from ccs.models.settings import ANY_NUMBER
-from ccs.settings import add_settings
+from ccs.settings import add_settings, given_settings
 from ccs.shards.reader import decode_jpeg, runs_of
 from ccs.stage import CcsError, atomic, check_writable, progress, run
 from ccs.train import checkpoint
+from ccs.train.settings import EvaluateSettings
 
 STREAMS = ("RGB", "Flow", "RGB+Flow")
 COLUMNS = ("video", "stream", "rank", "class", "probability", "logit")
@@ -159,28 +159,20 @@ class Classifier:
 
     Args:
         state: as `ccs.train.checkpoint.read` gives it.
-        segments, fusion: None takes the defaults of this kind of network.
-        crops: 1 or 10, which are 5 for a network trained without `flip`.
+        given: settings of `EvaluateSettings` in the place of those that the run is evaluated with.
+            10 crops are 5 for a network trained without `flip`.
     """
 
-    def __init__(
-        self, state: dict[str, Any], *, segments: int | None, crops: Literal[1, 10], fusion: tuple[float, float] | None
-    ) -> None:
+    def __init__(self, state: dict[str, Any], **given: Any) -> None:
         self.trained = checkpoint.network(state)
         self.classes = tuple(state["classes"])
         network, clips = self.trained.network, self.trained.clips
-        of_groups = network.aggregation not in ANY_NUMBER
-        if segments is None:
-            segments = clips.segments if of_groups else EvaluateSettings().segments
-        if of_groups and segments % clips.segments:
+        self.settings = dataclasses.replace(checkpoint.evaluation(state, network, clips), **given)
+        if network.aggregation not in ANY_NUMBER and self.settings.segments % clips.segments:
             raise CcsError(
                 f"--segments: this network puts {clips.segments} segments together (aggregation "
-                f"{network.aggregation}): expected a multiple of {clips.segments}, found {segments}"
+                f"{network.aggregation}): expected a multiple of {clips.segments}, found {self.settings.segments}"
             )
-        if fusion is None:  # as the paper's settings: TSN 1:1.5, I3D and TRN 1:1
-            equal = backbones.is_3d(network.backbone) or network.aggregation.startswith("trn")
-            fusion = (1.0, 1.0) if equal else EvaluateSettings().fusion
-        self.settings = EvaluateSettings(segments=segments, crops=crops, fusion=fusion)
         self.device = cam.to_device(self.trained.model)
 
     def clip(self, reader: VideoReader, segments: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -224,11 +216,16 @@ class Classifier:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line. Raises `CcsError`, also at the end where videos could not be classified."""
     args = parser().parse_args(argv)
-    films = _check(args)
+    _check(args)
     state = checkpoint.read(args.checkpoint)
     preparation = preparation_of(state, args)
-    fusion = tuple(args.fusion) if args.fusion else None
-    classifier = Classifier(state, segments=args.segments, crops=args.crops, fusion=fusion)
+    classifier = Classifier(state, **given_settings(args, EvaluateSettings, prefix=""))
+    if args.cam and classifier.settings.crops != 1:
+        raise CcsError(
+            f"--cam: maps are of the one centre crop, expected --crops 1, found {classifier.settings.crops}, of the "
+            "flag or of the run's evaluation: give --crops 1, or leave out --cam"
+        )
+    films = _films(args)
     tool = check_ffmpeg(find_ffmpeg(args.ffmpeg))
     BACKENDS[preparation.backend].prepare()
     rows: list[list[object]] = []
@@ -316,8 +313,7 @@ def write_film(
         f"{'evidence' if maps.max() > 0 else 'no evidence for it'} in the {title} stream",
     ]
     decoded = reader.decoded
-    scale = classifier.trained.clips.test_scale
-    (crop,) = transforms.test_crops(decoded.height, decoded.width, scale=scale, crops=1, flip=False)
+    (crop,) = transforms.test_crops(decoded.height, decoded.width, classifier.trained.clips, crops=1)
     frames = (reader.frames(reader.path, [t])[0] for t in range(reader.num_frames[reader.path]))
     clock = {"fps": decoded.fps, "shown": decoded.moments.times}
     cam.write_film(path, frames, cam.shares(maps), times, crop=crop, lines=lines, tool=tool, **clock)
@@ -346,22 +342,22 @@ def parser() -> argparse.ArgumentParser:
         "--segments",
         type=int,
         metavar="N",
-        help="snippets a video, at the centres of so many segments (default: 25; as in training for aggregations of a "
-        "fixed number)",
+        help="snippets a video, at the centres of so many segments (default: as the run is evaluated, which the "
+        "checkpoint says)",
     )
     flags.add_argument(
         "--crops",
         type=int,
         choices=(1, 10),
-        default=1,
-        help="1 (centre) or 10 (TSN's; slower; 5, none mirrored, for a network trained with flip: false) (default: 1)",
+        help="1 (centre) or 10 (TSN's; slower; 5, none mirrored, for a network trained with flip: false) (default: as "
+        "the run is evaluated)",
     )
     flags.add_argument(
         "--fusion",
         type=float,
         nargs=2,
         metavar=("RGB", "FLOW"),
-        help="weights of both streams' logits in RGB+Flow (default: 1 1.5; 1 1 for I3D and TRN)",
+        help="weights of both streams' logits in RGB+Flow (default: as the run is evaluated)",
     )
     flags.add_argument("--output", metavar="FILE.csv", help=f"also write a table: {', '.join(COLUMNS)}")
     flags.add_argument("--cam", metavar="DIR", help="also write DIR/NAME.mp4 with class activation maps, see below")
@@ -382,19 +378,21 @@ def parser() -> argparse.ArgumentParser:
     return flags
 
 
-def _check(args: argparse.Namespace) -> dict[str, Path]:
-    """Raise what is wrong with the flags, before anything is read; the film of each video where there is --cam."""
+def _check(args: argparse.Namespace) -> None:
+    """Raise what is wrong with the flags, before anything is read."""
     for flag, value in (("--top", args.top), ("--segments", args.segments), ("--workers", args.workers)):
         if value is not None and value < 1:
             raise CcsError(f"{flag}: expected 1 or more, found {value}")
     if (args.segments or 0) > MAX_SEGMENTS:
         raise CcsError(f"--segments: expected at most {MAX_SEGMENTS}, held in memory at once; found {args.segments}")
-    if args.cam and args.crops != 1:
-        raise CcsError("--cam: maps are of the one centre crop, found --crops 10; leave out one of the two")
     for path in args.videos:
         if not os.path.isfile(path):
             found = "a directory: name the files in it" if os.path.isdir(path) else "nothing there: correct the path"
             raise CcsError(f"{path}: expected a video file, found {found}")
+
+
+def _films(args: argparse.Namespace) -> dict[str, Path]:
+    """The film of each video where there is --cam; raises where it or --output cannot be written."""
     films = {path: Path(args.cam, f"{Path(path).stem}.mp4") for path in args.videos} if args.cam else {}
     by_film: dict[Path, str] = {}
     for path, film in films.items():

@@ -33,7 +33,6 @@ NOT_COUNTED = {
     "ccs.models.catalogue": "names and hints; the rules count the module of a run's own backbone",
     "ccs.clips.settings": _VALUES,
     "ccs.train.settings": _VALUES,
-    "ccs.evaluate.settings": _VALUES,
     "ccs.datasets.settings": _VALUES,
     "ccs.train.history": "what training tells of itself; no accuracy in a table comes from it",
     "ccs.train.interruption": "when training stops; it goes on to the same bits",

@@ -316,23 +316,24 @@ def from_names(kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 # -- flags -------------------------------------------------------------------------------------------------------------
-def add_settings(parser: Any, kind: type) -> None:
+def add_settings(parser: Any, kind: type, *, prefix: str = "") -> None:
     """Add one flag per setting to an `argparse` parser or a group of one.
 
-    A boolean is --flag true|false, nothing is none, and several values follow their flag.
+    A boolean is --flag true|false, nothing is none, and several values follow their flag. With a `prefix`, such as
+    evaluate-, a flag has no default, and `given_settings` tells which were given.
     """
     for setting in settings_of(kind).values():
         several = setting.shape.base is tuple
         one = (setting.shape.item or setting.shape.items[0]) if several else setting.shape
-        needed = setting.default is dataclasses.MISSING
-        text = setting.help if needed else f"{setting.help} (default: {word(setting.default)})"
+        needed = setting.default is dataclasses.MISSING and not prefix
+        text = setting.help if needed or prefix else f"{setting.help} (default: {word(setting.default)})"
         parser.add_argument(
-            f"--{setting.name.replace('_', '-')}",
-            dest=setting.field,
+            f"--{prefix}{setting.name.replace('_', '-')}",
+            dest=f"{prefix}{setting.field}",
             type=_converter(one),
             nargs="*" if several else None,
             choices=one.choices if 0 < len(one.choices) <= MANY else None,
-            default=None if needed else setting.default,
+            default=None if needed or prefix else setting.default,
             required=needed,
             metavar=None if 0 < len(one.choices) <= MANY else setting.name.upper(),
             help=text.replace("%", "%%"),
@@ -343,6 +344,12 @@ def settings_from(args: argparse.Namespace, kind: type[T]) -> T:
     """The settings from parsed flags; `CcsError` for values out of range."""
     values = {setting.field: getattr(args, setting.field) for setting in settings_of(kind).values()}
     return kind(**values)
+
+
+def given_settings(args: argparse.Namespace, kind: type, *, prefix: str) -> dict[str, Any]:
+    """Those of the settings whose flag with this prefix was given, by field."""
+    values = {setting.field: getattr(args, f"{prefix}{setting.field}") for setting in settings_of(kind).values()}
+    return {field: value for field, value in values.items() if value is not None}
 
 
 def _converter(found: Shape) -> Callable[[str], object]:

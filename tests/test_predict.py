@@ -75,8 +75,11 @@ class Made:
         pack(raw, folder / "flow.h5", self.shard)
         self.reader = ShardReader([self.shard])
 
-    def checkpoint(self, name: str, *, segments: int = 2, **network) -> str:
-        """A network as at the start of training, but for a connection block that does something."""
+    def checkpoint(self, name: str, *, segments: int = 2, evaluation: dict | None = None, **network) -> str:
+        """A network as at the start of training, but for a connection block that does something.
+
+        evaluation: how its run is evaluated; None as in checkpoints of versions that did not note it.
+        """
         torch.manual_seed(0)
         manifest = manifests.read(self.manifest, 1)
         settings = NetworkSettings(**({"backbone": "shufflenet_v2_x0_5", "weights": "none"} | network))
@@ -100,7 +103,7 @@ class Made:
             "bound": self.reader.bound,
             "preparation": self.reader.preparation,
             "settings": json.dumps(dataclasses.asdict(every)),
-        }
+        } | ({} if evaluation is None else {"evaluate": evaluation})
         path = self.folder / f"{name}.pt"
         checkpoint.write(path, state)
         return str(path)
@@ -138,17 +141,25 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         ({"backbone": "i3d_x0_25", "flow_length": 8}, ["--segments", "2"], (1, 1)),
         ({"aggregation": "trn_multiscale", "connection": "none"}, [], (1, 1)),
         ({"shared": False}, ["--segments", "2", "--fusion", "0.3", "2"], (0.3, 2)),
+        ({"evaluation": {"segments": 4, "crops": 10, "fusion": (2.0, 1.0)}}, [], (2, 1)),
+        (
+            {"evaluation": {"segments": 4, "crops": 10, "fusion": (2.0, 1.0)}},
+            ["--segments", "3", "--crops", "1", "--fusion", "1", "3"],
+            (1, 3),
+        ),
     ],
-    ids=["tsn-10-crops", "tsn-defaults", "i3d", "trn", "fusion"],
+    ids=["tsn-10-crops", "tsn-defaults", "i3d", "trn", "fusion", "noted", "noted-and-flags"],
 )
-def test_logits_are_those_of_the_pipeline(made, tmp_path, network, flags, fusion):
+def test_logits_are_those_of_the_pipeline(made, tmp_path, capsys, network, flags, fusion):
     path = made.checkpoint("network", **network)
-    segments = flags[1] if "--segments" in flags else "2" if "aggregation" in network else "25"
-    crops = flags[3] if "--crops" in flags else "1"
+    noted = network.get("evaluation") or {"segments": 2 if "aggregation" in network else 25, "crops": 1}
+    segments = flags[1] if "--segments" in flags else str(noted["segments"])
+    crops = flags[3] if "--crops" in flags else str(noted["crops"])
     wanted = made.evaluate(path, "--segments", segments, "--crops", crops, "--fusion", *map(str, fusion))
     videos = made.videos
     output = tmp_path / "o.csv"
     predict.main([*videos.values(), "--checkpoint", path, "--output", str(output), *flags])
+    assert ("did not note how its run is evaluated" in capsys.readouterr().err) == ("evaluation" not in network)
     rows = read_csv(output)
     assert list(rows[0]) == ["video", "stream", "rank", "class", "probability", "logit"]
     assert len(rows) == len(videos) * 3 * 2
@@ -233,7 +244,7 @@ def test_film_of_maps(made, tmp_path, stream, capsys):
 
 
 def test_maps_along_a_long_video(made):
-    classifier = predict.Classifier(checkpoint.read(made.checkpoint("maps")), segments=4, crops=1, fusion=None)
+    classifier = predict.Classifier(checkpoint.read(made.checkpoint("maps")), segments=4)
     path = str(made.root / "test/walk/long.mp4")
     args = predict.parser().parse_args([path, "--checkpoint", "c.pt"])
     preparation = predict.preparation_of(checkpoint.read(made.checkpoint("maps")), args)
@@ -328,6 +339,11 @@ def test_one_bad_item_costs_only_itself(made, tmp_path, capsys, monkeypatch):
         (["."], "found a directory"),
         (["{good}", "--top", "0"], "--top: expected 1 or more, found 0"),
         (["{good}", "--cam", "d", "--crops", "10"], "--cam: maps are of the one centre crop"),
+        (
+            ["{good}", "--cam", "d", "--checkpoint", "{ten}"],
+            "expected --crops 1, found 10",
+        ),
+        (["{good}", "--checkpoint", "{later}"], "expected settings to evaluate it with, found {{'views': 3}}"),
         (["{good}", "{other}", "--cam", "d"], "would both become"),
         (["{good}", "--cam", "{folder}"], "would be replaced"),
         (["{good}", "--cam", "{good}"], "its folder cannot be made"),
@@ -348,11 +364,14 @@ def test_errors_say_what_to_do(made, tmp_path, monkeypatch, flags, message):
     path = made.checkpoint("errors")
     state = checkpoint.read(path)
     checkpoint.write(tmp_path / "old.pt", {**state, "preparation": {}})
+    checkpoint.write(tmp_path / "ten.pt", {**state, "evaluate": {"crops": 10}})
+    checkpoint.write(tmp_path / "later.pt", {**state, "evaluate": {"views": 3}})
     (tmp_path / "other").mkdir()
     (tmp_path / "other/short.mp4").write_bytes(good.read_bytes())
     names = {"good": good, "other": tmp_path / "other/short.mp4", "folder": good.parent, "old": tmp_path / "old.pt"}
+    names |= {"ten": tmp_path / "ten.pt", "later": tmp_path / "later.pt"}
     names["trn"] = made.checkpoint("trn", aggregation="trn") if "{trn}" in flags else ""
-    with pytest.raises(CcsError, match=re.escape(message)):
+    with pytest.raises(CcsError, match=re.escape(message.format())):
         predict.main(["--checkpoint", path, *(flag.format(**names) for flag in flags)])
     assert good.exists()
     assert not (tmp_path / "d").exists()

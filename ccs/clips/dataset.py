@@ -225,8 +225,7 @@ class TestClips(_Clips):
         starts = segment_starts(self.reader.num_frames[video.video], segments=self.segments, snippet=self.snippet)
         snippets = _read(self.reader, video.video, starts, self.snippet)
         height, width = snippets.frames.shape[1:3]
-        scale, flip = self.settings.test_scale, self.settings.flip
-        crops = transforms.test_crops(height, width, scale=scale, crops=self.crops, flip=flip)
+        crops = transforms.test_crops(height, width, self.settings, crops=self.crops)
         rgb, flow = zip(*(_crop(snippets, crop, self.settings.input_size) for crop in crops), strict=True)
         return torch.from_numpy(np.stack(rgb)), torch.from_numpy(np.stack(flow)), video.label
 

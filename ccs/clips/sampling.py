@@ -59,7 +59,8 @@ class BalancedBatches:
 
     Args:
         labels: class of each video.
-        batch_classes: N; where there are fewer classes, all of them.
+        batch_classes: N; where there are fewer classes, all of them, with more videos each: as many as N x M has room
+            for, but none twice in a batch because of that.
         batch_videos: M; a class with fewer videos repeats them (with other snippets).
         seed: of the run.
     """
@@ -67,7 +68,8 @@ class BalancedBatches:
     def __init__(self, labels: Sequence[int], *, batch_classes: int, batch_videos: int, seed: int) -> None:
         self.videos = {c: np.flatnonzero(np.asarray(labels) == c) for c in sorted(set(labels))}
         self.batch_classes = min(batch_classes, len(self.videos))
-        self.batch_videos = batch_videos
+        room, largest = batch_classes * batch_videos // self.batch_classes, max(map(len, self.videos.values()))
+        self.batch_videos = max(batch_videos, min(room, largest))
         self.seed = seed
         self.num_videos = len(labels)
 

@@ -20,6 +20,7 @@ class ClipSettings:
     scales: Annotated[tuple[Share, ...], Field(min_length=1)] = (1.0, 0.875, 0.75)
     """sides of training crops as shares of the short side (TSN's for flow, as the streams share crops)"""
     test_scale: Share = 0.875
-    """side of test crops as a share of the short side (224 of 256)"""
+    """side of test crops as a share of the short side (224 of 256); within 1 % of input_size it is input_size, and
+    nothing is resized"""
     flip: Boolean = True
     """mirror half of the training clips and of ten test crops; false where left and right are labels"""

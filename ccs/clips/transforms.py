@@ -12,6 +12,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from ccs.clips.settings import ClipSettings
+
 cv2.setNumThreads(1)  # a clip is small and there is a process per core: OpenCV's own threads only get in the way
 
 
@@ -48,18 +50,24 @@ def _crop_sizes(short_side: int, scales: tuple[float, ...]) -> list[tuple[int, i
     return [(h, w) for (i, h), (j, w) in itertools.product(enumerate(sides), repeat=2) if abs(i - j) <= 1]
 
 
-def test_crops(height: int, width: int, *, scale: float, crops: int, flip: bool) -> list[Crop]:
-    """The centre crop (`crops` 1), or four corners and the centre, each also mirrored (10), of short side * `scale`.
+def test_crops(height: int, width: int, settings: ClipSettings, *, crops: int) -> list[Crop]:
+    """The centre crop (`crops` 1), or four corners and the centre, each also mirrored (10), of short side * test_scale.
 
+    A side within 1 % of the network's input_size is that: 0.93 of 240 is meant to be 224, and nothing is resized.
     Without `flip`, where left and right are labels, a mirrored clip is one of another class: 10 are then the five.
     """
-    side = round(min(height, width) * scale)
+    short_side, size = min(height, width), settings.input_size
+    side = round(short_side * settings.test_scale)
+    if abs(side - size) <= size / 100 and size <= short_side:
+        side = size
     y, x = height - side, width - side
     centre = (y // 2, x // 2)
     if crops == 1:
         return [Crop(*centre, side, side)]
     places = [(0, 0), (0, x), (y, 0), (y, x), centre]
-    return [Crop(top, left, side, side, mirrored) for mirrored in (False, True)[: 1 + flip] for top, left in places]
+    return [
+        Crop(top, left, side, side, mirrored) for mirrored in (False, True)[: 1 + settings.flip] for top, left in places
+    ]
 
 
 def apply_rgb(frames: np.ndarray, crop: Crop, size: int) -> np.ndarray:

@@ -17,7 +17,6 @@ from ccs.config.messages import Checker, Key, leaves, not_text, texts
 from ccs.datasets import adapters
 from ccs.datasets.disk import nfc
 from ccs.datasets.manifests import Manifest
-from ccs.evaluate.settings import EvaluateSettings
 from ccs.flow.settings import FlowSettings, GpuSettings
 from ccs.frames.settings import FfmpegSettings, FramesSettings
 from ccs.models.settings import ANY_NUMBER
@@ -25,7 +24,7 @@ from ccs.quarantine import QuarantineSettings
 from ccs.settings import Different, Field, Ge, Integer, Le, from_names, nearest, settings, word
 from ccs.stage import CcsError
 from ccs.tables import shown
-from ccs.train.settings import RunSettings, conflicts
+from ccs.train.settings import EvaluateSettings, RunSettings, conflicts
 
 
 @settings

@@ -17,10 +17,9 @@ from pydantic import TypeAdapter
 
 from ccs.config.configuration import A_NAME, ADAPTER, BASES, BLOCKS, NAME, RUNS, SECTIONS, GeneralSettings
 from ccs.datasets.adapters import ADAPTERS
-from ccs.evaluate.settings import EvaluateSettings
 from ccs.settings import Setting, expected, settings_of
 from ccs.tables.shown import figures, tables
-from ccs.train.settings import RunSettings
+from ccs.train.settings import EvaluateSettings, RunSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.json"

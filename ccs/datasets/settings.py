@@ -15,8 +15,9 @@ class DatasetSettings:
 
     shards: Annotated[Integer, Ge(1), Le(9999)] = 16
     """parts that are processed on their own; about 100 videos in each is a good size"""
-    val_fraction: Annotated[Number, Ge(0), Lt(1)] = 0.1
-    """share of the training videos that is kept for validation, by group where there are groups"""
+    val_fraction: Annotated[Number, Ge(0), Lt(1)] = 0.0
+    """share of the training videos that is kept for validation, by group where there are groups; train.patience needs
+    some"""
     seed: Annotated[Integer, Ge(0)] = 0
     """of what is drawn at random, such as the validation videos"""
 

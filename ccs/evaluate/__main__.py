@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from ccs import scores
 from ccs.datasets import manifests
 from ccs.evaluate.scoring import check_same_task, evaluate
-from ccs.evaluate.settings import EvaluateSettings
 from ccs.settings import add_settings, settings_from
 from ccs.shards.reader import ShardReader
 from ccs.stage import CcsError, run
 from ccs.train import checkpoint
+from ccs.train.settings import EvaluateSettings
 
 
 def main(argv: Sequence[str] | None = None) -> None:

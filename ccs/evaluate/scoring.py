@@ -21,11 +21,11 @@ from ccs import scores
 from ccs.clips.dataset import TestClips, loaded, loader, usable_videos
 from ccs.datasets import manifests
 from ccs.device import choose_device
-from ccs.evaluate.settings import EvaluateSettings
 from ccs.models.network import CCS, snippet_of
 from ccs.shards.reader import ShardReader
 from ccs.stage import CcsError, progress
 from ccs.train import checkpoint
+from ccs.train.settings import EvaluateSettings
 
 
 def check_same_task(state: dict, manifest: manifests.Manifest, split: int, bound: float, *, path: str) -> None:

@@ -31,6 +31,7 @@ class Max(nn.Module):
         return x_BTC.amax(dim=1)
 
 
+DROPS_OUT = ("trn", "trn_multiscale")  # aggregations that drop out features themselves
 ELEMENTWISE = {"mean": Mean, "max": Max}  # of any number of segments
 
 
@@ -52,13 +53,15 @@ class Relations(nn.Module):
     """Temporal relations between n ordered segments (Zhou et al., Temporal Relational Reasoning in Videos, Eq. 1-3).
 
     MT_N = T_2 + ... + T_N (multi-scale) or T_N alone, with T_n the mean of g_n(f_i1, .., f_in) over all i1 < .. < in;
-    g_n = ReLU(W_n [ReLU(f_i1); ..; ReLU(f_in)] + b_n) on features reduced to D = 256. The paper draws three tuples a
+    g_n = ReLU(W_n [ReLU(f_i1); ..; ReLU(f_in)] + b_n) on features reduced to D = 256, dropped out before that and
+    nowhere else, as in their code. The paper draws three tuples a
     scale at random instead; W_n of a concatenation is the sum of its blocks' products, so that all tuples cost little
     more, and a prediction is a function of its video alone. The classifier is the head's.
     """
 
-    def __init__(self, num_features: int, segments: int, *, multiscale: bool) -> None:
+    def __init__(self, num_features: int, segments: int, *, multiscale: bool, dropout: float) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.segments = segments
         self.scales = tuple(range(2, segments + 1)) if multiscale else (segments,)
         self.reduce = nn.Linear(num_features, RELATION_WIDTH)
@@ -68,7 +71,7 @@ class Relations(nn.Module):
             self.register_buffer(f"tuples_{n}", tuples, persistent=False)  # (number, n)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
-        x_BTD = self.reduce(x_BTC).relu()
+        x_BTD = self.reduce(self.dropout(x_BTC)).relu()
         of_scales = []
         # torch's types do not say what a ModuleList holds
         for n, linear in zip(self.scales, cast("list[nn.Linear]", self.relate), strict=True):
@@ -98,11 +101,12 @@ class Grouped(nn.Module):
         return self.of(groups.flatten(0, 1)).unflatten(0, (B, -1)).mean(dim=1)
 
 
-def build(kind: str, num_features: int, *, segments: int) -> tuple[nn.Module, int]:
+def build(kind: str, num_features: int, *, segments: int, dropout: float = 0.0) -> tuple[nn.Module, int]:
     """The aggregation `kind` (see `NetworkSettings`) of features of width `num_features`, and the width D of a result.
 
     Args:
         segments: K, the segments of a training clip.
+        dropout: of the features, for kinds in `DROPS_OUT`; after the others the head drops out.
     """
     if kind in ELEMENTWISE:
         return ELEMENTWISE[kind](), num_features
@@ -110,5 +114,5 @@ def build(kind: str, num_features: int, *, segments: int) -> tuple[nn.Module, in
         return Grouped(Product(), segments), num_features
     if kind == "concat":
         return Grouped(Concat(), segments), segments * num_features
-    relations = Relations(num_features, segments, multiscale=kind == "trn_multiscale")
+    relations = Relations(num_features, segments, multiscale=kind == "trn_multiscale", dropout=dropout)
     return Grouped(relations, segments), RELATION_WIDTH

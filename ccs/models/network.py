@@ -51,13 +51,17 @@ class CCS(nn.Module):
         self.rgb, self.flow = build(weights=weights[0]), build(weights=weights[1], flow_length=settings.flow_length)
         num_features = self.rgb.num_features
         self.connection = connection.build(settings.connection, num_features, value=settings.connection_value)
-        self.aggregate_rgb, width = aggregation.build(settings.aggregation, num_features, segments=segments)
-        self.aggregate_flow, width = aggregation.build(settings.aggregation, num_features, segments=segments)
+        within, dropout = (0.0, 0.0), settings.dropout
+        if settings.aggregation in aggregation.DROPS_OUT:
+            within, dropout = dropout, within
+        (self.aggregate_rgb, width), (self.aggregate_flow, _) = (
+            aggregation.build(settings.aggregation, num_features, segments=segments, dropout=each) for each in within
+        )
         self.head: nn.Module
         if settings.shared:
-            self.head = shared.Shared(width, num_classes, embedding=settings.embedding, dropout=settings.dropout)
+            self.head = shared.Shared(width, num_classes, embedding=settings.embedding, dropout=dropout)
         else:
-            self.head = shared.Separate(width, num_classes, dropout=settings.dropout)
+            self.head = shared.Separate(width, num_classes, dropout=dropout)
         self.train()
 
     def forward(self, rgb_BTFCHW: Tensor, flow_BTFCHW: Tensor) -> Output:

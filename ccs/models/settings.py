@@ -38,7 +38,7 @@ class NetworkSettings:
     embedding: Annotated[Integer, Ge(1), Le(65536)] = 512
     """width of the shared embedding z"""
     dropout: tuple[Share, Share] = (0.8, 0.7)
-    """of RGB and of flow"""
+    """of RGB's and of flow's features, after their aggregation, in TRN before it"""
     partial_bn: Boolean = True
     """freeze all batch norm of a pretrained backbone but its first; without pretrained weights it is off"""
     flow_length: Annotated[Integer, Ge(1)] = 5

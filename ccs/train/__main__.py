@@ -27,13 +27,16 @@ from ccs.clips.sampling import BalancedBatches, Course
 from ccs.datasets import manifests
 from ccs.models.network import snippet_of
 from ccs.models.settings import NetworkSettings
-from ccs.settings import add_settings, settings_from
+from ccs.settings import add_settings, given_settings, settings_from, word
 from ccs.shards.reader import ShardReader
 from ccs.stage import CcsError, atomic, check_writable, remove_left_parts, run
 from ccs.train import checkpoint, history, parallel
 from ccs.train.interruption import Interruption
 from ccs.train.loop import Clips
+from ccs.train.settings import EvaluateSettings
 from ccs.train.training import Settings, Training
+
+EVALUATE = "evaluate-"  # what its settings' flags begin with, as --segments is of training clips
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,6 +57,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     kinds = get_type_hints(Settings)
     for kind in kinds.values():
         add_settings(parser, kind)
+    scoring = parser.add_argument_group(
+        "how the run will be evaluated",
+        "For the checkpoint to say so, and for early stopping, which watches the fusion. By default what is usual for "
+        "the network.",
+    )
+    add_settings(scoring, EvaluateSettings, prefix=EVALUATE)
     args = parser.parse_args(argv)
     settings = Settings(**{name: settings_from(args, kind) for name, kind in kinds.items()})
     if args.workers < 0 or not 0 <= args.seed < 2**32:
@@ -62,6 +71,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         manifests.read(args.manifest, args.split),
         ShardReader(args.shards),
         settings,
+        checkpoint.usual_evaluation(
+            settings.network, settings.clips, **given_settings(args, EvaluateSettings, prefix=EVALUATE)
+        ),
         split=args.split,
         quarantine=args.quarantine,
         run_name=args.run,
@@ -77,6 +89,7 @@ def train(
     manifest: manifests.Manifest,
     reader: ShardReader,
     settings: Settings,
+    evaluation: EvaluateSettings,
     *,
     split: int,
     quarantine: str,
@@ -118,8 +131,10 @@ def train(
         "settings": json.dumps(dataclasses.asdict(settings), sort_keys=True),
     }
     sources = {"given": provenance, "used": videos_digest(videos, reader), **_weights_digests(settings.network)}
+    if settings.train.patience:  # else no weight depends on it
+        sources["watched"] = word(evaluation.fusion)
     with Interruption() as interruption:
-        training = Training(settings, identity, sources, resume_path, len(batches), interruption)
+        training = Training(settings, evaluation, identity, sources, resume_path, len(batches), interruption)
         training.say(
             f"{run_name}: {len(videos['train'])} training and {len(videos['val'])} validation videos of "
             f"{manifest.dataset}, {len(manifest.classes)} classes, on {training.where}, seed {seed}"
@@ -128,6 +143,11 @@ def train(
             training.say(
                 f"{len(untrained)} classes have no training video in this split and will hardly be recognised: "
                 f"{', '.join(untrained[:10])}"
+            )
+        if batches.batch_classes < settings.train.batch_classes:
+            training.say(
+                f"there are fewer classes than train.batch_classes, {settings.train.batch_classes}: batches of "
+                f"{batches.batch_classes} classes x {batches.batch_videos} videos"
             )
         clips = train_clips(reader, videos["train"], batches, training, seed=seed, workers=workers)
         val_loader = _val_loader(reader, videos["val"], training, workers=workers)

@@ -13,9 +13,11 @@ import torch
 from accelerate import Accelerator
 
 from ccs.clips.settings import ClipSettings
+from ccs.models import backbones
 from ccs.models.network import CCS
-from ccs.models.settings import NetworkSettings
+from ccs.models.settings import ANY_NUMBER, NetworkSettings
 from ccs.stage import CcsError, atomic
+from ccs.train.settings import EvaluateSettings
 
 FORMAT = 2  # 1 had no preparation, and other names of weights
 KEYS = ("format", "model", "optimizer", "schedule", "epoch", "random", "dataset", "split", "run", "seed", "classes")
@@ -128,6 +130,43 @@ def network(state: Mapping[str, Any]) -> TrainedNetwork:
             f"and weights of this version's networks, found others ({reason}); train again"
         ) from error
     return TrainedNetwork(model.eval(), network, clips, settings)
+
+
+def usual_evaluation(network: NetworkSettings, clips: ClipSettings, **given: Any) -> EvaluateSettings:
+    """How a network of this kind is evaluated where nothing else is `given`.
+
+    By TSN's 25 segments and fusion of 1:1.5; as many segments as in training where the aggregation is made for so many,
+    and 1:1 for I3D and TRN.
+    """
+    usual: dict[str, Any] = {} if network.aggregation in ANY_NUMBER else {"segments": clips.segments}
+    if backbones.is_3d(network.backbone) or network.aggregation.startswith("trn"):
+        usual["fusion"] = (1.0, 1.0)
+    return EvaluateSettings(**usual | given)
+
+
+def evaluation(state: Mapping[str, Any], network: NetworkSettings, clips: ClipSettings) -> EvaluateSettings:
+    """How the run of a checkpoint that `read` gave is evaluated; what is usual, and a line that says so, if it is old.
+
+    Raises:
+        CcsError: it says something that this version does not know.
+    """
+    if "evaluate" not in state:
+        found = usual_evaluation(network, clips)
+        fusion = ":".join(f"{weight:g}" for weight in found.fusion)
+        print(
+            "this checkpoint is of a version that did not note how its run is evaluated; what is usual is taken: "
+            f"{found.segments} segments, crops {found.crops}, fusion {fusion}",
+            file=sys.stderr,
+            flush=True,
+        )
+        return found
+    try:
+        return EvaluateSettings(**state["evaluate"])
+    except (CcsError, TypeError) as error:
+        raise CcsError(
+            f"the checkpoint of run {state['run']!r}, seed {state['seed']}, on {state['dataset']!r}: expected settings "
+            f"to evaluate it with, found {state['evaluate']!r:.80} ({error}); train again"
+        ) from error
 
 
 def resume(path: Path, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -158,9 +158,13 @@ def _forward_backward(
 
 @torch.no_grad()
 def validate(
-    model: nn.Module, loader: DataLoader, accelerator: Accelerator, stop: Callable[[], bool] = lambda: False
+    model: nn.Module,
+    loader: DataLoader,
+    accelerator: Accelerator,
+    fusion: tuple[float, float],
+    stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
-    """Accuracy in percent of both streams and of the sum of their logits, on segment centres.
+    """Accuracy in percent of both streams and of the sum of their logits, weighted by `fusion`, on segment centres.
 
     Each process has its own videos in `loader`, or none; `model` is not DDP's, which would wait for the others at every
     batch. Returns None where `stop`, asked after each batch, said so in any process.
@@ -182,7 +186,7 @@ def validate(
     parts = parallel.gather_objects((logits, labels))
     rgb, flow = (torch.cat([x for part, _ in parts for x in part[stream]]) for stream in ("rgb", "flow"))
     label = torch.cat([x for _, part in parts for x in part])
-    streams = {"val_rgb": rgb, "val_flow": flow, "val_fused": rgb + flow}
+    streams = {"val_rgb": rgb, "val_flow": flow, "val_fused": fusion[0] * rgb + fusion[1] * flow}
     return {name: round(float(_percent(value, label)), 6) for name, value in streams.items()}
 
 

@@ -1,4 +1,4 @@
-"""Optimisation, and all settings of a run together."""
+"""Optimisation, how the trained network is evaluated, and all settings of a run together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 from ccs.clips.settings import ClipSettings
 from ccs.models.catalogue import BACKBONES
 from ccs.models.settings import LossSettings, NetworkSettings
-from ccs.settings import Boolean, Different, Ge, Gt, Integer, Le, Lt, Number, settings
+from ccs.settings import Boolean, Different, Ge, Gt, Integer, Le, Lt, NoBoolean, NotAllZero, Number, settings
+
+Weight = Annotated[Number, Ge(0)]
 
 MAX_RELATIONS = 12  # segments; beyond it TRN's tuples are too many
 
@@ -20,7 +22,7 @@ class TrainSettings:
     epochs: Annotated[Integer, Ge(1)] = 400
     """passes over the training videos at most"""
     batch_classes: Annotated[Integer, Ge(1)] = 8
-    """classes per batch (N)"""
+    """classes per batch (N); where there are fewer, a batch has more videos of each, N x M in all"""
     batch_videos: Annotated[Integer, Ge(1)] = 4
     """videos per class of a batch (M)"""
     lr: Annotated[Number, Gt(0)] = 0.001
@@ -40,7 +42,8 @@ class TrainSettings:
     clip_gradient: Annotated[Number, Gt(0)] = 20.0
     """largest norm of the gradient"""
     patience: Annotated[Integer, Ge(0)] = 0
-    """stop after so many epochs without a better fused validation accuracy, and keep the best; 0 for never"""
+    """stop after so many epochs without a better validation accuracy of RGB+Flow (by evaluate.fusion), counted from the
+    last of lr_steps on, and keep the best since then; 0 for never"""
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """auto takes bf16 or fp16 on a GPU and float32 on a CPU"""
     accumulate: Annotated[Integer, Ge(1)] = 1
@@ -49,6 +52,18 @@ class TrainSettings:
     """compute the same bits each time; false lets a GPU choose what is fastest"""
     compile: Boolean = False
     """let torch.compile make the network faster; on a CPU it needs a C++ compiler"""
+
+
+@settings
+class EvaluateSettings:
+    """TSN's testing as default (sec. 4.2): 25 segments; fusion weights are fixed beforehand, never tuned on test."""
+
+    segments: Annotated[Integer, Ge(1)] = 25
+    """snippets per video, at the centres of so many segments"""
+    crops: Annotated[Literal[1, 10], NoBoolean] = 1
+    """1 (centre) or 10 (corners and centre, mirrored too; where train.flip is false these 5 alone)"""
+    fusion: Annotated[tuple[Weight, Weight], NotAllZero()] = (1.0, 1.5)
+    """weights of the RGB and the flow logits in RGB+Flow, fixed beforehand; not both 0"""
 
 
 @settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 import time
 import warnings
@@ -29,10 +30,11 @@ from ccs.stage import progress as progress_bar
 from ccs.train import checkpoint, history, parallel
 from ccs.train.interruption import EXIT_STATUS, Interruption
 from ccs.train.loop import Clips, Progress, Steps, check_finite, train_one_epoch, validate
-from ccs.train.settings import TrainSettings, conflicts
+from ccs.train.settings import EvaluateSettings, TrainSettings, conflicts
 
 SAVE_SECONDS = 20.0  # between resume files, at least
 SAVE_SHARE = 0.02  # of the time goes into writing them, at most
+TOLERATED = 1.1  # times the cross entropy of guessing, which dropout brings about at the beginning
 AGREE_EVERY = 8  # batches, about, after which several processes ask each other whether to stop
 
 
@@ -55,7 +57,8 @@ class Training:
 
     Args:
         settings: of the run.
-        identity: what the checkpoint says of itself, settings included.
+        evaluation: how it is evaluated: the checkpoint says so, and early stopping watches the same RGB+Flow.
+        identity: what else the checkpoint says of itself, settings included.
         provenance: what else it came from, such as digests of its input; a resume file of another is not used.
         resume_path: where it is.
         num_batches: of an epoch.
@@ -65,18 +68,15 @@ class Training:
     def __init__(
         self,
         settings: Settings,
+        evaluation: EvaluateSettings,
         identity: dict[str, Any],
         provenance: Mapping[str, str],
         resume_path: Path,
         num_batches: int,
         interruption: Interruption,
     ) -> None:
-        self.settings, self.identity, self.resume_path, self.interruption = (
-            settings,
-            identity,
-            resume_path,
-            interruption,
-        )
+        self.settings, self.evaluation, self.identity = settings, evaluation, identity
+        self.resume_path, self.interruption = resume_path, interruption
         self._fingerprint = {**identity, "provenance": dict(provenance)}
         self.accelerator = Accelerator(
             mixed_precision=_precision(settings.train.precision), cpu=choose_device().type == "cpu"
@@ -87,9 +87,13 @@ class Training:
         set_seed(identity["seed"])
         torch.use_deterministic_algorithms(settings.train.deterministic, warn_only=True)
         torch.backends.cudnn.benchmark = not settings.train.deterministic
-        # NaN in what is about to be overwritten finds faults of torch's own operators, for a ninth of a step's time
+        # NaN in what is about to be overwritten only finds faults of torch's own operators, and takes time each step
+        # pyrefly: ignore [missing-attribute] - torch makes it when it is asked for
         torch.utils.deterministic.fill_uninitialized_memory = False
         network = CCS(len(identity["classes"]), settings.network, segments=settings.clips.segments)
+        self._remedies = ["lower train.lr"]  # of a training that learns nothing
+        self._remedies += ["set train.partial_bn to false"] * any(network.partial_bn)
+        self._remedies += ["give other train.weights"] * any(network.pretrained)
         self.network = parallel.synchronise_batch_norm(network)
         if self.rank:  # all start with the same weights, and drop out other features
             torch.manual_seed(int(np.random.SeedSequence([identity["seed"], self.rank]).generate_state(1)[0]))
@@ -147,8 +151,9 @@ class Training:
         train, progress = self.settings.train, self.progress
         bar.update(progress.epoch * self.steps.num_batches + self.steps.batches_before(progress.step))
         while progress.epoch < train.epochs:
-            if train.patience and progress.epoch - 1 - progress.best["epoch"] >= train.patience:
-                self.say(f"no better validation accuracy since epoch {progress.best['epoch'] + 1}: stopping")
+            best = progress.best["epoch"]
+            if train.patience and best >= 0 and progress.epoch - 1 - best >= train.patience:
+                self.say(f"no better validation accuracy since epoch {best + 1}: stopping")
                 break
             row = {"epoch": progress.epoch + 1, "lr": self.optimizer.param_groups[0]["lr"]}
             row |= train_one_epoch(
@@ -163,7 +168,8 @@ class Training:
                 self.pause,
             )
             if val_loader is not None:
-                scores = validate(self.network, val_loader, self.accelerator, lambda: self.interruption.asked)
+                asked = (self.accelerator, self.evaluation.fusion, lambda: self.interruption.asked)
+                scores = validate(self.network, val_loader, *asked)
                 if scores is None:
                     self._stop()
                 row |= scores
@@ -172,12 +178,26 @@ class Training:
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
                 self.schedule.step()
             self.say(_summary(row, train.epochs))
-            if train.patience and row["val_fused"] > progress.best["accuracy"]:
+            self._tell_of_guessing(row)
+            watched = train.patience and progress.epoch >= watched_from(train)
+            if watched and row["val_fused"] > progress.best["accuracy"]:
                 weights = {key: value.cpu().clone() for key, value in self.network.state_dict().items()}
                 progress.best = {"accuracy": row["val_fused"], "epoch": progress.epoch, "model": weights}
             progress.next_epoch(row)
             if board:
                 board.add(row)
+
+    def _tell_of_guessing(self, row: dict[str, float]) -> None:
+        """After an epoch, not the first, that was worse than guessing; once where several are, one after the other."""
+        before, guessing = self.progress.history, math.log(len(self.identity["classes"]))
+        worse = [each["loss_cross_entropy"] / 2 > TOLERATED * guessing for each in (*before, row)]  # of two streams
+        if not before or not worse[-1] or (len(before) > 1 and worse[-2]):
+            return
+        self.say(
+            f"worse than guessing: the cross entropy is {row['loss_cross_entropy'] / 2:.2f} a stream, where each of "
+            f"{len(self.identity['classes'])} classes being as probable has {guessing:.2f}. If it stays so, "
+            f"{', or '.join(self._remedies)}"
+        )
 
     def pause(self) -> None:
         """After each step: write the resume file if it is time to, and stop if that was asked for."""
@@ -214,7 +234,7 @@ class Training:
         self._cost = self._saved - start
 
     def result(self) -> dict[str, Any]:
-        """What the checkpoint holds: the last epoch, or the best one where training stops early."""
+        """What the checkpoint holds: the last epoch, or with `patience` the best of those that are watched."""
         state = self._state()
         if self.settings.train.patience:
             state |= {"model": self.progress.best["model"], "epoch": self.progress.best["epoch"] + 1}
@@ -223,6 +243,7 @@ class Training:
     def _state(self) -> dict[str, Any]:
         return {
             **self.identity,
+            "evaluate": dataclasses.asdict(self.evaluation),
             "model": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -253,6 +274,14 @@ class Training:
                 f"it was computed {state['computed']}, from here on it is {self._computed}: the result will not be "
                 "that of an uninterrupted run to the bit"
             )
+
+
+def watched_from(settings: TrainSettings) -> int:
+    """The first epoch, from 0, with the last learning rate.
+
+    Before it accuracy stands still at a rate that is too high, and single epochs are good by chance.
+    """
+    return max((step for step in settings.lr_steps if step < settings.epochs), default=0)
 
 
 def parameter_groups(network: CCS, settings: TrainSettings) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 
@@ -109,7 +110,7 @@ def test_test_clips_are_the_plain_ones_to_the_bit(height, width, settings, snipp
     videos = [Video(video, "", label, str(label), "test") for label, video in enumerate(reader.num_frames)]
     for num_crops in (1, 10):
         clips = TestClips(reader, videos, settings, snippet=snippet, segments=4, crops=num_crops)
-        crops = transforms.test_crops(height, width, scale=settings.test_scale, crops=num_crops, flip=True)
+        crops = transforms.test_crops(height, width, dataclasses.replace(settings, flip=True), crops=num_crops)
         crops = [crop for crop in crops if settings.flip or not crop.flip]
         for index, video in enumerate(reader.num_frames):
             rgb, flow, _ = clips[index]

@@ -96,6 +96,26 @@ def test_batches_are_a_function_of_seed_and_epoch():
     assert draw(0, 3) != draw(1, 3)
 
 
+@pytest.mark.parametrize(
+    ("classes", "videos", "of_each"),
+    [
+        (2, 40, 16),  # N x M = 32, as with 8 classes
+        (3, 40, 10),  # not more than N x M
+        (8, 40, 4),
+        (9, 40, 4),
+        (2, 6, 6),  # all of them, each once
+    ],
+)
+def test_fewer_classes_give_more_videos_each_so_that_batches_keep_their_size(classes, videos, of_each):
+    batches = BalancedBatches(
+        [c for c in range(classes) for _ in range(videos)], batch_classes=8, batch_videos=4, seed=0
+    )
+    assert batches.batch_size == min(classes, 8) * of_each
+    for batch in batches.epoch(0):
+        assert set(Counter(index // videos for index, _, _ in batch).values()) == {of_each}
+        assert len({index for index, _, _ in batch}) == len(batch) or len(batches) > 1
+
+
 def test_fewer_classes_or_videos_than_asked():
     batches = BalancedBatches([0, 1, 1], batch_classes=8, batch_videos=4, seed=0)
     (batch,) = batches.epoch(0)

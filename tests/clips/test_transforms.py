@@ -2,28 +2,52 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from torchvision.transforms import functional, v2
 
 from ccs.clips import transforms
+from ccs.clips.settings import ClipSettings
 from ccs.clips.transforms import Crop, apply_flow, apply_rgb, random_crop
 
 
 def test_ten_crops_are_those_of_torchvision():
     frames = np.random.default_rng(0).integers(0, 256, (1, 64, 86, 3), dtype=np.uint8)
-    crops = transforms.test_crops(64, 86, scale=0.875, crops=10, flip=True)
+    settings = ClipSettings(test_scale=0.875, input_size=56)
+    crops = transforms.test_crops(64, 86, settings, crops=10)
     ours = [apply_rgb(frames, crop, 56)[0] for crop in crops]
     theirs = v2.TenCrop(56)(torch.from_numpy(frames[0]).permute(2, 0, 1))
     assert sorted(x.tobytes() for x in ours) == sorted(x.numpy().tobytes() for x in theirs)
-    where_sides_are_labels = transforms.test_crops(64, 86, scale=0.875, crops=10, flip=False)
+    where_sides_are_labels = transforms.test_crops(64, 86, dataclasses.replace(settings, flip=False), crops=10)
     five = [apply_rgb(frames, crop, 56)[0] for crop in where_sides_are_labels]
     theirs = v2.FiveCrop(56)(torch.from_numpy(frames[0]).permute(2, 0, 1))
     assert sorted(x.tobytes() for x in five) == sorted(x.numpy().tobytes() for x in theirs)
-    (centre,) = transforms.test_crops(64, 86, scale=0.875, crops=1, flip=True)
+    (centre,) = transforms.test_crops(64, 86, settings, crops=1)
     expected = functional.center_crop(torch.from_numpy(frames[0]).permute(2, 0, 1), [56, 56])
     assert np.array_equal(apply_rgb(frames, centre, 56)[0], expected.numpy())
+
+
+@pytest.mark.parametrize(
+    ("short_side", "scale", "size", "side"),
+    [
+        (240, 0.93, 224, 224),  # not 223, which would be enlarged
+        (240, 0.94, 224, 224),  # nor 226
+        (240, 0.92, 224, 221),  # 1.3 % away
+        (240, 0.95, 224, 228),
+        (223, 1.0, 224, 223),  # no more than there is
+        (64, 0.95, 60, 61),  # a pixel of 60 is 1.7 %
+        (256, 0.875, 224, 224),
+    ],
+)
+def test_test_crops_that_are_nearly_of_the_networks_size_are_of_it(short_side, scale, size, side):
+    settings = ClipSettings(test_scale=scale, input_size=size)
+    for crops in (1, 10):
+        found = transforms.test_crops(short_side, short_side + 80, settings, crops=crops)
+        assert {(crop.height, crop.width) for crop in found} == {(side, side)}
+        assert all(crop.top + side <= short_side and crop.left + side <= short_side + 80 for crop in found)
 
 
 def test_resize_agrees_with_torchvision():

@@ -104,7 +104,7 @@ def test_no_loss_waits_for_the_device_that_computes_it(triplet):
         losses = ccs_loss(*parts, LABELS, LossSettings(triplet=triplet))
         losses.total.backward()
     assert all(part.grad is not None for part in parts)
-    with pytest.raises(AssertionError, match="unique|nonzero"), Waiting():
+    with pytest.raises(AssertionError, match=r"unique|nonzero"), Waiting():
         ccs_loss(*parts, LABELS.to("meta"), LossSettings(triplet=triplet))
 
 

@@ -210,6 +210,32 @@ def test_relations_are_the_mean_over_all_ordered_tuples(kind):
     assert not torch.allclose(backwards, expected, atol=1e-2)  # order matters
 
 
+@pytest.mark.parametrize("kind", ["trn", "trn_multiscale", "concat"])
+def test_relations_drop_out_the_backbones_features_and_nothing_after(kind):
+    """As TRN's code does, each stream at its own rate: other aggregations drop out their result."""
+    network = small(segments=3, aggregation=kind, dropout=(0.75, 0.25))
+    seen = {}
+
+    def note(name):
+        def hook(module, given, result):
+            zeros = result == 0
+            seen[name] = (tuple(result.shape[1:]), float(zeros.float().mean()))
+
+        return hook
+
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Dropout):
+            module.register_forward_hook(note(name))
+    ones = torch.ones(64, 3, network.rgb.num_features)
+    drawn = [network.aggregate_rgb(ones), network.aggregate_flow(ones)]
+    network.head(*(torch.ones_like(x) for x in drawn))
+    rates = {name: share for name, (_, share) in seen.items() if share > 0}
+    of_relations = {"aggregate_rgb.of.dropout": 0.75, "aggregate_flow.of.dropout": 0.25}
+    of_head = {"head.dropout_rgb": 0.75, "head.dropout_flow": 0.25}
+    assert rates == pytest.approx(of_head if kind == "concat" else of_relations, abs=0.02)
+    assert kind == "concat" or seen["aggregate_rgb.of.dropout"][0] == (3, network.rgb.num_features)
+
+
 def test_attention_keeps_no_matrix_over_positions():
     """25 segments of 7x7: an N x N matrix of one video would be 6 MB, and a stream's features are 0.6."""
     torch.manual_seed(0)

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from torchvision import models
 
 from ccs import scores
 from ccs.clips.dataset import ClipSettings
@@ -25,6 +27,7 @@ from ccs.models.network import CCS, NetworkSettings
 from ccs.stage import CcsError
 from ccs.train import __main__ as train
 from ccs.train import checkpoint, history, training
+from ccs.train.settings import EvaluateSettings
 from ccs.train.training import Settings, TrainSettings
 
 SETTINGS = Settings(
@@ -89,6 +92,7 @@ def start_train(
 ) -> None:
     (folder / "quarantine.csv").write_text(quarantine)
     arguments = {
+        "evaluation": EvaluateSettings(),
         "split": 1,
         "quarantine": str(folder / "quarantine.csv"),
         "run_name": "ccs",
@@ -180,6 +184,23 @@ def test_new_memory_is_not_filled_and_no_bit_depends_on_what_it_held(trained, tm
     assert same_weights(trained[1], run_train(tmp_path, changed(epochs=3)))
 
 
+def test_a_training_that_diverges_is_told_once_with_what_may_help(tmp_path, capsys):
+    """Where real weights run away; a training that learns is told nothing."""
+    torch.save(models.shufflenet_v2_x0_5().state_dict(), tmp_path / "weights.pth")
+    pretrained = dataclasses.replace(SETTINGS.network, weights=str(tmp_path / "weights.pth"))
+    for lr, network, remedies in (
+        (0.05, SETTINGS.network, None),
+        (5.0, SETTINGS.network, "lower train.lr\n"),
+        (5.0, pretrained, "lower train.lr, or set train.partial_bn to false, or give other train.weights\n"),
+    ):
+        settings = dataclasses.replace(changed(epochs=4, lr=lr, batch_classes=8, batch_videos=1), network=network)
+        run_train(tmp_path, settings)
+        told = capsys.readouterr().err
+        assert told.count("worse than guessing") == bool(remedies)
+        assert not remedies or f"has 0.69. If it stays so, {remedies}" in told
+        assert "batches of 2 classes x 4 videos" in told
+
+
 def test_determinism_can_be_given_up_for_speed(tmp_path, monkeypatch):
     seen = []
     real = training.train_one_epoch
@@ -198,8 +219,24 @@ def test_another_seed_other_weights(trained, tmp_path):
     assert not same_weights(trained[1], run_train(tmp_path, seed=1))
 
 
-def test_early_stopping_keeps_the_best_epoch(tmp_path, monkeypatch):
-    accuracies = iter([10.0, 60.0, 50.0, 60.0, 70.0])
+# Accuracies of epochs as early stopping has met them: a plateau at the first rates, with a lucky epoch on it, and most
+# of what is learned comes after the last step.
+PLATEAU = [10.0, 75.0, 25.0, 45.0, 40.0, 90.0, 85.0, 90.0, 99.0]
+
+
+@pytest.mark.parametrize(
+    ("lr_steps", "accuracies", "num_epochs", "kept"),
+    [
+        ((20,), [10.0, 60.0, 50.0, 60.0, 70.0], 4, 2),  # a step after the last epoch is none
+        ((2, 4, 30), PLATEAU, 8, 6),
+        ((4,), [100.0, 0.0, 0.0, 0.0, 90.0, 95.0, 95.0, 95.0], 8, 6),
+        ((8,), [50.0, *[0.0] * 7, 40.0], 9, 9),
+    ],
+)
+def test_early_stopping_waits_for_the_last_rate_and_keeps_its_best_epoch(
+    tmp_path, monkeypatch, lr_steps, accuracies, num_epochs, kept
+):
+    accuracies = iter(accuracies)
     seen = []
 
     def validate(model, *args):
@@ -207,11 +244,44 @@ def test_early_stopping_keeps_the_best_epoch(tmp_path, monkeypatch):
         return {"val_rgb": 0.0, "val_flow": 0.0, "val_fused": next(accuracies)}
 
     monkeypatch.setattr(training, "validate", validate)
-    settings = dataclasses.replace(SETTINGS, train=dataclasses.replace(SETTINGS.train, epochs=9, patience=2))
-    state = run_train(tmp_path, settings)
-    assert len(seen) == 4  # two epochs without a better one after the second
-    assert state["epoch"] == 2
-    assert same_weights(state, {"model": seen[1]})
+    monkeypatch.setattr(training, "train_one_epoch", lambda model, *args: move(model))
+    state = run_train(tmp_path, changed(epochs=9, patience=2, lr_steps=lr_steps))
+    assert len(seen) == num_epochs  # two epochs without a better one
+    assert state["epoch"] == kept
+    assert same_weights(state, {"model": seen[kept - 1]})
+    assert not same_weights(state, {"model": seen[kept - 2]})
+
+
+def move(model: torch.nn.Module) -> dict[str, float]:
+    """An epoch that costs no time."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    return {"loss": 1.0, "loss_cross_entropy": 1.0, "active_triplets": 1.0, "train_rgb": 1.0, "train_flow": 1.0}
+
+
+@pytest.mark.parametrize("patience", [0, 5])
+def test_the_checkpoint_notes_how_its_run_is_evaluated_and_early_stopping_goes_by_it(
+    tmp_path, monkeypatch, capsys, patience
+):
+    """A training that was interrupted goes on with another evaluation, unless it watches its fusion."""
+    real, settings, fusions = training.validate, changed(epochs=1, patience=patience), []
+
+    def validate(model, loader, accelerator, fusion, *args):
+        fusions.append(fusion)
+        return (
+            real(model, loader, accelerator, fusion, *args)
+            if len(fusions) > 1
+            else os.kill(os.getpid(), signal.SIGUSR1)
+        )
+
+    monkeypatch.setattr(training, "validate", validate)
+    with pytest.raises(SystemExit):
+        start_train(tmp_path, settings, evaluation=EvaluateSettings(fusion=(1, 1)))
+    state = run_train(tmp_path, settings, evaluation=EvaluateSettings(4, 10, (1, 3)))
+    assert ("other settings" in capsys.readouterr().err) == (patience > 0)
+    assert fusions == [(1, 1), (1, 3)]
+    assert state["evaluate"] == {"segments": 4, "crops": 10, "fusion": (1, 3)}
 
 
 def test_evaluation_scores_every_test_video_and_counts_quarantined_ones_as_errors(trained, tmp_path):

@@ -337,12 +337,13 @@ def test_the_loop_itself_computes_in_the_accelerators_precision(types):
     train_on([(torch.zeros(8, 1), torch.zeros(8, 1), labels)] * 4, model, accelerator)
     assert types == {(True, torch.bfloat16)}
     clips = torch.zeros(8, 1, 1)
-    loop.validate(model, DataLoader([(clips, clips, labels)], batch_size=None), accelerator)
+    loop.validate(model, DataLoader([(clips, clips, labels)], batch_size=None), accelerator, (1.0, 1.0))
     assert types == {(True, torch.bfloat16), (False, torch.bfloat16)}
 
 
 # -- validation --------------------------------------------------------------------------------------------------------
-def test_validation_scores_each_stream_and_the_sum_of_their_logits():
+@pytest.mark.parametrize(("fusion", "fused"), [((1.0, 1.0), 75.0), ((1.0, 4.0), 50.0), ((6.0, 1.0), 25.0)])
+def test_validation_scores_each_stream_and_the_weighted_sum_of_their_logits(fusion, fused):
     """Over two batches of different sizes, with a network that hands logits through: 1, 2 and 3 of 4 videos right."""
     rgb = torch.tensor([[10, 0, 9.9], [0, 1, 0], [0, 0, 5], [4, 3, 0]])
     flow = torch.tensor([[0, 3, -20.0], [2, 0, 0], [4, 0, 0], [0, 5, 0]])  # the first is not right by probabilities
@@ -353,11 +354,9 @@ def test_validation_scores_each_stream_and_the_sum_of_their_logits():
         def forward(self, rgb, flow):
             return Output(rgb, flow, None, None)
 
-    assert loop.validate(Given(), DataLoader(batches, batch_size=None), training.Accelerator(cpu=True)) == {
-        "val_rgb": 25.0,
-        "val_flow": 50.0,
-        "val_fused": 75.0,
-    }
+    loader, accelerator = DataLoader(batches, batch_size=None), training.Accelerator(cpu=True)
+    found = loop.validate(Given(), loader, accelerator, fusion)
+    assert found == {"val_rgb": 25.0, "val_flow": 50.0, "val_fused": fused}
 
 
 # -- what it tells of itself -------------------------------------------------------------------------------------------

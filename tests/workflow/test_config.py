@@ -283,7 +283,7 @@ def test_typed_nonsense_is_told_as_such_and_text_in_a_file_is_not_read_twice():
         ("frames.short_side", None, "frames.short_side: expected pixels, as size is not given either"),
         ("frames.quality", 101, "frames.quality: 101 is greater than the maximum of 100 (of the JPEGs)"),
         ("train.scales", [], "train.scales: [] should be non-empty"),
-        ("train.dropout", [0.5, 1], "train.dropout.1: 1 is greater than or equal to the maximum of 1 (of RGB and of"),
+        ("train.dropout", [0.5, 1], "train.dropout.1: 1 is greater than or equal to the maximum of 1 (of RGB's and of"),
         ("train.alphas", [1, 1, 1, 1], "train.alphas: [1, 1, 1, 1] is too long"),
         ("train.lr", float("nan"), "train.lr: nan is not a finite number (learning rate of SGD)"),
         ("train.precision", False, "train.precision: False is not one of ['auto', 'no', 'bf16', 'fp16'] (auto takes"),
@@ -483,9 +483,9 @@ def test_the_schema_is_one():
 def test_defaults_are_those_of_the_stages():
     """A stage that is run alone does what the workflow does."""
     from ccs.datasets import demo
-    from ccs.evaluate.settings import EvaluateSettings
     from ccs.flow.settings import Parameters
     from ccs.train.__main__ import Settings
+    from ccs.train.settings import EvaluateSettings
 
     train = {}
     for kind in typing.get_type_hints(Settings).values():

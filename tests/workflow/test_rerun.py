@@ -126,6 +126,20 @@ def test_a_setting_reruns_the_stages_that_use_it(project, changes, expected):
     assert project.plan() == expected(project)
 
 
+def test_another_fusion_trains_again_where_early_stopping_watches_it(project):
+    watched = {"runs.ccs": {"patience": 3}, "datasets.mine.val_fraction": 0.5}
+    project.configure(watched)
+    project.run()
+    project.configure({**watched, "evaluate.fusion": [1, 3]})
+    assert project.plan() == {**TRAINING, "train": _of_run("ccs")["train"]}
+    printed = project.run("--dry-run", "-p", "--forcerun", "train")
+    jobs = [job for job in printed.split("rule ") if " -- ccs.train " in job]
+    assert len(jobs) == 2
+    for job in jobs:  # all that the checkpoint is to note is told, whatever Snakemake makes of its changes
+        for flag in ("--evaluate-fusion 1 3", "--evaluate-segments 25", "--evaluate-crops 1"):
+            assert job.count(flag) == 1
+
+
 @pytest.mark.slow
 def test_another_file_of_pretrained_weights_under_the_same_name_trains_again(project):
     (project.path / "weights.pt").write_bytes(b"these")

@@ -172,8 +172,10 @@ def frames_settings(wildcards):
 
 
 def run_settings(wildcards):
+    """With the fusion that early stopping watches: nothing else that a run is evaluated with changes its weights."""
     run = config["runs"][wildcards.run]
-    return flags({name: value for name, value in run.items() if name != "evaluate"})
+    watched = {"evaluate_fusion": run["evaluate"]["fusion"]} if run["patience"] else {}
+    return flags({name: value for name, value in run.items() if name != "evaluate"} | watched)
 
 
 def flow_code():
@@ -224,6 +226,13 @@ def directory_of_videos(wildcards, output):
 
 def ffmpeg(wildcards, output):
     return configuration.flag(config["ffmpeg"])
+
+
+def evaluation(wildcards, output):
+    """What the checkpoint says that its run is evaluated with; what is evaluated says it itself."""
+    run = config["runs"][wildcards.run]
+    watched = {"fusion"} if run["patience"] else set()
+    return flags({f"evaluate_{name}": value for name, value in run["evaluate"].items() if name not in watched})
 
 
 def gpu_memory(wildcards, output):

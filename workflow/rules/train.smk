@@ -16,6 +16,7 @@ rule train:
         manifest="data/{dataset}/manifest.csv",
         videos=split_digest,
         settings=run_settings,
+        evaluation=evaluation,
         weights=weights_files,
         provenance=provenance,
         workers=loader_workers,
@@ -33,4 +34,5 @@ rule train:
         " --checkpoint {output.checkpoint}"
         " --history {output.history}"
         " {params.settings}"
+        " {params.evaluation}"
         " > {log} 2>&1"
