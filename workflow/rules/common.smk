@@ -68,6 +68,14 @@ def split_digests(dataset):
     return {split: manifest_files.split_digest(manifest) for split, manifest in manifests(dataset).items()}
 
 
+def split_numbers(wildcards):
+    return " ".join(map(str, manifests(wildcards.dataset)))
+
+
+def all_split_digests(wildcards):
+    return " ".join(split_digests(wildcards.dataset).values())
+
+
 if workflow.is_main_process and not workflow.output_settings.dryrun:
     running.begin()
 
@@ -430,6 +438,13 @@ def run_histories(wildcards):
 
 def shown_scores(wildcards):
     return [f"{folder}/scores.h5" for folder in runs_folders(wildcards)]
+
+
+def shown_lookalikes(wildcards):
+    """Of the data sets whose division into training and test is the user's own."""
+    shown_datasets = shown(wildcards).get("datasets", config["datasets"])
+    own = [name for name in shown_datasets if config["datasets"][name]["adapter"] == "folder"]
+    return [f"data/{name}/lookalikes.csv" for name in own]
 
 
 def shown_checkpoints(wildcards):
