@@ -91,6 +91,7 @@ try:
             shard_digests(dataset)
             for manifest in manifests(dataset).values():
                 configuration.check_runs(config, manifest)
+        configuration.warn_of_scratch(config)
         configuration.check_classes(
             config, {name: next(iter(manifests(name).values())).classes for name in config["datasets"]}
         )
