@@ -21,7 +21,7 @@ from ccs.flow.settings import FlowSettings, GpuSettings
 from ccs.frames.settings import FfmpegSettings, FramesSettings
 from ccs.models.settings import ANY_NUMBER
 from ccs.quarantine import QuarantineSettings
-from ccs.settings import Different, Field, Ge, Integer, Le, from_names, nearest, settings, word
+from ccs.settings import Different, Field, Ge, Integer, Le, by_name, from_names, nearest, settings, word
 from ccs.stage import CcsError
 from ccs.tables import shown
 from ccs.train.settings import EvaluateSettings, RunSettings, conflicts
@@ -65,6 +65,8 @@ BASES: dict[str, dict[str, Any]] = {
     },
 }
 RUNS: dict[str, Any] = {"ccs": {}}
+# the paper's values, for weights that were trained before
+FINE_TUNING = {name: by_name(RunSettings())[name] for name in ("lr", "dropout")}
 
 
 # -- a whole one -------------------------------------------------------------------------------------------------------
@@ -269,6 +271,23 @@ def check_runs(config: Mapping, manifest: Manifest) -> None:
         if run["flip"] and adapters.mirrored_labels(adapter):
             print(
                 f"ccs: warning: runs.{name}: flip mirrors {manifest.dataset}'s videos, where left and right are labels",
+                file=sys.stderr,
+            )
+
+
+def warn_of_scratch(config: Mapping) -> None:
+    """Says on standard error which runs begin with random weights by settings that are for pretrained ones."""
+    shown_anywhere = {name: None for dataset in config["datasets"] for name in shown_runs(config, dataset)}
+    for name in shown_anywhere:
+        run = config["runs"][name]
+        streams = {run["weights"], run["weights_flow"]}
+        meant_for_pretrained = [key for key in FINE_TUNING if run[key] == FINE_TUNING[key]]
+        if streams <= {"none", "same"} and meant_for_pretrained:
+            values = " and ".join(f"{key} {word(run[key])}" for key in meant_for_pretrained)
+            print(
+                f"ccs: warning: runs.{name}: weights: none begins with random weights, but {values} (the defaults) are "
+                "for pretrained ones, and a network learns next to nothing by them from few videos: give weights, or "
+                "set, for example, lr 0.03 and dropout 0.2 0.2",
                 file=sys.stderr,
             )
 

@@ -11,6 +11,7 @@ import sys
 OUTPUTS = {
     "ccs.frames": ("--output", "--quarantine"),
     "ccs.quarantine": ("--output",),
+    "ccs.lookalikes": ("--output",),
     "ccs.flow": ("--output",),
     "ccs.shards": ("--output",),
     "ccs.train": ("--checkpoint", "--history"),

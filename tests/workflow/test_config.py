@@ -195,6 +195,27 @@ def test_only_runs_that_are_shown_are_checked_against_their_data(tmp_path):
         config.check_runs(config.complete(given), manifest)
 
 
+def test_random_weights_with_settings_for_pretrained_ones_are_told(capsys):
+    """For each run that is shown, once, whatever the number of data sets; a value of one's own is one's own."""
+    scratch = {"weights": "none", "lr": 0.03, "dropout": [0.2, 0.2]}
+    runs = {
+        "a": {"weights": "none"},
+        "b": scratch,
+        "c": {},
+        "d": {**scratch, "lr": 0.001},
+        "e": {"weights": "none", "weights_flow": "imagenet"},
+        "hidden": {"weights": "none"},
+    }
+    given = {**SMALL, "runs": runs, "tables": {"table1": {"rows": {name: name for name in "abcde"}}}}
+    given["datasets"] = {name: {"adapter": "folder", "root": name} for name in ("mine", "yours")}
+    config.warn_of_scratch(config.complete(given))
+    first, second = capsys.readouterr().err.splitlines()
+    assert "runs.a: weights: none" in first
+    assert "but lr 0.001 and dropout 0.8 0.7 (the defaults)" in first
+    assert "runs.d: weights: none" in second
+    assert "but lr 0.001 (the defaults)" in second
+
+
 def test_a_class_that_no_data_set_has_is_refused():
     full = config.complete({**SMALL, "figures": {"figure6": {"run": "ccs", "classes": ["jumo"]}}})
     with pytest.raises(CcsError, match=r"figures\.figure6\.classes: no class 'jumo': did you mean jump\?"):

@@ -16,6 +16,7 @@ TRAINING = {
     "evaluate": {f"results/runs/mine/split1/{run}/seed0/scores.h5" for run in ("two_stream", "ccs")},
     "table": {"results/table1.csv"},
 }
+LOOKALIKES = {"lookalikes": {"data/mine/lookalikes.csv"}}
 
 
 def every(project, folder):
@@ -29,7 +30,7 @@ def flow_and_below(project):
 
 def frames_and_below(project):
     frames = {"frames": every(project, "frames"), "quarantine": {"data/mine/quarantine.csv"}}
-    return {**frames, **flow_and_below(project)}
+    return {**frames, **LOOKALIKES, **flow_and_below(project)}
 
 
 def test_a_first_run_makes_everything_and_a_second_nothing(finished, record_property):
@@ -39,6 +40,7 @@ def test_a_first_run_makes_everything_and_a_second_nothing(finished, record_prop
     assert {name: commands.count(name) for name in set(commands)} == {
         "ccs.frames": shards,
         "ccs.quarantine": 1,
+        "ccs.lookalikes": 1,
         "ccs.flow": shards,
         "ccs.shards": shards,
         "ccs.train": 2,
@@ -65,6 +67,7 @@ def test_an_added_video_reruns_its_shard_and_what_trains_on_it(project):
         "quarantine": {"data/mine/quarantine.csv"},
         "flow": {f"data/mine/flow/{shard}.h5"},
         "shards": {f"data/mine/shards/{shard}.h5"},
+        **LOOKALIKES,
         **TRAINING,
     }
     assert plan == expected
@@ -85,7 +88,7 @@ def test_a_changed_and_a_removed_video(project):
 
     video.write_text("the same clip, encoded again")
     below = {name: {f"data/mine/{name}/{shard}.h5"} for name in ("frames", "flow", "shards")}
-    changed = {**below, "quarantine": {"data/mine/quarantine.csv"}, **TRAINING}
+    changed = {**below, "quarantine": {"data/mine/quarantine.csv"}, **LOOKALIKES, **TRAINING}
     assert project.plan() == changed
     video.unlink()
     assert project.plan() == changed
@@ -102,7 +105,7 @@ def test_moved_videos_rerun_nothing_and_are_found(project):
 
 def test_another_split_reruns_training_but_no_frames(project):
     project.configure({"datasets.mine.test_fraction": 0.5})
-    assert project.plan() == TRAINING
+    assert project.plan() == {**LOOKALIKES, **TRAINING}
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,14 @@ def split_digests(dataset):
     return {split: manifest_files.split_digest(manifest) for split, manifest in manifests(dataset).items()}
 
 
+def split_numbers(wildcards):
+    return " ".join(map(str, manifests(wildcards.dataset)))
+
+
+def all_split_digests(wildcards):
+    return " ".join(split_digests(wildcards.dataset).values())
+
+
 if workflow.is_main_process and not workflow.output_settings.dryrun:
     running.begin()
 
@@ -83,6 +91,7 @@ try:
             shard_digests(dataset)
             for manifest in manifests(dataset).values():
                 configuration.check_runs(config, manifest)
+        configuration.warn_of_scratch(config)
         configuration.check_classes(
             config, {name: next(iter(manifests(name).values())).classes for name in config["datasets"]}
         )
@@ -445,6 +454,13 @@ def run_histories(wildcards):
 
 def shown_scores(wildcards):
     return [f"{folder}/scores.h5" for folder in runs_folders(wildcards)]
+
+
+def shown_lookalikes(wildcards):
+    """Of the data sets whose division into training and test is the user's own."""
+    shown_datasets = shown(wildcards).get("datasets", config["datasets"])
+    own = [name for name in shown_datasets if config["datasets"][name]["adapter"] == "folder"]
+    return [f"data/{name}/lookalikes.csv" for name in own]
 
 
 def shown_checkpoints(wildcards):

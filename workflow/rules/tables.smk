@@ -2,6 +2,7 @@
 rule table:
     input:
         scores=shown_scores,
+        lookalikes=shown_lookalikes,
     output:
         csv="results/{table}.csv",
         markdown="results/{table}.md",
