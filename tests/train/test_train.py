@@ -193,7 +193,7 @@ def test_a_training_that_diverges_is_told_once_with_what_may_help(tmp_path, caps
         (5.0, SETTINGS.network, "lower train.lr\n"),
         (5.0, pretrained, "lower train.lr, or set train.partial_bn to false, or give other train.weights\n"),
     ):
-        settings = dataclasses.replace(changed(epochs=4, lr=lr, batch_classes=8, batch_videos=1), network=network)
+        settings = dataclasses.replace(changed(epochs=3, lr=lr, batch_classes=8, batch_videos=1), network=network)
         run_train(tmp_path, settings)
         told = capsys.readouterr().err
         assert told.count("worse than guessing") == bool(remedies)

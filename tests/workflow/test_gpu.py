@@ -140,7 +140,6 @@ def test_more_gpus_than_there_are_is_an_error(project, monkeypatch):
     ("visible", "arguments", "gpus", "threads", "workers"),
     [
         ("0", (), 1, 32, 32),
-        ("0,1", ("--cores", "20"), 1, 10, 10),
         ("0,1", ("--cores", "20", "--resources", "gpu=1"), 1, 20, 20),
         ("0,1", ("--cores", "12"), 1, 8, 8),
         ("0,1,2,3", ("--set-resources", "train:gpu=4"), 4, 64, 16),
