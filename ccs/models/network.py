@@ -83,6 +83,16 @@ class CCS(nn.Module):
             if pretrained:
                 yield from backbone.parameters()
 
+    def trained_together(self) -> list[list[nn.Parameter]]:
+        """All parameters; or each stream's apart, where neither is trained on anything of the other."""
+        if not (isinstance(self.connection, connection.Separate) and isinstance(self.head, shared.Separate)):
+            return [list(self.parameters())]
+        streams = (
+            (self.rgb, self.aggregate_rgb, self.head.rgb),
+            (self.flow, self.aggregate_flow, self.head.flow),
+        )
+        return [[parameter for part in parts for parameter in part.parameters()] for parts in streams]
+
     def train(self, mode: bool = True) -> CCS:
         """Set training mode; with partial BN the frozen layers stay in evaluation mode and take no gradient."""
         super().train(mode)

@@ -46,7 +46,7 @@ class Progress:
 class Steps:
     """How batches become steps: `num_batches` an epoch, `accumulate` of them (fewer at its end) for each step.
 
-    clip_gradient: the largest norm that a step's gradient may have.
+    clip_gradient: the largest norm that a step's gradient may have; each stream's, where the two share nothing.
     """
 
     num_batches: int
@@ -99,7 +99,9 @@ def train_one_epoch(
             bar.update()
         if accelerator.device.type == "cpu":  # elsewhere looking at a number stops the queue
             check_finite(progress)
-        accelerator.clip_grad_norm_(model.parameters(), steps.clip_gradient)
+        accelerator.unscale_gradients()
+        for parameters in accelerator.unwrap_model(model).trained_together():
+            nn.utils.clip_grad_norm_(parameters, steps.clip_gradient)
         optimizer.step()
         progress.step += 1
         after_step()

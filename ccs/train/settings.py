@@ -40,7 +40,7 @@ class TrainSettings:
     decay_norms: Boolean = False
     """let weight_decay fall on biases and norms' weights, such as the connection block's gamma; TSN's code does not"""
     clip_gradient: Annotated[Number, Gt(0)] = 20.0
-    """largest norm of the gradient"""
+    """largest norm of the gradient; of each stream's where the streams share nothing (connection none, shared false)"""
     patience: Annotated[Integer, Ge(0)] = 0
     """stop after so many epochs without a better validation accuracy of RGB+Flow (by evaluate.fusion), counted from the
     last of lr_steps on, and keep the best since then; 0 for never"""

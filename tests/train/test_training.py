@@ -37,6 +37,7 @@ from ccs.clips.dataset import TrainClips
 from ccs.clips.sampling import BalancedBatches, Course
 from ccs.models.losses import LossSettings, ccs_loss
 from ccs.models.network import CCS, Output, snippet_of
+from ccs.models.settings import NetworkSettings
 from ccs.stage import CcsError
 from ccs.train import checkpoint, interruption, loop, parallel, training
 
@@ -278,6 +279,9 @@ class Classifiers(nn.Module):
     def forward(self, rgb, flow):
         return Output(self.rgb(rgb), self.flow(flow), None, None)
 
+    def trained_together(self) -> list[list[nn.Parameter]]:
+        return [list(self.parameters())]
+
 
 def train_on(clips: Iterable[loop.Clips], model: nn.Module, accelerator: training.Accelerator) -> dict:
     """An epoch of four batches; the row of its history."""
@@ -286,6 +290,33 @@ def train_on(clips: Iterable[loop.Clips], model: nn.Module, accelerator: trainin
     bar = SimpleNamespace(update=lambda: None)
     progress = loop.Progress()
     return loop.train_one_epoch(model, iter(clips), optimizer, accelerator, steps, LossSettings(), progress, bar)
+
+
+@pytest.mark.parametrize(("apart", "same"), [(True, True), (False, False)])
+def test_streams_that_share_nothing_are_trained_as_if_alone(apart, same):
+    """Steps of RGB are the same bits whatever flow shows, clipping (to 1) and dropout included; else they are not."""
+    settings = NetworkSettings(
+        backbone="shufflenet_v2_x0_5",
+        weights="none",
+        flow_length=2,
+        dropout=(0.5, 0.5),
+        connection="none" if apart else "nonlocal",
+        shared=False,
+    )
+    weights = []
+    for seed in (1, 2):  # of flow
+        torch.manual_seed(0)
+        model = CCS(2, settings, segments=1)
+        for norm in (module for module in model.connection.modules() if isinstance(module, torch.nn.BatchNorm1d)):
+            torch.nn.init.ones_(norm.weight)
+        rgb = torch.randint(0, 256, (4, 4, 1, 1, 3, 32, 32), dtype=torch.uint8)
+        generator = torch.Generator().manual_seed(seed)
+        flow = torch.randint(0, 256, (4, 4, 1, 2, 2, 32, 32), dtype=torch.uint8, generator=generator)
+        train_on(zip(rgb, flow, torch.tensor([[0, 1, 0, 1]] * 4), strict=True), model, training.Accelerator(cpu=True))
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in model.rgb.parameters()]))
+    assert torch.equal(*weights) == same
+    assert len(model.trained_together()) == (2 if apart else 1)
+    assert {p for part in model.trained_together() for p in part} == set(model.parameters())
 
 
 def test_rates_are_of_clips_and_of_waiting(monkeypatch):
