@@ -59,11 +59,12 @@ def pictures(path: Path) -> Iterator[tuple[str, np.ndarray]]:
                 reduced = int(group.attrs["height"]) >= _REDUCED
                 flag = cv2.IMREAD_REDUCED_GRAYSCALE_8 if reduced else cv2.IMREAD_GRAYSCALE
                 chosen = ((np.arange(NUM_FRAMES) + 0.5) / NUM_FRAMES * (len(offset) - 1)).astype(int)
-                grey = [cv2.imdecode(jpeg[offset[t] : offset[t + 1]], flag) for t in chosen]
-                if any(image is None for image in grey):
+                decoded = [cv2.imdecode(jpeg[offset[t] : offset[t + 1]], flag) for t in chosen]
+                grey = [image for image in decoded if image is not None]
+                if len(grey) < len(decoded):
                     raise ValueError("a frame is not a JPEG")
                 small = [cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA) for image in grey]
-            yield video, np.mean(small, axis=0, dtype=np.float32)
+            yield video, np.asarray(small, np.float32).mean(axis=0)
 
 
 def most_alike(of: Mapping[str, np.ndarray], test: Sequence[str], train: Sequence[str]) -> list[Pair]:

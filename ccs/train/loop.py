@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from ccs.clips.dataset import loaded
 from ccs.models.losses import ccs_loss
+from ccs.models.network import CCS
 from ccs.models.settings import LossSettings
 from ccs.stage import CcsError
 from ccs.train import parallel
@@ -78,6 +79,7 @@ def train_one_epoch(
     time in which it waited for clips (these two of this process's steps, not of those before it resumed).
     """
     model.train()
+    trained_together = cast("CCS", accelerator.unwrap_model(model)).trained_together()
     num_clips, waited, start = 0, 0.0, time.perf_counter()
     while progress.step < len(steps):
         size = steps.batches_before(progress.step + 1) - steps.batches_before(progress.step)
@@ -100,7 +102,7 @@ def train_one_epoch(
         if accelerator.device.type == "cpu":  # elsewhere looking at a number stops the queue
             check_finite(progress)
         accelerator.unscale_gradients()
-        for parameters in accelerator.unwrap_model(model).trained_together():
+        for parameters in trained_together:
             nn.utils.clip_grad_norm_(parameters, steps.clip_gradient)
         optimizer.step()
         progress.step += 1

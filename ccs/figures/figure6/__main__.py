@@ -159,7 +159,7 @@ def split_maps(paths: dict[str, str], shards: Sequence[str], classes: Sequence[s
         middle = snippet._replace(all_frames=False)  # of 3-D networks' snippets too
         indices = frame_indices(starts, snippet=middle, num_frames=num_frames)[:, 0]
         frames = reader.frames(video.video, indices.tolist())
-        (crop,) = test_crops(*frames.shape[1:3], trained.clips, crops=1)
+        (crop,) = test_crops(frames.shape[1], frames.shape[2], trained.clips, crops=1)
         rows.append(
             Row(
                 class_name=result.classes[label],
