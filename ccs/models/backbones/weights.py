@@ -26,8 +26,8 @@ def load(
 
     A file for RGB (3 input channels) also fits a flow stream: its first kernels are averaged over the colours and
     repeated (cross-modality initialisation; Wang et al., ECCV 2016, sec. 3.2), and the running statistics of its first
-    batch norm begin anew. One with the stream's own number of input channels is loaded as it is. Tensors of shape (1, n) are read as (n,), and batch norm's `num_batches_tracked`
-    may be missing; old files are so.
+    batch norm begin anew. One with the stream's own number of input channels is loaded as it is. Tensors of shape
+    (1, n) are read as (n,), and batch norm's `num_batches_tracked` may be missing; old files are so.
 
     Args:
         body: the network without its classifier, built for the stream's number of input channels.
