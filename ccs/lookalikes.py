@@ -59,12 +59,16 @@ def pictures(path: Path) -> Iterator[tuple[str, np.ndarray]]:
                 reduced = int(group.attrs["height"]) >= _REDUCED
                 flag = cv2.IMREAD_REDUCED_GRAYSCALE_8 if reduced else cv2.IMREAD_GRAYSCALE
                 chosen = ((np.arange(NUM_FRAMES) + 0.5) / NUM_FRAMES * (len(offset) - 1)).astype(int)
-                decoded = [cv2.imdecode(jpeg[offset[t] : offset[t + 1]], flag) for t in chosen]
-                grey = [image for image in decoded if image is not None]
-                if len(grey) < len(decoded):
-                    raise ValueError("a frame is not a JPEG")
-                small = [cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA) for image in grey]
-            yield video, np.asarray(small, np.float32).mean(axis=0)
+                small = [_small(jpeg[offset[t] : offset[t + 1]], flag) for t in chosen]
+            yield video, np.stack(small).mean(axis=0)
+
+
+def _small(jpeg: np.ndarray, flag: int) -> np.ndarray:
+    """A frame as float32 (HEIGHT, WIDTH) in 0..255."""
+    grey = cv2.imdecode(jpeg, flag)
+    if grey is None:
+        raise ValueError("a frame is not a JPEG")
+    return cv2.resize(grey, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
 def most_alike(of: Mapping[str, np.ndarray], test: Sequence[str], train: Sequence[str]) -> list[Pair]:
