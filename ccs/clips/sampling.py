@@ -60,7 +60,7 @@ class BalancedBatches:
     Args:
         labels: class of each video.
         batch_classes: N; where there are fewer classes, all of them, with more videos each: as many as N x M has room
-            for, but none twice in a batch because of that.
+            for, and no more than the largest class has.
         batch_videos: M; a class with fewer videos repeats them (with other snippets).
         seed: of the run.
     """

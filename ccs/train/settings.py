@@ -22,7 +22,7 @@ class TrainSettings:
     epochs: Annotated[Integer, Ge(1)] = 400
     """passes over the training videos at most"""
     batch_classes: Annotated[Integer, Ge(1)] = 8
-    """classes per batch (N); where there are fewer, a batch has more videos of each, N x M in all"""
+    """classes per batch (N); where there are fewer, a batch has more videos of each, up to N x M in all"""
     batch_videos: Annotated[Integer, Ge(1)] = 4
     """videos per class of a batch (M)"""
     lr: Annotated[Number, Gt(0)] = 0.001

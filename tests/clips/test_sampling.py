@@ -116,6 +116,13 @@ def test_fewer_classes_give_more_videos_each_so_that_batches_keep_their_size(cla
         assert len({index for index, _, _ in batch}) == len(batch) or len(batches) > 1
 
 
+def test_a_small_class_beside_a_large_one_repeats_its_videos_to_have_as_many():
+    batches = BalancedBatches([0] * 40 + [1] * 4, batch_classes=8, batch_videos=4, seed=0)
+    for batch in batches.epoch(0):
+        assert Counter(index for index, _, _ in batch if index >= 40) == dict.fromkeys(range(40, 44), 4)
+        assert len(batch) == 32
+
+
 def test_fewer_classes_or_videos_than_asked():
     batches = BalancedBatches([0, 1, 1], batch_classes=8, batch_videos=4, seed=0)
     (batch,) = batches.epoch(0)

@@ -383,6 +383,22 @@ def test_unknown_networks_are_refused():
 # What all have in common
 
 
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "mnasnet0_5"])
+def test_the_first_statistics_of_flow_are_its_own_after_forty_steps_whatever_the_networks_momentum(name, tmp_path):
+    """0.1, 0.01 and 0.0003: what the first layer gives in training it gives afterwards."""
+    torch.manual_seed(0)
+    torch.save(backbones.build(name).body.state_dict(), tmp_path / "weights.pt")
+    body = backbones.build(name, weights=str(tmp_path / "weights.pt"), flow_length=5).body.train()
+    modules = list(body.modules())
+    convolution = next(module for module in modules if isinstance(module, nn.Conv2d))
+    norm = next(module for module in modules if isinstance(module, nn.BatchNorm2d))
+    with torch.no_grad():
+        maps = convolution(torch.randn(8, 10, 32, 32))
+        for _ in range(40):
+            trained = norm(maps)
+        torch.testing.assert_close(norm.eval()(maps), trained, rtol=0.02, atol=0.02)
+
+
 @pytest.mark.parametrize("name", ["bninception", "i3d", "resnet18", "squeezenet1_1"])
 def test_flow_starts_from_rgb_weights_or_from_its_own(name, tmp_path):
     torch.manual_seed(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ccs.stage import CcsError
 
 PREFIXES = ("module.", "base_model.")  # of checkpoints of DataParallel and, inside it, of TSN
 TSN_CLASSIFIER = "new_fc."
+MOMENTUM = 0.1  # of statistics that begin anew: torch's own
 
 
 def load(
@@ -26,8 +28,8 @@ def load(
 
     A file for RGB (3 input channels) also fits a flow stream: its first kernels are averaged over the colours and
     repeated (cross-modality initialisation; Wang et al., ECCV 2016, sec. 3.2), and the running statistics of its first
-    batch norm begin anew. One with the stream's own number of input channels is loaded as it is. Tensors of shape
-    (1, n) are read as (n,), and batch norm's `num_batches_tracked` may be missing; old files are so.
+    batch norm begin anew, with `MOMENTUM`. One with the stream's own number of input channels is loaded as it is.
+    Tensors of shape (1, n) are read as (n,), and batch norm's `num_batches_tracked` may be missing; old files are so.
 
     Args:
         body: the network without its classifier, built for the stream's number of input channels.
@@ -53,10 +55,13 @@ def load(
     in_channels = expected[first].shape[1]
     if first in state and state[first].ndim == expected[first].ndim and state[first].shape[1] == 3 != in_channels:
         state[first] = state[first].mean(dim=1, keepdim=True).repeat_interleave(in_channels, dim=1)
-        for key in _first_statistics(body):
+        for name, norm in _first_norm(body):
             # colours vary several hundred times as much as flow there, and a running average would keep 0.9^n of it
-            # after n steps: 10 times too much after 40. Of zeros nothing is kept, and it is too small by 0.9^n itself
-            state[key] = torch.zeros_like(expected[key])
+            # after n steps: 10 times too much after 40. Of zeros nothing is kept, and it is too small by 0.9^n itself;
+            # by the momentum of some networks, 0.01 or 0.0003, that would be for thousands of steps
+            norm.momentum = MOMENTUM
+            for key in (f"{name}.running_mean", f"{name}.running_var"):
+                state[key] = torch.zeros_like(expected[key])
 
     missing = [key for key in expected if key not in state and not key.endswith(".num_batches_tracked")]
     unexpected = [key for key in state if key not in expected]
@@ -85,11 +90,10 @@ def first_convolution(body: nn.Module) -> tuple[str, nn.Conv2d | nn.Conv3d]:
     return next((name, module) for name, module in body.named_modules() if isinstance(module, nn.Conv2d | nn.Conv3d))
 
 
-def _first_statistics(body: nn.Module) -> list[str]:
-    """The keys of the running statistics of the first batch norm, if there is any."""
-    modules = body.named_modules()
-    name = next((name for name, module in modules if isinstance(module, nn.modules.batchnorm._BatchNorm)), None)
-    return [] if name is None else [f"{name}.running_mean", f"{name}.running_var"]
+def _first_norm(body: nn.Module) -> list[tuple[str, nn.modules.batchnorm._BatchNorm]]:
+    """The first batch norm with its name, if there is any."""
+    norms = ((name, each) for name, each in body.named_modules() if isinstance(each, nn.modules.batchnorm._BatchNorm))
+    return list(itertools.islice(norms, 1))
 
 
 def _read(path: Path, name: str) -> dict[str, Tensor]:
