@@ -356,6 +356,7 @@ def test_one_bad_item_costs_only_itself(made, tmp_path, capsys, monkeypatch):
         ),
         (["{good}", "--checkpoint", "{trn}", "--segments", "3"], "expected a multiple of 2, found 3"),
         (["{good}", "--checkpoint", "{old}"], "expected the settings of the stages frames and flow"),
+        (["{good}", "--checkpoint", "{inflated}"], "(inflated weights that were trained with zeros around a video"),
     ],
 )
 def test_errors_say_what_to_do(made, tmp_path, monkeypatch, flags, message):
@@ -366,10 +367,13 @@ def test_errors_say_what_to_do(made, tmp_path, monkeypatch, flags, message):
     checkpoint.write(tmp_path / "old.pt", {**state, "preparation": {}})
     checkpoint.write(tmp_path / "ten.pt", {**state, "evaluate": {"crops": 10}})
     checkpoint.write(tmp_path / "later.pt", {**state, "evaluate": {"views": 3}})
+    settings = json.loads(state["settings"])
+    settings["network"] |= {"backbone": "i3d", "weights": "imagenet"}
+    checkpoint.write(tmp_path / "inflated.pt", {**state, "settings": json.dumps(settings)})
     (tmp_path / "other").mkdir()
     (tmp_path / "other/short.mp4").write_bytes(good.read_bytes())
     names = {"good": good, "other": tmp_path / "other/short.mp4", "folder": good.parent, "old": tmp_path / "old.pt"}
-    names |= {"ten": tmp_path / "ten.pt", "later": tmp_path / "later.pt"}
+    names |= {name: tmp_path / f"{name}.pt" for name in ("ten", "later", "inflated")}
     names["trn"] = made.checkpoint("trn", aggregation="trn") if "{trn}" in flags else ""
     with pytest.raises(CcsError, match=re.escape(message.format())):
         predict.main(["--checkpoint", path, *(flag.format(**names) for flag in flags)])

@@ -121,6 +121,9 @@ def network(state: Mapping[str, Any]) -> TrainedNetwork:
     try:
         settings = json.loads(state["settings"])
         network, clips = NetworkSettings(**settings["network"]), ClipSettings(**settings["clips"])
+        inflated = backbones.is_3d(network.backbone) and "imagenet" in (network.weights, network.weights_flow)
+        if inflated and "evaluate" not in state:  # of a version before that
+            raise CcsError("inflated weights that were trained with zeros around a video, whose ends are repeated now")
         model = CCS(len(state["classes"]), network, segments=clips.segments, load_weights=False)
         model.load_state_dict(state["model"])
     except (CcsError, TypeError, KeyError, ValueError, RuntimeError, AttributeError, MemoryError) as error:
