@@ -27,7 +27,7 @@ STAGES = {
     "datasets": ("ccs.datasets.__main__", "videos and their lists -> manifest.csv"),
     "frames": ("ccs.frames.__main__", "videos of one shard -> RGB frames"),
     "quarantine": ("ccs.quarantine", "the bad videos of all shards -> quarantine.csv"),
-    "lookalikes": ("ccs.lookalikes", "frames -> test videos that look like a training video"),
+    "lookalikes": ("ccs.lookalikes", "training shards -> test videos that look like a training video"),
     "flow": ("ccs.flow.tool", "frames, or any videos -> TV-L1 optical flow"),
     "shards": ("ccs.shards.__main__", "frames and flow -> training shard"),
     "train": ("ccs.train.__main__", "training shards -> checkpoint.pt"),

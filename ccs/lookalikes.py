@@ -1,6 +1,6 @@
-"""Test videos that look like a training video: frames shards in, the dataset's lookalikes.csv and a warning out.
+"""Test videos that look like a training video: training shards in, the dataset's lookalikes.csv and a warning out.
 
-    python -m ccs.lookalikes --manifest data/D/manifest.csv --splits 1 2 --frames data/D/frames/*.h5 \
+    python -m ccs.lookalikes --manifest data/D/manifest.csv --splits 1 2 --shards data/D/shards/*.h5 \
         --output data/D/lookalikes.csv
 
 Clips cut from one recording show the same people in the same place. Where one of them is for training and another for
@@ -18,14 +18,13 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from ccs import hdf5
 from ccs.datasets import manifests
+from ccs.shards.reader import ShardReader
 from ccs.stage import atomic, progress, run
 
 COLUMNS = ("split", "video", "train_video", "correlation")
@@ -33,7 +32,6 @@ ALIKE = 0.9
 WIDTH, HEIGHT = 16, 12
 NUM_FRAMES = 4  # of a video, evenly spread
 BLOCK = 1024  # test videos compared at a time
-_REDUCED = 8 * HEIGHT  # from this height on an eighth of it is enough, which is much faster to decode
 
 
 class Pair(NamedTuple):
@@ -44,31 +42,16 @@ class Pair(NamedTuple):
     correlation: float
 
 
-def pictures(path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """The id and the mean picture, float32 (HEIGHT, WIDTH) in 0..255, of each video of a frames shard.
+def pictures(reader: ShardReader) -> Iterator[tuple[str, np.ndarray]]:
+    """The id and the mean picture, float32 (HEIGHT, WIDTH) in 0..255, of each video.
 
-    Raises `CcsError` where it is missing or damaged.
+    Raises `CcsError` where a shard is damaged.
     """
-    with hdf5.opened(path, "a frames shard", "the stage frames") as file:
-        with hdf5.reading(path, "its list of videos"):
-            videos = hdf5.texts(file, "video")
-        for number, video in enumerate(videos):
-            with hdf5.reading(path, video):
-                group = file[f"frames/{number:06d}"]
-                jpeg, offset = hdf5.frames(group)
-                reduced = int(group.attrs["height"]) >= _REDUCED
-                flag = cv2.IMREAD_REDUCED_GRAYSCALE_8 if reduced else cv2.IMREAD_GRAYSCALE
-                chosen = ((np.arange(NUM_FRAMES) + 0.5) / NUM_FRAMES * (len(offset) - 1)).astype(int)
-                small = [_small(jpeg[offset[t] : offset[t + 1]], flag) for t in chosen]
-            yield video, np.stack(small).mean(axis=0)
-
-
-def _small(jpeg: np.ndarray, flag: int) -> np.ndarray:
-    """A frame as float32 (HEIGHT, WIDTH) in 0..255."""
-    grey = cv2.imdecode(jpeg, flag)
-    if grey is None:
-        raise ValueError("a frame is not a JPEG")
-    return cv2.resize(grey, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA).astype(np.float32)
+    for video, num_frames in reader.num_frames.items():
+        chosen = ((np.arange(NUM_FRAMES) + 0.5) / NUM_FRAMES * num_frames).astype(int)
+        grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in reader.frames(video, chosen.tolist())]
+        small = [cv2.resize(each, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA) for each in grey]
+        yield video, np.mean(small, axis=0, dtype=np.float32)
 
 
 def most_alike(of: Mapping[str, np.ndarray], test: Sequence[str], train: Sequence[str]) -> list[Pair]:
@@ -112,10 +95,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="ccs lookalikes", description=__doc__.split("\n\n")[0])
     parser.add_argument("--manifest", required=True, help="the dataset's manifest.csv")
     parser.add_argument("--splits", required=True, nargs="+", type=int, help="splits of the manifest")
-    parser.add_argument("--frames", required=True, nargs="+", type=Path, metavar="FILE.h5", help="its frames shards")
+    parser.add_argument("--shards", required=True, nargs="+", metavar="FILE.h5", help="its training shards")
     parser.add_argument("--output", required=True, metavar="FILE.csv", help="the table to write")
     args = parser.parse_args(argv)
-    of = dict(pair for path in progress(args.frames, desc="lookalikes", unit="shard") for pair in pictures(path))
+    reader = ShardReader(args.shards)
+    of = dict(progress(pictures(reader), total=len(reader.num_frames), desc="lookalikes", unit="video"))
     with atomic(args.output) as part, open(part, "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)

@@ -12,6 +12,7 @@ import pytest
 
 from ccs import lookalikes
 from ccs.datasets.manifests import Manifest, Video, write
+from ccs.shards.__main__ import pack
 from ccs.stage import CcsError
 
 HEIGHT, WIDTH = 96, 120
@@ -36,14 +37,20 @@ def clip(seed: int, of: int) -> list[np.ndarray]:
 
 
 def shard(path: Path, videos: dict[str, list[np.ndarray]]) -> str:
-    with h5py.File(path, "w") as file:
-        file.create_dataset("video", data=list(videos), dtype=h5py.string_dtype())
+    sources = path.with_suffix(".frames.h5"), path.with_suffix(".flow.h5")
+    with h5py.File(sources[0], "w") as file, h5py.File(sources[1], "w") as flow:
+        flow.attrs["bound"] = 20.0
+        for each in (file, flow):
+            each.create_dataset("video", data=list(videos), dtype=h5py.string_dtype())
         for number, frames in enumerate(videos.values()):
             jpegs = [cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR))[1].ravel() for frame in frames]
             group = file.create_group(f"frames/{number:06d}")
             group.attrs.update(height=HEIGHT, width=WIDTH)
             group["jpeg"] = np.concatenate(jpegs)
             group["offset"] = np.cumsum([0, *map(len, jpegs)])
+            pairs = flow.create_dataset(f"flow/{number:06d}", data=np.full((5, 2, HEIGHT, WIDTH), 128, np.uint8))
+            pairs.attrs["clipped"] = 0.0
+    pack(*sources, path)
     return str(path)
 
 
@@ -63,7 +70,7 @@ def made(tmp_path) -> list[str]:
     write(tmp_path / "manifest.csv", {n: Manifest("mine", ("jump", "run"), each) for n, each in rows.items()}, 2)
     halves = list(videos)[:2], list(videos)[2:]
     files = [shard(tmp_path / f"{n}.h5", {each: videos[each] for each in half}) for n, half in enumerate(halves)]
-    return ["--manifest", str(tmp_path / "manifest.csv"), "--frames", *files, "--output", str(tmp_path / "found.csv")]
+    return ["--manifest", str(tmp_path / "manifest.csv"), "--shards", *files, "--output", str(tmp_path / "found.csv")]
 
 
 def test_clips_of_one_recording_on_both_sides_are_told_and_listed_and_no_others(made, capsys):
@@ -71,8 +78,9 @@ def test_clips_of_one_recording_on_both_sides_are_told_and_listed_and_no_others(
     with open(made[-1], encoding="utf-8", newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["split"], row["video"], row["train_video"]) == ("1", "jump/a", "jump/b")
-    # against the frames themselves, made small and averaged here
-    small = [np.mean([cv2.resize(f, (16, 12), interpolation=cv2.INTER_AREA) for f in clip(n, of=1)], 0) for n in (1, 2)]
+    # against the frames themselves, four of each made small and averaged here
+    clips = [[clip(n, of=1)[t] for t in (0, 2, 3, 5)] for n in (1, 2)]
+    small = [np.mean([cv2.resize(f, (16, 12), interpolation=cv2.INTER_AREA) for f in each], 0) for each in clips]
     assert float(row["correlation"]) == pytest.approx(np.corrcoef(*map(np.ravel, small))[0, 1], abs=0.02)
     told = capsys.readouterr().out
     assert told.count("warning") == 1
@@ -99,6 +107,6 @@ def test_blocks_change_nothing(monkeypatch):
 
 def test_a_damaged_shard_is_named(made):
     with h5py.File(made[3], "a") as file:
-        file["frames/000000/jpeg"][:] = 7
+        file["jpeg"][:] = 7
     with pytest.raises(CcsError, match=r"0\.h5: jump/a cannot be read"):
         lookalikes.main([*made, "--splits", "1"])

@@ -325,6 +325,10 @@ def flow_above(wildcards):
     return flow_digest(wildcards.dataset, wildcards.shard)
 
 
+def shards_above(wildcards):
+    return digest(flow_digest(wildcards.dataset), stage_digest("ccs.shards"))
+
+
 def provenance(wildcards):
     """Interrupted training goes on only if none of it has changed."""
     return training_inputs(wildcards.dataset, wildcards.run)

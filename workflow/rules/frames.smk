@@ -51,29 +51,3 @@ rule quarantine:
         " --max-bad-fraction {params.max_bad_fraction}"
         " --output {output.quarantine}"
         " > {log} 2>&1"
-
-
-# For people, on the terminal and in a table: no result depends on it. Runs before training, where both are ready.
-rule lookalikes:
-    input:
-        frames=shard_files("frames", ".h5"),
-    output:
-        table="data/{dataset}/lookalikes.csv",
-    log:
-        "logs/{dataset}/lookalikes.log",
-    priority: 1
-    conda:
-        "../../envs/ccs.yaml"
-    params:
-        manifest="data/{dataset}/manifest.csv",
-        splits=split_numbers,
-        divisions=all_split_digests,
-        code=stage_digest("ccs.lookalikes"),
-        above=frames_above,
-    shell:
-        "python -m ccs.lookalikes"
-        " --manifest {params.manifest}"
-        " --splits {params.splits}"
-        " --frames {input.frames}"
-        " --output {output.table}"
-        " 2> {log}"
