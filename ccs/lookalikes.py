@@ -51,7 +51,7 @@ def pictures(reader: ShardReader) -> Iterator[tuple[str, np.ndarray]]:
         chosen = ((np.arange(NUM_FRAMES) + 0.5) / NUM_FRAMES * num_frames).astype(int)
         grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in reader.frames(video, chosen.tolist())]
         small = [cv2.resize(each, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA) for each in grey]
-        yield video, np.mean(small, axis=0, dtype=np.float32)
+        yield video, np.stack(small).mean(axis=0, dtype=np.float32)
 
 
 def most_alike(of: Mapping[str, np.ndarray], test: Sequence[str], train: Sequence[str]) -> list[Pair]:

@@ -342,8 +342,8 @@ def parser() -> argparse.ArgumentParser:
         "--segments",
         type=int,
         metavar="N",
-        help="snippets a video, at the centres of so many segments (default: as the run is evaluated, which the "
-        "checkpoint says)",
+        help="snippets a video, at the centres of so many segments (default: as `evaluate` was when the run was "
+        "trained, which the checkpoint says)",
     )
     flags.add_argument(
         "--crops",

@@ -45,7 +45,7 @@ def ccs_loss(
         labels: (B,) int64, on the CPU.
         share: of lambda1 and lambda2 that is in force, 0..1.
     """
-    target = _moved(labels, rgb.device)
+    target = moved(labels, rgb.device)
     L3 = cross_entropy(rgb, target) + cross_entropy(flow, target)
     if z_rgb is None or z_flow is None or not settings.ranking:
         zero = torch.zeros_like(L3)
@@ -82,7 +82,7 @@ def cross_modality_triplet(
         The loss, and the share of triplets within the margin (0..1, no gradient).
     """
     of_one_class = labels[:, None] == labels[None, :]
-    same = _moved(of_one_class, z_rgb.device)
+    same = moved(of_one_class, z_rgb.device)
     distance = _squared_distances(z_rgb, z_flow)  # (rgb, flow)
     hinges = []
     for d in (distance, distance.T):  # rows are anchors
@@ -107,7 +107,7 @@ def discriminative_embedding(
     is the mean over the mini-batch, with gradient. `mean` divides each sum by its number of terms. Labels: on the CPU.
     """
     classes, index, count = labels.unique(return_inverse=True, return_counts=True)
-    index, count = _moved(index, z.device), _moved(count.to(z.dtype), z.device)
+    index, count = moved(index, z.device), moved(count.to(z.dtype), z.device)
     means = torch.zeros(len(classes), z.shape[1], dtype=z.dtype, device=z.device).index_add(0, index, z)
     means = means / count[:, None]
     compact = relu((z - means[index]).square().sum(dim=1) - intra)
@@ -122,10 +122,10 @@ def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
 
 def _selected(x: Tensor, where: Tensor) -> Tensor:
     """x[where], with `where` on the CPU."""
-    return x.flatten()[_moved(where.flatten().nonzero()[:, 0], x.device)]
+    return x.flatten()[moved(where.flatten().nonzero()[:, 0], x.device)]
 
 
-def _moved(x: Tensor, device: torch.device) -> Tensor:
+def moved(x: Tensor, device: torch.device) -> Tensor:
     """A tensor of the CPU on `device`, which nothing waits for: from memory that is not pinned a copy may."""
     return (x.pin_memory() if device.type == "cuda" and not x.is_pinned() else x).to(device, non_blocking=True)
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ccs.clips.dataset import loaded
-from ccs.models.losses import ccs_loss
+from ccs.models.losses import ccs_loss, moved
 from ccs.models.network import CCS
 from ccs.models.settings import LossSettings
 from ccs.stage import CcsError
@@ -148,7 +148,7 @@ def _forward_backward(
     z_rgb, z_flow = (x if x is None else parallel.gather(x.float()) for x in (output.z_rgb, output.z_flow))
     losses = ccs_loss(of_rgb, of_flow, z_rgb, z_flow, labels, settings, share=ranking)
     accelerator.backward(losses.total * (share * parallel.num_processes()))
-    labels = labels.to(accelerator.device, non_blocking=True)
+    labels = moved(labels, accelerator.device)
     return {
         "loss": losses.total.detach(),
         "loss_triplet": losses.triplet,
