@@ -84,9 +84,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     plan = Plan(args.sets, [*args.folds], args.seeds, args.runs)
     with tempfile.TemporaryDirectory() as temporary:
         where = Path(args.folder or temporary)
-        for name in SETS:
+        for name in plan.sets:
             link(args.data / name, where / "videos" / name)
-        (where / "config.yaml").write_text(yaml.safe_dump(configuration(args.weights), sort_keys=False))
+        (where / "config.yaml").write_text(yaml.safe_dump(configuration(args.weights, plan.sets), sort_keys=False))
         command = [Path(sys.executable).with_name("snakemake"), "-s", ROOT / "Snakefile", "-d", where]
         command += ["--cores", args.cores, "--rerun-incomplete"]
         subprocess.run([*command, "--", *plan.scores()], check=True)
@@ -96,16 +96,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def link(data: Path, videos: Path) -> None:
     """Links videos/CLASS/GROUP--NAME to the videos of data/list.csv, as the adapter `folder` wants them."""
+    if not (data / "list.csv").is_file():
+        raise CcsError(f"{data / 'list.csv'}: expected the list of the set, found none: correct DIR, or give --sets")
     with open(data / "list.csv", encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             path = videos / row["label"] / f"{row['group']}{APART}{row['path'].replace('/', '_')}"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)
-            path.symlink_to((data / row["path"]).resolve())
+            video = (data / row["path"]).resolve()
+            if not path.is_symlink() or path.readlink() != video:
+                path.unlink(missing_ok=True)
+                path.symlink_to(video)
 
 
-def configuration(weights: str) -> dict:
-    """folder.yaml with both sets, folds by group and the four runs."""
+def configuration(weights: str, sets: Sequence[str]) -> dict:
+    """folder.yaml with the sets, folds by group and the four runs."""
     config = yaml.safe_load((ROOT / "workflow" / "configs" / "folder.yaml").read_text())
     (block,) = config["datasets"].values()
     # a few videos for validation, which nothing here looks at, would be a tenth less to train on
@@ -114,7 +118,7 @@ def configuration(weights: str) -> dict:
     if os.path.exists(weights):
         weights = os.path.abspath(weights)
     return {
-        "datasets": {name: block | {"root": f"videos/{name}"} for name in SETS},
+        "datasets": {name: block | {"root": f"videos/{name}"} for name in sets},
         "frames": config["frames"],
         "train": config["train"] | {"weights": weights},
         "evaluate": config["evaluate"],

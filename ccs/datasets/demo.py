@@ -7,10 +7,11 @@ data set. The first stage for `adapter: demo`; also alone:
 
 Two people are in view; one acts, and the class is what that one does; the other holds another thing and keeps still, in
 a pose of the same action. A frame shows both things, and not which of them moves. Flow shows where something moves and
-how, and not what it is: `drink`, `eat`, `smoke` and `sing` share one motion, a hand that goes to the mouth and back,
-and what is raised and lowered has one outline. So the best that the sum of the two verdicts can do is to name the
-motion and guess which of the two things it was: right for half of the videos. Who relates what moves to what it looks
-like, as the connection block can, names all. `raise_` and `lower_` share every pose and differ in the direction of
+how, and little of what it is: `drink`, `eat`, `smoke` and `sing` share one motion, a hand that goes to the mouth and
+back, and held things, as those that are raised and lowered, have nearly one outline. So the sum of the two verdicts can
+name the motion, and has to guess which of the two things it was, but for what flow sees of patterns and edges and for
+weak cues of pose (`ccs.datasets.demo_scene`): about half of the videos. Who relates what moves to what it looks like,
+as the connection block can, may name all. `raise_` and `lower_` share every pose and differ in the direction of
 time: one is the other's generator played backwards.
 
 A video depends on (seed, split, class, index) and on the format (size, rate, frames), on nothing else. Video number

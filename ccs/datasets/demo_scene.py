@@ -3,7 +3,10 @@
 In: seed, split, class and index of a video. Out: RGB frames (T, H, W, 3) uint8, from nothing else.
 A frame is a pure function of the scene and one `Moment`, so that a video played backwards is `moments` reversed: so
 what is lowered is made from what is raised, with draws of their own. No distribution of single frames can tell the two
-directions apart. Nor can it tell who acts: the one who keeps still stands as the acting one does at a random time.
+directions apart. Nor can a frame drawn from the whole video tell who acts: the one who keeps still stands as the acting
+one does at a random time of it. Two weak cues of pose are left. The middle frames of snippets are never the first or
+the last ones of a video, so that in these the still one alone is seen as the acting one is there. And over several
+frames the still one has one pose, which even a mean of verdicts that are made frame by frame may feel.
 """
 
 from __future__ import annotations
@@ -161,7 +164,6 @@ def draw_scene(seed: int, split: str, class_name: str, index: int, num_frames: i
     action = BACKWARDS.get(class_name, class_name)
     alike = TO_MOUTH if action in TO_MOUTH else UP
     others = [name for name in alike if name != action]
-    # in turn, so that few videos a class are balanced too
     order = index + int(rng.integers(2 * len(others)))
     figures = [draw_figure(seed, split, index, which) for which in rng.permutation(2).tolist()]
     actor, other = (

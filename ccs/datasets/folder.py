@@ -86,6 +86,7 @@ def manifest(dataset: str, settings: Settings, split: int) -> Manifest:
     _check_groups(dataset, settings, videos, groups)
     if settings.folds:
         fold_of = folds(((groups[video.video], video.label) for video in videos), settings.folds, settings.seed)
+        _check_folds(dataset, settings, videos, [fold_of[groups[video.video]] for video in videos])
         videos = [v._replace(split="test") if fold_of[groups[v.video]] == split else v for v in videos]
     elif "test" not in parts:
         videos = _divide(videos, groups, "test", settings.test_fraction, settings.seed, at_least=1)
@@ -135,6 +136,21 @@ def _check_groups(dataset: str, settings: Settings, videos: list[Video], groups:
     tested = {groups[video.video] for video in videos if video.split == "test"}
     if both := sorted(tested & {groups[video.video] for video in videos if video.split != "test"}):
         note(dataset, f"{len(both)} groups are both in test/ and outside it, such as {both[0]!r}: move their videos")
+
+
+def _check_folds(dataset: str, settings: Settings, videos: list[Video], fold: list[int]) -> None:
+    """Raise `CcsError` for a class all of whose videos are for testing in one fold, with none to train on there."""
+    folds_of: dict[str, set[int]] = {}
+    for video, number in zip(videos, fold, strict=True):
+        folds_of.setdefault(video.class_name, set()).add(number)
+    for class_name, numbers in folds_of.items():
+        if len(numbers) == 1:
+            kind = f"groups by {settings.group!r}" if settings.group else "videos"
+            raise CcsError(
+                f"dataset {dataset}: expected {kind} of class {class_name!r} in at least 2 of {settings.folds} folds, "
+                f"found them all in fold {min(numbers)}, which would leave none to train on: add videos of others"
+                + (", or correct group" if settings.group else "")
+            )
 
 
 def _parts(dataset: str, root: str) -> dict[str, str]:

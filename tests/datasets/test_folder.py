@@ -115,6 +115,8 @@ def test_groups_on_both_sides_of_given_directories_are_told(tree, capsys):
         ({"group": r".*"}, r"one pair of parentheses.*found 0"),
         ({"group": r"(.*)_\d", "folds": 3}, r"folds is 3, but there are only 2 groups: lower folds"),
         ({"folds": 4}, r"folds is 4, but there are only 3 videos"),
+        ({"folds": 2}, r"expected videos of class 'b' in at least 2 of 2 folds, found them all in fold \d"),
+        ({"group": r"(.*)_\d", "folds": 2}, r"expected groups by '.*' of class 'a' in at least 2 of 2 folds"),
         ({"folds": 1}, r"folds"),
     ],
 )
