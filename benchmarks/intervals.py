@@ -2,9 +2,9 @@
 
     python benchmarks/intervals.py [--repeats 1000]
 
-Videos differ in difficulty, and how much harder one is for the other run too; seeds of a run differ in accuracy, by
-0, 2 or 6 points of standard deviation around one truth; whether one seed gets one video right is a throw of the dice
-beyond that. New videos and seeds are thrown for each interval. The truth is that of all seeds and videos there could be.
+Videos differ in difficulty, a little more for one run than for the other; seeds of a run differ in accuracy, by 0, 2 or
+6 points of standard deviation around one truth; whether one seed gets one video right is a throw of the dice beyond
+that. New videos and seeds are thrown for each interval. The truth is that of all seeds and videos there could be.
 """
 
 from __future__ import annotations

@@ -20,9 +20,10 @@ seed and video explain, the dice, is in a_s and in d_i. Weighing h_is by w_i w_s
 Eckles, Bootstrapping data arrays of arbitrary order, 2012) counts its variance three times, which made intervals up to
 1.7 times too wide. So k leaves it to the videos and lets the seeds count for what they add:
 
-    k^2 = max(0, 1 - I / V) * (t / z)^2,   V = sum_v 1 / S_v var_s(a_s(v)),   I = sum_v 1 / (S_v N^2) sum_i var_s(r_is(v))
+    k^2 = max(0, 1 - I / V) * (t / z)^2
+    V = sum_v 1 / S_v * var_s(a_s(v)),      I = sum_v 1 / (S_v N^2) * sum_i var_s(h_is(v) - a_s(v)),
 
-with r_is = h_is - a_s, variances unbiased. t and z are the 97.5 % quantiles of Student's distribution with sum_v
+with unbiased variances. t and z are the 97.5 % quantiles of Student's distribution with sum_v
 (S_v - 1) degrees of freedom and of the normal one: quantiles of three seeds' draws are too near each other, as the
 variance of three is uncertain. Of n things a bootstrap's variance is (n - 1) / n of an unbiased estimate's, for 3 seeds
 a third too little: a thing that was drawn c times weighs w = 1 + sqrt(n / (n - 1)) (c - 1) in place of c.

@@ -84,20 +84,23 @@ def table(tests: Sequence[TestSplit], groups: Mapping[str, Mapping[str, str]]) -
     return Table(csv, Page(title, measured, reading, _paper(paper)))
 
 
+def _alone(test: TestSplit, run: str) -> bool:
+    """Whether a run's streams share nothing, so that each is what it would be without the other."""
+    network = test.runs[run][0].settings.get("network", {}) if run in test.runs else {}
+    return (network.get("connection"), network.get("shared")) == ("none", False)
+
+
 def _alone_notes(tests: Sequence[TestSplit], groups: Mapping[str, Mapping[str, str]]) -> list[str]:
     """What a reader asks for first: where it stands what a stream knows by itself."""
-    alone = {}
-    for test in tests:
-        for rows in groups.values():
-            run, label = next(iter(rows.items()))
-            network = test.runs[run][0].settings.get("network", {}) if run in test.runs else {}
-            if (network.get("connection"), network.get("shared")) == ("none", False):
-                alone[to.plain(label)] = None
-    if not alone:
+    labels = run_labels(groups)
+    found = {run: test for test in tests for run in labels if _alone(test, run)}
+    if not found:
         return []
+    rows = to.plain("; ".join(labels[run] for run in found))
+    stopped = any(test.runs[run][0].settings.get("train", {}).get("patience") for run, test in found.items())
     return [
-        f"RGB and Flow in the rows {', '.join(alone)}: what each stream knows alone. There the two share nothing, so "
-        "that neither is trained on anything of the other."
+        f"RGB alone, Flow alone: RGB and Flow of {rows}. There the two streams share nothing, so that neither is trained "
+        "on anything of the other" + (", save that RGB+Flow ends the training." if stopped else ".")
     ]
 
 
@@ -106,15 +109,35 @@ def _interval_notes() -> list[str]:
         "Difference: RGB+Flow minus that of the first row of its base model, the baseline, in points; of RGB and of "
         "Flow in the CSV.",
         f"95 % interval: bootstrap, {NUM_RESAMPLES:,} draws of the training seeds of each run and of the test videos, "
-        "these for both runs alike; percentiles. It covers the choice of test videos and, where runs have several "
-        "seeds, that of the seeds; of one seed it cannot tell what another would give. It takes videos as independent, "
+        "these for both runs alike; percentiles, with Student's t for the few seeds. It takes videos as independent, "
         "which clips cut from one recording are not: there it is too narrow. "
         "Each interval stands alone: among many, some miss the truth.",
     ]
 
 
+def _one_seed_notes(test: TestSplit, groups: Mapping[str, Mapping[str, str]], compared: Compared) -> list[str]:
+    """Which differences are between runs of which one seed or both are all there is."""
+    labels = run_labels(groups)
+    found = dict.fromkeys(
+        labels[name]
+        for base, (baseline, *others) in groups.items()
+        for run in others
+        if (test.column, base, run) in compared
+        for name in (baseline, run)
+        if len(test.runs[name]) == 1
+    )
+    if not found:
+        return []
+    return [
+        f"Of {to.plain('; '.join(found))} there is one seed: intervals of differences to it do not cover what another "
+        "seed would give, and are too narrow."
+    ]
+
+
 def _record(base: str, run: str, tests: Sequence[TestSplit], compared: Compared) -> dict[str, object]:
     record = to.measured_record(run, tests, ON, by_stream) | {"base": base}
+    alone = (f"{test.column}: RGB and Flow are each stream alone" for test in tests if _alone(test, run))
+    record["note"] = "; ".join(filter(None, (record["note"], *alone)))
     for test in tests:
         for title, stream in STREAMS.items():
             if (test.column, base, run) in compared:
@@ -130,6 +153,7 @@ def _measured(
     """One test split's rows by base model."""
     comparable, seeds = test.not_comparable(ON) is None, to.seeds_column(test)
     shown, notes = {}, to.test_notes(test, ON)
+    notes += _one_seed_notes(test, groups, compared)
     for base, rows in groups.items():
         lines = []
         for run in (run for run in rows if run in test.runs):
