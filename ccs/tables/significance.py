@@ -66,12 +66,13 @@ class Difference(NamedTuple):
     high: float
 
 
-def compare(variant: Seeds, baseline: Seeds) -> Mapping[Stream, Difference]:
+def compare(variant: Seeds, baseline: Seeds, groups: Mapping[str, str] | None = None) -> Mapping[Stream, Difference]:
     """The difference of two runs, each given by its seeds, with its interval, for RGB, flow and RGB+Flow.
 
-    The numbers of seeds may differ. Raises `CcsError` where a seed has other test videos or labels than the others.
+    groups: the group of each video, by its id; without them each video is drawn on its own. The numbers of seeds may
+    differ. Raises `CcsError` where a seed has other test videos or labels than the others, or a video has no group.
     """
-    return compare_folds([variant], [baseline])
+    return compare_folds([variant], [baseline], groups)
 
 
 def compare_folds(
@@ -79,7 +80,7 @@ def compare_folds(
 ) -> Mapping[Stream, Difference]:
     """`compare` over several test sets: for each the seeds that were trained for it, in the same order in both runs.
 
-    groups: the group of each video, by its id; without them each video is drawn on its own.
+    No group may have videos in two sets.
     """
     for of_variant, of_baseline in zip(variant, baseline, strict=True):
         _check_same_videos([*of_baseline, *of_variant])

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from ccs.datasets import hmdb51, ucf101
 from ccs.scores import Stream
 from ccs.settings import settings
 from ccs.tables import layout as to
@@ -34,6 +35,7 @@ class Shown(Groups):
 
 ON = ("ucf101", "hmdb51")
 _ACCURACIES = [f"{BENCHMARKS[dataset].name} {stream}" for dataset in ON for stream in STREAMS]
+_GROUP_OF = {"ucf101": ucf101.group_of, "hmdb51": hmdb51.group_of}  # videos of one recording, by their ids
 _DIFFERENCE = ("minus baseline", "interval low", "interval high")
 
 Compared = Mapping[tuple[str, str, str], Mapping[Stream, Difference]]  # by column of the test split, base and run
@@ -49,7 +51,7 @@ def table(tests: Sequence[TestSplit], groups: Mapping[str, Mapping[str, str]]) -
     """
     paper = published("table3")
     compared = {
-        (test.column, base, run): compare(test.runs[run], test.runs[baseline])
+        (test.column, base, run): compare(test.runs[run], test.runs[baseline], _recordings(test))
         for test in tests
         for base, (baseline, *others) in groups.items()
         if baseline in test.runs
@@ -75,7 +77,7 @@ def table(tests: Sequence[TestSplit], groups: Mapping[str, Mapping[str, str]]) -
     reading = [
         to.spread_and_best(tests, "each base model"),
         *_alone_notes(tests, groups),
-        *(_interval_notes() if compared else []),
+        *(_interval_notes(tests) if compared else []),
         to.fusion_note(tests, run_labels(groups)),
         *to.versions_notes(tests),
     ]
@@ -99,18 +101,28 @@ def _alone_notes(tests: Sequence[TestSplit], groups: Mapping[str, Mapping[str, s
     rows = to.plain("; ".join(labels[run] for run in found))
     stopped = any(test.runs[run][0].settings.get("train", {}).get("patience") for run, test in found.items())
     return [
-        f"RGB alone, Flow alone: RGB and Flow of {rows}. There the two streams share nothing, so that neither is trained "
+        f"RGB alone, Flow alone: RGB and Flow of {rows}. There the streams share nothing, so that neither is trained "
         "on anything of the other" + (", save that RGB+Flow ends the training." if stopped else ".")
     ]
 
 
-def _interval_notes() -> list[str]:
+def _recordings(test: TestSplit) -> Mapping[str, str] | None:
+    """Which of the videos are cut from one recording, by their ids, where these tell."""
+    group_of = _GROUP_OF.get(test.dataset)
+    return {video: group_of(video) for video in test.some.video} if group_of else None
+
+
+def _interval_notes(tests: Sequence[TestSplit]) -> list[str]:
+    grouped = dict.fromkeys(test.name for test in tests if test.dataset in _GROUP_OF)
+    drawn = f"Of {' and '.join(grouped)} videos of one recording are drawn together. " if grouped else ""
+    if any(test.dataset not in _GROUP_OF for test in tests):
+        others = "Videos of other data are taken" if grouped else "It takes videos"
+        drawn += f"{others} as independent, which clips cut from one recording are not: there it is too narrow. "
     return [
         "Difference: RGB+Flow minus that of the first row of its base model, the baseline, in points; of RGB and of "
         "Flow in the CSV.",
         f"95 % interval: bootstrap, {NUM_RESAMPLES:,} draws of the training seeds of each run and of the test videos, "
-        "these for both runs alike; percentiles, with Student's t for the few seeds. It takes videos as independent, "
-        "which clips cut from one recording are not: there it is too narrow. "
+        f"these for both runs alike; percentiles, with Student's t for the few seeds. {drawn}"
         "Each interval stands alone: among many, some miss the truth.",
     ]
 
