@@ -9,7 +9,8 @@ baseline b is, in points,
 the difference of the two mean accuracies. Each of 10,000 draws takes N of the videos, S_v of the seeds of v and S_b of
 those of b, each with replacement and independently of the others:
 
-    D* = 100 / N * sum_i w_i d_i  +  100 k * ( mean_s (w_s(v) - 1) a_s(v)  -  mean_s (w_s(b) - 1) a_s(b) ),
+    D* = D + 100 / N * t_N / z * sum_i (w_i - 1) (d_i - D / 100)
+           + 100 k * ( mean_s (w_s(v) - 1) a_s(v)  -  mean_s (w_s(b) - 1) a_s(b) ),
 
 and the interval is from the 2.5 % to the 97.5 % quantile of D* over the draws. A video is drawn for both runs, all
 seeds and all streams at once, which is what "paired" means. Seeds are not paired: one seed of two runs shares the order
@@ -20,21 +21,22 @@ seed and video explain, the dice, is in a_s and in d_i. Weighing h_is by w_i w_s
 Eckles, Bootstrapping data arrays of arbitrary order, 2012) counts its variance three times, which made intervals up to
 1.7 times too wide. So k leaves it to the videos and lets the seeds count for what they add:
 
-    k^2 = max(0, 1 - I / V) * (t / z)^2
+    k^2 = max(0, 1 - I / V) * (t_S / z)^2
     V = sum_v 1 / S_v * var_s(a_s(v)),      I = sum_v 1 / (S_v N^2) * sum_i var_s(h_is(v) - a_s(v)),
 
-with unbiased variances. t and z are the 97.5 % quantiles of Student's distribution with sum_v
-(S_v - 1) degrees of freedom and of the normal one: quantiles of three seeds' draws are too near each other, as the
-variance of three is uncertain. Of n things a bootstrap's variance is (n - 1) / n of an unbiased estimate's, for 3 seeds
-a third too little: a thing that was drawn c times weighs w = 1 + sqrt(n / (n - 1)) (c - 1) in place of c.
+with unbiased variances. t and z are the 97.5 % quantiles of Student's and of the normal distribution, t_N with N - 1
+degrees of freedom and t_S with sum_v (S_v - 1): the variance of three seeds, or of nine groups, is itself uncertain,
+which quantiles of their draws do not show. Of n things a bootstrap's variance is (n - 1) / n of an unbiased estimate's,
+for 3 seeds a third too little: a thing that was drawn c times weighs w = 1 + sqrt(n / (n - 1)) (c - 1) in place of c.
 
 `python benchmarks/intervals.py` makes trainings up and counts how often the interval holds the truth: @COVERAGE@
 One seed says nothing about others: then the interval covers the videos alone, and too seldom the truth.
 
-Where videos come in `groups`, such as clips cut from one recording, groups are drawn in place of videos. Several test
-sets, such as the folds of a cross-validation, are joined: N counts the videos of all of them, seeds are drawn for each
-set, as they are trainings of its own (V and I sum over sets), and videos or groups from all sets together. Without
-groups videos are taken as independent, which clips of one recording are not.
+Where videos come in `groups`, such as clips cut from one recording, groups are drawn in place of videos, and d_i, D
+and h_is - a_s summed over the videos of each. Several test sets, such as the folds of a cross-validation, are joined: N
+counts the videos of all of them, seeds are drawn for each set, as they are trainings of its own (V and I sum over
+sets), and videos or groups from all sets together. Without groups videos are taken as independent, which clips of one
+recording are not.
 """
 
 from __future__ import annotations
@@ -103,23 +105,33 @@ def _difference(
     trainings = [
         _Trainings(sign, seeds, start, unit_of, num_units) for sign, folds in runs for start, seeds in _placed(folds)
     ]
-    right_xU = sum(each.sign * each.right_xsU.mean(axis=1) for each in trainings)
+    right_xU = sum(each.sign * each.right_xsU.mean(axis=1) for each in trainings) / sizes_U.sum()
+    mean_x1 = right_xU.sum(axis=1, keepdims=True)
+    apart_xU = _student(num_units - 1) * (right_xU - mean_x1 * sizes_U / sizes_U.sum())
     factor_x1 = _factor(trainings)[:, None] / sizes_U.sum()
     rng = np.random.default_rng(_SEED)
     batch = max(1, _BATCH_CELLS // num_units)
     drawn = []
     for start in range(0, NUM_RESAMPLES, batch):
         weights_DU = _weights(rng, min(batch, NUM_RESAMPLES - start), num_units)
-        of_videos_xD = right_xU @ weights_DU.T / (weights_DU @ sizes_U)
-        drawn.append(of_videos_xD + factor_x1 * sum(each.draw(len(weights_DU)) for each in trainings))
+        drawn.append(
+            mean_x1 + apart_xU @ (weights_DU - 1).T + factor_x1 * sum(each.draw(len(weights_DU)) for each in trainings)
+        )
     low_x, high_x = np.quantile(np.concatenate(drawn, axis=1), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=1)
-    mean_x = right_xU.sum(axis=1) / sizes_U.sum()
     least = -100.0 if len(runs) > 1 else 0.0
     ends_x2 = np.clip(100 * np.stack([low_x, high_x], axis=1), least, 100.0)
     return {
         stream: Difference(float(mean), *(float(end) for end in ends))
-        for stream, mean, ends in zip(STREAMS, 100 * mean_x, np.round(ends_x2, 9), strict=True)
+        for stream, mean, ends in zip(STREAMS, 100 * mean_x1[:, 0], np.round(ends_x2, 9), strict=True)
     }
+
+
+def _student(degrees: int) -> float:
+    """How much farther than a normal one's the quantiles of Student's distribution are; 1 where it has none."""
+    from scipy.special import stdtrit  # slow to import, and the configuration imports every table
+
+    quantile = (1 + CONFIDENCE) / 2
+    return float(stdtrit(degrees, quantile)) / NormalDist().inv_cdf(quantile) if degrees else 1.0
 
 
 def _placed(folds: Sequence[Seeds]) -> list[tuple[int, Seeds]]:
@@ -159,16 +171,12 @@ class _Trainings:
 
 def _factor(trainings: Sequence[_Trainings]) -> np.ndarray:
     """k, by stream: how much of the differences between seeds counts; 0 where no run has several."""
-    from scipy.special import stdtrit  # slow to import, and the configuration imports every table
-
     several = [each for each in trainings if each.num_seeds > 1]
     if not several:
         return np.zeros(len(STREAMS))
     between_x, dice_x = np.sum([each.variances() for each in several], axis=0)
     excess_x = np.clip(between_x - dice_x, 0, None) / np.where(between_x > 0, between_x, 1)
-    quantile = (1 + CONFIDENCE) / 2
-    student = stdtrit(sum(each.num_seeds - 1 for each in several), quantile)
-    return np.sqrt(excess_x) * student / NormalDist().inv_cdf(quantile)
+    return np.sqrt(excess_x) * _student(sum(each.num_seeds - 1 for each in several))
 
 
 def _weights(rng: np.random.Generator, num_draws: int, num: int) -> np.ndarray:

@@ -44,6 +44,10 @@ def slow_interval(folds: list[tuple[list, list]], units: list[list[list[int]]]) 
         counts = Counter(draw.randrange(num) for _ in range(num))
         return [1 + (math.sqrt(num / (num - 1)) * (counts[i] - 1) if num > 1 else 0) for i in range(num)]
 
+    rates = [[sum(map(sum, seeds)) / len(seeds) for seeds in fold] for fold in right]
+    mean = sum(of_variant - of_baseline for of_variant, of_baseline in rates) / num_videos
+    far = student.ppf(0.975, len(units) - 1) / 1.959964
+
     between, dice, degrees = 0.0, 0.0, 0
     for number, fold in enumerate(right):
         of_fold = [unit[number] for unit in units if unit[number]]
@@ -57,17 +61,15 @@ def slow_interval(folds: list[tuple[list, list]], units: list[list[list[int]]]) 
     assert 0.2 < k < 2  # so that both parts are seen
 
     for _ in range(3000):
-        of_units = weights(len(units))
-        total, sums, of_seeds = 0.0, 0.0, 0.0
-        for number, fold in enumerate(right):
-            for sign, seeds in zip((1, -1), fold, strict=True):
-                of_seeds += (
-                    sign * sum((w - 1) * sum(s) for w, s in zip(weights(len(seeds)), seeds, strict=True)) / len(seeds)
-                )
-                for unit, weight in zip(units, of_units, strict=True):
-                    sums += sign * weight * sum(s[i] for s in seeds for i in unit[number]) / len(seeds)
-            total += sum(weight * len(unit[number]) for unit, weight in zip(units, of_units, strict=True))
-        differences.append(100 * (sums / total + k * of_seeds / num_videos))
+        of_units, of_seeds = 0.0, 0.0
+        for unit, weight in zip(units, weights(len(units)), strict=True):
+            for number, fold in enumerate(right):
+                for i in unit[number]:
+                    of_video = [sum(seed[i] for seed in seeds) / len(seeds) for seeds in fold]
+                    of_units += (weight - 1) * (of_video[0] - of_video[1] - mean)
+        for sign, seeds in (pair for fold in right for pair in zip((1, -1), fold, strict=True)):
+            of_seeds += sign * np.dot(np.subtract(weights(len(seeds)), 1), list(map(sum, seeds))) / len(seeds)
+        differences.append(100 * (mean + (far * of_units + k * of_seeds) / num_videos))
     low, high = np.quantile(differences, [0.025, 0.975])
     # a quantile of 3,000 normal draws has a standard error of 0.05 of their deviation at 2.5 %
     return pytest.approx(low, abs=0.2 * np.std(differences)), pytest.approx(high, abs=0.2 * np.std(differences))
@@ -86,8 +88,8 @@ def test_joined_folds_draw_groups_of_videos_and_seeds_of_each_fold():
         )
         for n, names in ((12, [f"x{i}" for i in range(12)]), (20, [f"y{i}" for i in range(20)]))
     ]
-    groups = {f"x{i}": f"g{i // 4}" for i in range(12)} | {f"y{i}": f"h{i // 4}" for i in range(20)}
-    units = [[list(range(4 * k, 4 * k + 4)), []] for k in range(3)]
+    groups = {f"x{i}": f"g{i // 5}" for i in range(12)} | {f"y{i}": f"h{i // 4}" for i in range(20)}
+    units = [[videos, []] for videos in ([0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11])]
     units += [[[], list(range(4 * k, 4 * k + 4))] for k in range(5)]
     variant, baseline = zip(*folds, strict=True)
     found = compare_folds(variant, baseline, groups)["fused"]
