@@ -149,6 +149,30 @@ def test_the_dice_of_each_training_are_not_counted_twice():
     assert (found.high - found.low) / (2 * 1.96 * sigma) == pytest.approx(1, abs=0.15)
 
 
+def test_few_groups_are_as_uncertain_as_student_says():
+    right = np.arange(600) % 100 < np.repeat([30, 45, 50, 62, 71, 77], 100)  # percent in each of six groups
+    groups = {f"v{i:03d}": str(i // 100) for i in range(600)}
+    found = accuracy_interval([[scores_with_hits(right)]], groups)["rgb"]
+    expected = student.ppf(0.975, 5) * statistics.stdev([30, 45, 50, 62, 71, 77]) / math.sqrt(6)
+    assert (found.high - found.low) / 2 == pytest.approx(expected, rel=0.07)
+
+
+def test_seeds_are_drawn_anew_for_each_fold():
+    """Eight folds of a run whose seeds know all or nothing: by then the mean is known far better than by one fold."""
+    folds = [
+        [
+            scores_with_hits(np.full(10, seed < 2), seed=seed, video=tuple(f"{fold} {i}" for i in range(10)))
+            for seed in range(4)
+        ]
+        for fold in range(8)
+    ]
+    found = accuracy_interval(folds)["rgb"]
+    expected = (
+        100 * student.ppf(0.975, 24) * statistics.stdev([1, 1, 0, 0]) / math.sqrt(4 * 8)
+    )  # all or nothing are 4 points apart
+    assert (found.high - found.low) / 2 == pytest.approx(expected, rel=0.15)
+
+
 @pytest.mark.parametrize("p", [0.1, 0.5])
 def test_intervals_of_many_videos_are_those_of_a_binomial_share(p):
     num = 3000
