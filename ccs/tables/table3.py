@@ -149,7 +149,7 @@ def _one_seed_notes(test: TestSplit, groups: Mapping[str, Mapping[str, str]], co
 def _record(base: str, run: str, tests: Sequence[TestSplit], compared: Compared) -> dict[str, object]:
     record = to.measured_record(run, tests, ON, by_stream) | {"base": base}
     alone = (f"{test.column}: RGB and Flow are each stream alone" for test in tests if _alone(test, run))
-    record["note"] = "; ".join(filter(None, (record["note"], *alone)))
+    record["note"] = "; ".join(note for note in (str(record["note"]), *alone) if note)
     for test in tests:
         for title, stream in STREAMS.items():
             if (test.column, base, run) in compared:
