@@ -105,24 +105,24 @@ def test_joined_folds_draw_groups_of_videos_and_seeds_of_each_fold():
 
 
 @pytest.mark.parametrize("num_seeds", [3, 5])
-@pytest.mark.parametrize(("spread", "gain"), [(0.0, 0.0), (0.06, 0.0), (0.06, 0.15)])
-def test_intervals_hold_the_truth_about_as_often_as_they_say(monkeypatch, num_seeds, spread, gain):
-    """Trainings whose accuracy differs from seed to seed, tested on videos of unlike difficulty."""
+@pytest.mark.parametrize("spread", [0.0, 0.06])
+def test_intervals_hold_the_truth_about_as_often_as_they_say(monkeypatch, num_seeds, spread):
+    """Two sets of seeds of one run, whose accuracy differs from seed to seed, on videos of unlike difficulty."""
     monkeypatch.setattr(significance, "NUM_RESAMPLES", 400)
     rng, num_videos, repeats = np.random.default_rng(num_seeds), 150, 250
     found = []
     for repeat in range(repeats):
         difficulty = rng.uniform(-0.3, 0.3, num_videos)
 
-        def trained(mean: float, run: str, difficulty=difficulty, repeat=repeat):
-            of_seeds = mean + rng.normal(0, spread, (num_seeds, 1)) - difficulty
+        def trained(run: str, difficulty=difficulty, repeat=repeat):
+            of_seeds = 0.5 + rng.normal(0, spread, (num_seeds, 1)) - difficulty
             right = rng.uniform(size=(num_seeds, num_videos)) < of_seeds
             return [scores_with_hits(row, run=run, seed=100 * repeat + k) for k, row in enumerate(right)]
 
-        found.append(compare(trained(0.5 + gain, "v"), trained(0.5, "b"))["rgb"])
-    held = np.mean([low <= 100 * gain <= high for _, low, high in found])
+        found.append(compare(trained("v"), trained("b"))["rgb"])
+    held = np.mean([low <= 0 <= high for _, low, high in found])
     assert 0.9 < held < 0.985  # 250 intervals tell a share to 0.014
-    # neither longer than it takes: 3.92 deviations, a few more as few seeds tell little
+    # and no longer than it takes: 3.92 deviations, and some more as few seeds tell little
     needed = 2 * 1.96 * np.std([points for points, _, _ in found])
     assert 0.95 < np.mean([high - low for _, low, high in found]) / needed < 1.4
 
