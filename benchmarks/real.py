@@ -138,7 +138,8 @@ def table(name: str, plan: Plan, where: Path) -> Iterator[str]:
     groups = {video: video.partition("/")[2].partition(APART)[0] for video in videos}
     yield (
         f"\n**{name}**: {len(videos)} videos of {len({*groups.values()})} groups in {len(folds)} of {FOLDS} folds, "
-        f"{len(plan.seeds)} seeds, {processor()}\n"
+        f"{len(plan.seeds)} seeds{'' if len(plan.seeds) > 1 else ', what others would give is in no interval'}, "
+        f"{processor()}\n"
     )
     yield "| | " + " | ".join(STREAMS.values()) + " | " + " | ".join(f"{s} - baseline" for s in STREAMS.values()) + " |"
     yield "|---" * (1 + 2 * len(STREAMS)) + "|"

@@ -53,7 +53,7 @@ class Settings(DatasetSettings):
     parentheses are of one group, in whatever class, and stay together in all divisions: '(.*)_\\d+' for Anna_1.mp4"""
     folds: Annotated[Integer, Ge(2), Le(99)] | None = None
     """cross-validation: so many splits in place of one, each group (or video) being for testing in one of them; tables
-    show the mean over them"""
+    show each on its own"""
 
 
 def manifest(dataset: str, settings: Settings, split: int) -> Manifest:

@@ -53,11 +53,17 @@ def manifest(dataset: str, settings: Settings, split: int) -> Manifest:
     return assemble(dataset, settings, root, classes, listed, class_folders(dataset, root))
 
 
+def group_of(video: str) -> str:
+    """The film that a video was cut from, by its id; the id where its name is another."""
+    class_name, _, name = video.partition("/")
+    film, separator, _ = name.rpartition(f"_{class_name}_")
+    return film if separator else video
+
+
 def _videos(path: str, class_name: str, label: int) -> Iterator[Listed]:
     for source, text in lines(path, f"the HMDB-51 list of class {class_name}"):
         match = _VIDEO.fullmatch(nfc(text))
         if not match:
             raise CcsError(f"{source}: expected 'FILE.avi' and 0, 1 or 2, found {text!r}")
         video = f"{class_name}/{stem(match[1])}"
-        film, separator, _ = match[1].rpartition(f"_{class_name}_")
-        yield Listed(video, class_name, match[1], label, _SPLITS[match[2]], film if separator else video, source)
+        yield Listed(video, class_name, match[1], label, _SPLITS[match[2]], group_of(video), source)

@@ -39,4 +39,4 @@ class SplitSettings(ListedSettings):
     """A data set with three published splits."""
 
     splits: Annotated[tuple[Annotated[Literal[1, 2, 3], NoBoolean], ...], Field(min_length=1), Different()] = (1,)
-    """which of the published splits; tables show the mean over them"""
+    """which of the published splits; tables show each on its own"""

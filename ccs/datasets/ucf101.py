@@ -41,6 +41,12 @@ def manifest(dataset: str, settings: Settings, split: int) -> Manifest:
     return assemble(dataset, settings, root, list(labels), listed, class_folders(dataset, root))
 
 
+def group_of(video: str) -> str:
+    """What the videos of one class and one gNN have in common, by a video's id; the id where its name is another."""
+    group = _GROUP.fullmatch(video)
+    return group[1] if group else video
+
+
 def _classes(path: str) -> dict[str, int]:
     """Label by class name, in label order."""
     labels: dict[str, int] = {}
@@ -67,5 +73,4 @@ def _videos(path: str, split: str, labels: Mapping[str, int]) -> Iterator[Listed
         if number is not None and int(number) != label + 1:
             raise CcsError(f"{source}: expected label {label + 1} of {class_name} in classInd.txt, found {number}")
         video = f"{class_name}/{stem(name)}"
-        group = _GROUP.fullmatch(video)
-        yield Listed(video, class_name, name, label, split, group[1] if group else video, source)
+        yield Listed(video, class_name, name, label, split, group_of(video), source)

@@ -84,7 +84,11 @@ class CCS(nn.Module):
                 yield from backbone.parameters()
 
     def trained_together(self) -> list[list[nn.Parameter]]:
-        """All parameters; or each stream's apart, where neither is trained on anything of the other."""
+        """All parameters; or each stream's apart, where neither is trained on anything of the other.
+
+        What still joins those: early stopping by RGB+Flow (`patience`), and steps of fp16, skipped for both streams
+        where a gradient of one was infinite.
+        """
         if not (isinstance(self.connection, connection.Separate) and isinstance(self.head, shared.Separate)):
             return [list(self.parameters())]
         streams = (

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from ccs.datasets import hmdb51, ucf101
 from ccs.scores import Stream
 from ccs.settings import settings
 from ccs.tables import layout as to
@@ -34,6 +35,7 @@ class Shown(Groups):
 
 ON = ("ucf101", "hmdb51")
 _ACCURACIES = [f"{BENCHMARKS[dataset].name} {stream}" for dataset in ON for stream in STREAMS]
+_GROUP_OF = {"ucf101": ucf101.group_of, "hmdb51": hmdb51.group_of}  # videos of one recording, by their ids
 _DIFFERENCE = ("minus baseline", "interval low", "interval high")
 
 Compared = Mapping[tuple[str, str, str], Mapping[Stream, Difference]]  # by column of the test split, base and run
@@ -49,7 +51,7 @@ def table(tests: Sequence[TestSplit], groups: Mapping[str, Mapping[str, str]]) -
     """
     paper = published("table3")
     compared = {
-        (test.column, base, run): compare(test.runs[run], test.runs[baseline])
+        (test.column, base, run): compare(test.runs[run], test.runs[baseline], _recordings(test))
         for test in tests
         for base, (baseline, *others) in groups.items()
         if baseline in test.runs
@@ -75,7 +77,7 @@ def table(tests: Sequence[TestSplit], groups: Mapping[str, Mapping[str, str]]) -
     reading = [
         to.spread_and_best(tests, "each base model"),
         *_alone_notes(tests, groups),
-        *(_interval_notes() if compared else []),
+        *(_interval_notes(tests) if compared else []),
         to.fusion_note(tests, run_labels(groups)),
         *to.versions_notes(tests),
     ]
@@ -84,37 +86,70 @@ def table(tests: Sequence[TestSplit], groups: Mapping[str, Mapping[str, str]]) -
     return Table(csv, Page(title, measured, reading, _paper(paper)))
 
 
+def _alone(test: TestSplit, run: str) -> bool:
+    """Whether a run's streams share nothing, so that each is what it would be without the other."""
+    network = test.runs[run][0].settings.get("network", {}) if run in test.runs else {}
+    return (network.get("connection"), network.get("shared")) == ("none", False)
+
+
 def _alone_notes(tests: Sequence[TestSplit], groups: Mapping[str, Mapping[str, str]]) -> list[str]:
     """What a reader asks for first: where it stands what a stream knows by itself."""
-    alone = {}
-    for test in tests:
-        for rows in groups.values():
-            run, label = next(iter(rows.items()))
-            network = test.runs[run][0].settings.get("network", {}) if run in test.runs else {}
-            if (network.get("connection"), network.get("shared")) == ("none", False):
-                alone[to.plain(label)] = None
-    if not alone:
+    labels = run_labels(groups)
+    found = {run: test for test in tests for run in labels if _alone(test, run)}
+    if not found:
         return []
+    rows = to.plain("; ".join(labels[run] for run in found))
+    stopped = any(test.runs[run][0].settings.get("train", {}).get("patience") for run, test in found.items())
     return [
-        f"RGB and Flow in the rows {', '.join(alone)}: what each stream knows alone. There the two share nothing, so "
-        "that neither is trained on anything of the other."
+        f"RGB alone, Flow alone: RGB and Flow of {rows}. There the streams share nothing, so that neither is trained "
+        "on anything of the other" + (", save that RGB+Flow ends the training." if stopped else ".")
     ]
 
 
-def _interval_notes() -> list[str]:
+def _recordings(test: TestSplit) -> Mapping[str, str] | None:
+    """Which of the videos are cut from one recording, by their ids, where these tell."""
+    group_of = _GROUP_OF.get(test.dataset)
+    return {video: group_of(video) for video in test.some.video} if group_of else None
+
+
+def _interval_notes(tests: Sequence[TestSplit]) -> list[str]:
+    grouped = dict.fromkeys(test.name for test in tests if test.dataset in _GROUP_OF)
+    drawn = f"Of {' and '.join(grouped)} videos of one recording are drawn together. " if grouped else ""
+    if any(test.dataset not in _GROUP_OF for test in tests):
+        others = "Videos of other data are taken" if grouped else "It takes videos"
+        drawn += f"{others} as independent, which clips cut from one recording are not: there it is too narrow. "
     return [
         "Difference: RGB+Flow minus that of the first row of its base model, the baseline, in points; of RGB and of "
         "Flow in the CSV.",
         f"95 % interval: bootstrap, {NUM_RESAMPLES:,} draws of the training seeds of each run and of the test videos, "
-        "these for both runs alike; percentiles. It covers the choice of test videos and, where runs have several "
-        "seeds, that of the seeds; of one seed it cannot tell what another would give. It takes videos as independent, "
-        "which clips cut from one recording are not: there it is too narrow. "
+        f"these for both runs alike; percentiles, with Student's t for the few seeds. {drawn}"
         "Each interval stands alone: among many, some miss the truth.",
+    ]
+
+
+def _one_seed_notes(test: TestSplit, groups: Mapping[str, Mapping[str, str]], compared: Compared) -> list[str]:
+    """Which differences are between runs of which one seed or both are all there is."""
+    labels = run_labels(groups)
+    found = dict.fromkeys(
+        labels[name]
+        for base, (baseline, *others) in groups.items()
+        for run in others
+        if (test.column, base, run) in compared
+        for name in (baseline, run)
+        if len(test.runs[name]) == 1
+    )
+    if not found:
+        return []
+    return [
+        f"Of {to.plain('; '.join(found))} there is one seed: intervals of differences to it do not cover what another "
+        "seed would give, and are too narrow."
     ]
 
 
 def _record(base: str, run: str, tests: Sequence[TestSplit], compared: Compared) -> dict[str, object]:
     record = to.measured_record(run, tests, ON, by_stream) | {"base": base}
+    alone = (f"{test.column}: RGB and Flow are each stream alone" for test in tests if _alone(test, run))
+    record["note"] = "; ".join(note for note in (str(record["note"]), *alone) if note)
     for test in tests:
         for title, stream in STREAMS.items():
             if (test.column, base, run) in compared:
@@ -130,6 +165,7 @@ def _measured(
     """One test split's rows by base model."""
     comparable, seeds = test.not_comparable(ON) is None, to.seeds_column(test)
     shown, notes = {}, to.test_notes(test, ON)
+    notes += _one_seed_notes(test, groups, compared)
     for base, rows in groups.items():
         lines = []
         for run in (run for run in rows if run in test.runs):

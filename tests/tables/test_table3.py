@@ -11,7 +11,7 @@ from ccs.stage import CcsError
 from ccs.tables.measurements import published
 from ccs.tables.significance import compare
 
-from .made_up import Html, parse_markdown, random_scores, scores_with, unescaped
+from .made_up import Html, parse_markdown, random_scores, scores_with, scores_with_hits, unescaped
 
 # typed from the paper's Table 3: UCF-101 and HMDB-51 RGB, Flow, RGB+Flow
 PAPER = """
@@ -89,8 +89,8 @@ def test_differences_to_the_baseline_of_the_own_group(build):
             assert line in page.rows
     assert measured["demo seeds"].tolist() == [2, 3, 3, 3, 3]
     assert "10,000 draws of the training seeds of each run and of the test videos" in markdown
-    assert "of one seed it cannot tell what another would give" in page.text
-    assert "what each stream knows alone" not in markdown
+    assert "there is one seed" not in page.text
+    assert "RGB alone" not in markdown
     assert "It takes videos as independent" in page.text
     assert page.rows.index(["TSN"]) < page.rows.index(["I3D"])
 
@@ -111,12 +111,44 @@ def test_published_numbers_stand_beside_those_of_the_same_data(build):
     assert "Published" in Html(html).text
 
 
-def test_it_says_where_streams_stand_that_never_met(build):
-    apart = {"network": {"weights": "none", "connection": "none", "shared": False}}
+@pytest.mark.parametrize("patience", [0, 5])
+def test_it_says_where_streams_stand_that_never_met(build, patience):
+    apart = {"network": {"weights": "none", "connection": "none", "shared": False}, "train": {"patience": patience}}
     files = [random_scores(run="tsn", settings=apart), random_scores(run="cb")]
-    _, markdown, html = build("table3", *files, rows={"TSN": {"tsn": "Base_line", "cb": "CB"}})
+    csv, markdown, html = build("table3", *files, rows={"TSN": {"tsn": "Base_line", "cb": "CB"}})
     for text in (unescaped(markdown), Html(html).text):
-        assert "RGB and Flow in the rows Base_line: what each stream knows alone." in text
+        assert "RGB alone, Flow alone: RGB and Flow of Base_line. There the streams share nothing" in text
+        assert ("save that RGB+Flow ends the training" in text) == bool(patience)
+    assert ["demo: RGB and Flow are each stream alone" in note for note in csv["note"][:2]] == [True, False]
+
+
+@pytest.mark.parametrize("dataset", ["ucf101", "hmdb51", "mine"])
+def test_clips_of_one_recording_are_drawn_together(build, dataset):
+    """Ten clips of each, on which both runs are right or wrong together: intervals are of 8 things, not of 80."""
+    name = {
+        "ucf101": "Push/v_Push_g{:02d}_c{:02d}",
+        "hmdb51": "push/film{:02d}_push_u_nm_np1_fr_med_{:02d}",
+        "mine": "p/{}_{}",
+    }
+    right = np.repeat(np.arange(8) % 2 == 0, 10)
+    video = tuple(name[dataset].format(i // 10, i % 10) for i in range(80))
+    files = [
+        scores_with_hits(each, run=run, video=video, dataset=dataset)
+        for run, each in (("a", ~right | right), ("b", right))
+    ]
+    csv, markdown, _ = build("table3", *files, rows={"TSN": {"b": "Baseline", "a": "All"}})
+    (column,) = (column for column in csv if column.endswith("RGB+Flow interval low"))
+    low = csv[column][1]
+    assert (low < 25) == (dataset != "mine")  # of 8 things 50 ± 35, of 80 50 ± 11
+    assert ("videos of one recording are drawn together" in markdown) == (dataset != "mine")
+    assert ("It takes videos as independent" in markdown) == (dataset == "mine")
+
+
+def test_intervals_of_one_seed_say_so(build):
+    files = [random_scores(seed=seed, run=run) for run, seed in (("tsn", 0), ("tsn", 1), ("tsn_cb", 0), ("ccs", 0))]
+    files += [random_scores(seed=seed, run=run) for run in ("i3d", "i3d_all") for seed in (0, 1)]
+    _, markdown, _ = build("table3", *files, rows=GROUPS)
+    assert "- Of TSN, CB; TSN, All there is one seed: intervals of differences to it do not cover" in markdown
 
 
 def test_one_run_is_compared_with_nothing(build):
