@@ -64,7 +64,7 @@ def intervals(
                 mean + of_run_N + rng.normal(0, spread, (num_seeds, 1))
             )
             runs.append([made_up(right_N, run, num_seeds * repeat + k) for k, right_N in enumerate(right_sN)])
-        yield significance.compare(runs[0], runs[1], groups)["rgb"][1:]
+        yield significance.compare_folds(runs[:1], runs[1:], groups)["rgb"][1:]
 
 
 def made_up(right_N: np.ndarray, run: str, seed: int) -> Scores:

@@ -13,13 +13,14 @@ those of b, each with replacement and independently of the others:
            + 100 k * ( mean_s (w_s(v) - 1) a_s(v)  -  mean_s (w_s(b) - 1) a_s(b) ),
 
 and the interval is from the 2.5 % to the 97.5 % quantile of D* over the draws. A video is drawn for both runs, all
-seeds and all streams at once, which is what "paired" means. Seeds are not paired: one seed of two runs shares the order
-of the batches, but neither weights of one shape nor what is learnt from them.
+seeds and all streams at once, which is what "paired" means. Seeds are not paired: two runs of one seed share the order
+of batches and the backbones' first weights, but no other weights and nothing that is learnt. If their accuracies were
+akin for all that, an interval of pairs would be narrower.
 
 Seeds and videos are crossed, as every seed is tested on every video: what a seed gets right on one video beyond what
 seed and video explain, the dice, is in a_s and in d_i. Weighing h_is by w_i w_s (the product bootstrap: Owen and
-Eckles, Bootstrapping data arrays of arbitrary order, 2012) counts its variance three times, which made intervals up to
-1.7 times too wide. So k leaves it to the videos and lets the seeds count for what they add:
+Eckles, Bootstrapping data arrays of arbitrary order, 2012) counts its variance three times, which makes intervals up to
+sqrt(3) times too wide. So k leaves it to the videos and lets the seeds count for what they add:
 
     k^2 = max(0, 1 - I / V) * (t_S / z)^2
     V = sum_v 1 / S_v * var_s(a_s(v)),      I = sum_v 1 / (S_v N^2) * sum_i var_s(h_is(v) - a_s(v)),
@@ -29,8 +30,10 @@ degrees of freedom and t_S with sum_v (S_v - 1): the variance of three seeds, or
 which quantiles of their draws do not show. Of n things a bootstrap's variance is (n - 1) / n of an unbiased estimate's,
 for 3 seeds a third too little: a thing that was drawn c times weighs w = 1 + sqrt(n / (n - 1)) (c - 1) in place of c.
 
-`python benchmarks/intervals.py` makes trainings up and counts how often the interval holds the truth: @COVERAGE@
-One seed says nothing about others: then the interval covers the videos alone, and too seldom the truth.
+`python benchmarks/intervals.py` makes trainings up and counts how often the interval holds the truth: 92 to 98
+% of the time with 3 or 5 seeds, 90 to 97 % with 2, 94 to 97 % by 9 groups of videos; of two sets of seeds of one run, 0
+just as often. One seed says nothing about others: then the interval covers the videos alone, and holds the truth in 52
+to 96 %, the less the more seeds differ.
 
 Where videos come in `groups`, such as clips cut from one recording, groups are drawn in place of videos, and d_i, D
 and h_is - a_s summed over the videos of each. Several test sets, such as the folds of a cross-validation, are joined: N
