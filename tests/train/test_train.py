@@ -151,7 +151,7 @@ def test_it_writes_a_checkpoint_and_a_row_per_epoch(trained):
 @pytest.mark.slow
 def test_it_learns(tmp_path):
     """Either stream alone tells the two classes: after a few dozen steps both must, on videos never seen."""
-    settings = dataclasses.replace(SETTINGS, train=dataclasses.replace(SETTINGS.train, epochs=25, lr_steps=(15,)))
+    settings = dataclasses.replace(SETTINGS, train=dataclasses.replace(SETTINGS.train, epochs=30, lr_steps=(20,)))
     state = run_train(tmp_path, settings)
     videos = manifest()
     result = evaluate.evaluate(

@@ -168,7 +168,7 @@ def test_a_target_that_no_data_set_has_is_an_error(project):
 
 
 @pytest.mark.slow
-def test_training_asks_for_a_gpu_and_eight_threads_where_there_is_one(project, monkeypatch):
+def test_training_asks_for_a_gpu_and_its_share_of_the_cores_where_there_is_one(project, monkeypatch):
     """And says the same of threads and GPUs to the stage as to the scheduler; none of it reruns anything."""
     tool = project.path / "bin/nvidia-smi"
     tool.parent.mkdir()
@@ -178,11 +178,11 @@ def test_training_asks_for_a_gpu_and_eight_threads_where_there_is_one(project, m
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert project.plan("--cores", "16") == {}
     with_gpu = project.run("--dry-run", "--forcerun", "train", "--cores", "16")
-    assert re.search(r"rule train:(\n    .*)*\n    threads: 8\n    resources: .*gpu=1", with_gpu)
+    assert re.search(r"rule train:(\n    .*)*\n    threads: 16\n    resources: .*gpu=1", with_gpu)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     without = project.run("--dry-run", "--forcerun", "train", "--cores", "16")
     assert re.search(r"rule train:(\n    .*)*\n    resources: .*gpu=0", without)
-    assert "threads: 8" not in without
+    assert "threads: 16" not in without
 
 
 @pytest.mark.slow
