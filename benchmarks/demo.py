@@ -7,8 +7,9 @@
 Prints the wall-clock time, processor time by rule, for each configured table and figure the processor time of the runs
 that it shows, the table itself, and for each run how often the verdict of a stream has the right thing (what is held)
 and the right motion (to the mouth, up, down), whether or not both are right. `--development` renders other videos, for
-training and for testing: on these settings are chosen, so that the demo's own test videos are read once. Ends with status 1 where CCS is not
-clearly above the separately trained streams, which the demo was built to show.
+training and for testing: on these settings are chosen, so that the demo's own test videos are read once.
+
+Ends with status 1 where CCS is not clearly above the separately trained streams, which the demo was built to show.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def main() -> None:
             print(knowledge(runs))
         ccs, apart = (accuracies(runs / name) for name in ("ccs", "two_stream"))
         if ccs and apart and np.mean(ccs) - np.mean(apart) < BAR:
-            sys.exit(f"CCS: {np.mean(ccs):.1f} %, expected {BAR:g} points above the {np.mean(apart):.1f} % of two_stream")
+            sys.exit(f"CCS has {np.mean(ccs):.1f} %, expected {BAR:g} points above two_stream's {np.mean(apart):.1f} %")
 
 
 def knowledge(runs: Path) -> str:
