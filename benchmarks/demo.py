@@ -99,7 +99,8 @@ def right(found: scores.Scores, stream: scores.Stream) -> list[float]:
     verdict, label = scores.logits(found, stream).argmax(axis=1), np.asarray(found.label)
     known = [THING_AND_MOTION[name] for name in found.classes]
     parts = [np.array([each[part] for each in known]) for part in (0, 1)]
-    return [100 * float(np.mean(names[verdict] == names[label])) for names in (*parts, np.array(found.classes))]
+    of_parts = [100 * float(np.mean(names[verdict] == names[label])) for names in parts]
+    return [*of_parts, scores.accuracy(found, stream)]
 
 
 def watch(pid: int) -> Busy:

@@ -30,6 +30,7 @@ import yaml
 
 from ccs import scores
 from ccs.stage import CcsError
+from ccs.tables.measurements import STREAMS
 from ccs.tables.significance import Difference, accuracy_interval, compare_folds
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,7 +44,6 @@ RUNS = {
     "cs": {"connection": "none"},
     "ccs": {},
 }
-STREAMS = {"rgb": "RGB", "flow": "Flow", "fused": "RGB+Flow"}
 
 
 class Plan(NamedTuple):
@@ -141,19 +141,19 @@ def table(name: str, plan: Plan, where: Path) -> Iterator[str]:
         f"{len(plan.seeds)} seeds{'' if len(plan.seeds) > 1 else ', what others would give is in no interval'}, "
         f"{processor()}\n"
     )
-    yield "| | " + " | ".join(STREAMS.values()) + " | " + " | ".join(f"{s} - baseline" for s in STREAMS.values()) + " |"
+    yield "| | " + " | ".join(STREAMS) + " | " + " | ".join(f"{stream} - baseline" for stream in STREAMS) + " |"
     yield "|---" * (1 + 2 * len(STREAMS)) + "|"
     for run, found in of_run.items():
         accuracy = accuracy_interval(found, groups)
         if run == "baseline":  # its streams share nothing
             yield f"| RGB alone | {shown(accuracy['rgb'], '')} |" + " |" * (2 * len(STREAMS) - 1)
             yield f"| Flow alone | | {shown(accuracy['flow'], '')} |" + " |" * (2 * len(STREAMS) - 2)
-        cells = [shown(accuracy[stream], "") for stream in STREAMS]
+        cells = [shown(accuracy[stream], "") for stream in STREAMS.values()]
         if run == "baseline" or "baseline" not in of_run:
             cells += [""] * len(STREAMS)
         else:
             difference = compare_folds(found, of_run["baseline"], groups)
-            cells += [shown(difference[stream], "+") for stream in STREAMS]
+            cells += [shown(difference[stream], "+") for stream in STREAMS.values()]
         yield f"| {TITLES[run]} | {' | '.join(cells)} |"
 
 

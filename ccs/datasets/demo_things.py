@@ -1,4 +1,4 @@
-"""The demo's things: what a hand brings to the mouth, what is lifted or pushed, and the chair.
+"""The demo's things: what a hand brings to the mouth, and what is raised and lowered.
 
 In: places, sizes and colours in figure units. Out: shapes on a `Canvas`.
 Every held thing is drawn in a frame whose x runs from the hand (0) to the mouth (about 1). All have about the same

@@ -54,9 +54,9 @@ class Relations(nn.Module):
 
     MT_N = T_2 + ... + T_N (multi-scale) or T_N alone, with T_n the mean of g_n(f_i1, .., f_in) over all i1 < .. < in;
     g_n = ReLU(W_n [ReLU(f_i1); ..; ReLU(f_in)] + b_n) on features reduced to D = 256, dropped out before that and
-    nowhere else, as in their code. The paper draws three tuples a
-    scale at random instead; W_n of a concatenation is the sum of its blocks' products, so that all tuples cost little
-    more, and a prediction is a function of its video alone. The classifier is the head's.
+    nowhere else, as in their code. The paper draws three tuples a scale at random instead; W_n of a concatenation is
+    the sum of its blocks' products, so that all tuples cost little more, and a prediction is a function of its video
+    alone. The classifier is the head's.
     """
 
     def __init__(self, num_features: int, segments: int, *, multiscale: bool, dropout: float) -> None:

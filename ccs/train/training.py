@@ -190,8 +190,11 @@ class Training:
     def _tell_of_guessing(self, row: dict[str, float]) -> None:
         """After an epoch, not the first, that was worse than guessing; once where several are, one after the other."""
         before, guessing = self.progress.history, math.log(len(self.identity["classes"]))
-        worse = [each["loss_cross_entropy"] / 2 > TOLERATED * guessing for each in (*before, row)]  # of two streams
-        if not before or not worse[-1] or (len(before) > 1 and worse[-2]):
+
+        def worse(epoch: dict[str, float]) -> bool:
+            return epoch["loss_cross_entropy"] / 2 > TOLERATED * guessing  # of two streams
+
+        if not before or not worse(row) or (len(before) > 1 and worse(before[-1])):
             return
         self.say(
             f"worse than guessing: the cross entropy is {row['loss_cross_entropy'] / 2:.2f} a stream, where each of "
