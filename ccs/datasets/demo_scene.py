@@ -48,6 +48,7 @@ UP = ("raise_crate", "raise_present")
 FABRICS = {"train": ("plain", "hoops", "checks", "badge"), "test": ("pinstripes", "dots", "sash", "yoke")}
 SUPERSAMPLING = 2
 _MARGIN = 0.12  # of the background beyond each edge of the frame, in frame heights
+_UNSEEN = (2, 3)  # frames at the beginning and at the end, with snippets of 5 flow pairs
 _APART = 0.32  # of each person from the middle, in frame heights
 
 
@@ -164,12 +165,14 @@ def draw_scene(seed: int, split: str, class_name: str, index: int, num_frames: i
     action = BACKWARDS.get(class_name, class_name)
     alike = TO_MOUTH if action in TO_MOUTH else UP
     others = [name for name in alike if name != action]
-    order = index + int(rng.integers(2 * len(others)))
+    other_action = others[int(rng.integers(len(others)))]
     figures = [draw_figure(seed, split, index, which) for which in rng.permutation(2).tolist()]
     actor, other = (
-        _draw_person(rng, name, figure, index)
-        for name, figure in zip((action, others[order % len(others)]), figures, strict=True)
+        _draw_person(rng, name, figure) for name, figure in zip((action, other_action), figures, strict=True)
     )
+    # of the frames in the middle of some snippet: the first and the last are never seen, and would tell who acts
+    seen = int(rng.integers(min(_UNSEEN[0], num_frames // 2), max(num_frames - _UNSEEN[1], num_frames // 2 + 1)))
+    seen /= num_frames - 1
     gain, warmth = rng.uniform(88, 108), rng.uniform(-6, 6)
     shake = np.cumsum(rng.normal(0, 0.003, (num_frames, 2)), 0) + rng.normal(0, 0.002, (num_frames, 2))
     shake -= shake.mean(0)
@@ -177,8 +180,8 @@ def draw_scene(seed: int, split: str, class_name: str, index: int, num_frames: i
     return Scene(
         actor=actor,
         other=other,
-        halted=rng.uniform(),
-        side=1 if (index + int(rng.integers(2))) % 2 else -1,
+        halted=1 - seen if class_name in BACKWARDS else seen,
+        side=1 if rng.integers(2) else -1,
         place=draw_place(seed, split, index),
         floor=rng.uniform(0.74, 0.82),
         light=rng.uniform(-1, 1),
@@ -188,9 +191,9 @@ def draw_scene(seed: int, split: str, class_name: str, index: int, num_frames: i
     )
 
 
-def _draw_person(rng: np.random.Generator, action: str, figure: Figure, index: int) -> Person:
+def _draw_person(rng: np.random.Generator, action: str, figure: Figure) -> Person:
     near = action in TO_MOUTH
-    thing = THINGS[action][(index + int(rng.integers(2))) % len(THINGS[action])]
+    thing = THINGS[action][int(rng.integers(len(THINGS[action])))]
     return Person(
         action=action,
         figure=figure,
