@@ -3,10 +3,9 @@
 In: seed, split, class and index of a video. Out: RGB frames (T, H, W, 3) uint8, from nothing else.
 A frame is a pure function of the scene and one `Moment`, so that a video played backwards is `moments` reversed: so
 what is lowered is made from what is raised, with draws of their own. No distribution of single frames can tell the two
-directions apart. Nor can a frame drawn from the whole video tell who acts: the one who keeps still stands as the acting
-one does at a random time of it. Two weak cues of pose are left. The middle frames of snippets are never the first or
-the last ones of a video, so that in these the still one alone is seen as the acting one is there. And over several
-frames the still one has one pose, which even a mean of verdicts that are made frame by frame may feel.
+directions apart. Nor can a frame tell who acts: the one who keeps still stands as the acting one does in a frame drawn
+from those that snippets of five flow pairs show in their middle (`ccs.clips.sampling`). One weak cue of pose is left:
+over several frames the still one has one pose, which even a mean of verdicts that are made frame by frame may feel.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ UP = ("raise_crate", "raise_present")
 FABRICS = {"train": ("plain", "hoops", "checks", "badge"), "test": ("pinstripes", "dots", "sash", "yoke")}
 SUPERSAMPLING = 2
 _MARGIN = 0.12  # of the background beyond each edge of the frame, in frame heights
-_UNSEEN = (2, 3)  # frames at the beginning and at the end, with snippets of 5 flow pairs
+_UNSEEN = (2, 3)  # frames at the beginning and at the end that are in the middle of no snippet of 5 flow pairs
 _APART = 0.32  # of each person from the middle, in frame heights
 
 
@@ -170,9 +169,8 @@ def draw_scene(seed: int, split: str, class_name: str, index: int, num_frames: i
     actor, other = (
         _draw_person(rng, name, figure) for name, figure in zip((action, other_action), figures, strict=True)
     )
-    # of the frames in the middle of some snippet: the first and the last are never seen, and would tell who acts
-    seen = int(rng.integers(min(_UNSEEN[0], num_frames // 2), max(num_frames - _UNSEEN[1], num_frames // 2 + 1)))
-    seen /= num_frames - 1
+    first, last = _UNSEEN if num_frames > sum(_UNSEEN) else (0, 0)
+    seen = int(rng.integers(first, num_frames - last)) / (num_frames - 1)
     gain, warmth = rng.uniform(88, 108), rng.uniform(-6, 6)
     shake = np.cumsum(rng.normal(0, 0.003, (num_frames, 2)), 0) + rng.normal(0, 0.002, (num_frames, 2))
     shake -= shake.mean(0)

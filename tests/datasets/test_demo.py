@@ -14,8 +14,10 @@ import cv2
 import numpy as np
 import pytest
 
+from ccs.clips.sampling import frame_indices, segment_starts
 from ccs.datasets import adapters, demo, demo_scene
 from ccs.datasets.demo_rooms import FAMILIES
+from ccs.models.snippet import Snippet
 from ccs.stage import CcsError
 
 PAIRS = (("raise_crate", "lower_crate"), ("raise_present", "lower_present"))
@@ -176,20 +178,25 @@ def test_the_acting_one_moves_and_the_other_does_not(class_name: str):
         assert halves[scene.side] > max(0.05, 5 * halves[-scene.side]), (index, halves)
 
 
-def numbers(scene: demo_scene.Scene) -> dict[str, float]:
-    """Every number drawn for a scene but the things and their colours; figures and place are the index's own."""
-    flat: dict[str, float] = {"actor_moment": scene.actor.progress(scene.halted)}
+def numbers(name: str, scene: demo_scene.Scene) -> dict[str, float]:
+    """Every number drawn for a scene but the things and their colours; figures and place are the index's own.
+
+    Times and poses are counted from the first frame of a video, whichever way it is played.
+    """
+    back = name in demo_scene.BACKWARDS
+    flat: dict[str, float] = {"halted": 1 - scene.halted if back else scene.halted}
     for role in ("actor", "other"):
         person = getattr(scene, role)
         names = ("start", "end", "ease", "extent", "zoom", "sway", "thing_size", "mirror")
         flat |= {f"{role}_{name}": getattr(person, name) for name in names}
         flat |= {f"{role}_x": person.at[0], f"{role}_y": person.at[1]}
-        flat |= {f"{role}_moment": person.progress(scene.halted)}
+        moment = person.progress(scene.halted)
+        flat |= {f"{role}_moment": 1 - moment if back else moment}
         shirt = np.array(person.figure.shirt) - scene.actor.figure.shirt - scene.other.figure.shirt  # who of the two
         flat |= {f"{role}_shirt": shirt.sum(), f"{role}_head": person.figure.head, f"{role}_build": person.figure.build}
-    flat |= {name: getattr(scene, name) for name in ("light", "floor", "halted", "side")}
-    for name in ("gain", "drift"):
-        flat.update({f"{name}{k}": part for k, part in enumerate(getattr(scene, name))})
+    flat |= {part: getattr(scene, part) for part in ("light", "floor", "side")}
+    for part in ("gain", "drift"):
+        flat.update({f"{part}{k}": value for k, value in enumerate(getattr(scene, part))})
     shake = np.array(scene.shake)
     return {**flat, "shake_first": shake[0, 0], "shake_last": shake[-1, 0], "shake_size": np.abs(shake).mean()}
 
@@ -209,7 +216,7 @@ def test_same_distributions(first: str, second: str):
     for a, b in zip(*drawn, strict=True):
         assert {a.actor.figure, a.other.figure} == {b.actor.figure, b.other.figure}
         assert a.place == b.place
-    tables = [[numbers(scene) for scene in scenes] for scenes in drawn]
+    tables = [[numbers(name, scene) for scene in scenes] for name, scenes in zip((first, second), drawn, strict=True)]
     for name in tables[0][0]:
         a, b = (np.array([row[name] for row in rows]) for rows in tables)
         assert_alike(name, a, b)
@@ -219,15 +226,22 @@ def test_same_distributions(first: str, second: str):
 @pytest.mark.parametrize("alike", [HELD, PAIRS[0], PAIRS[1], ("raise_crate", "raise_present")])
 def test_a_frame_does_not_tell_who_acts(alike: tuple[str, ...]):
     """At any moment the two in a picture are drawn alike: nothing but motion says which of them acts."""
-    scenes = [scene_of(name, index) for name in alike for index in range(300)]
-    rows = [numbers(scene) for scene in scenes]
+    names = [name for name in alike for _ in range(300)]
+    scenes = [scene_of(name, index % 300) for index, name in enumerate(names)]
+    rows = [numbers(name, scene) for name, scene in zip(names, scenes, strict=True)]
     for name in [name.removeprefix("actor_") for name in rows[0] if name.startswith("actor_")]:
         assert_alike(name, *(np.array([row[f"{role}_{name}"] for row in rows]) for role in ("actor", "other")))
-    times = np.random.default_rng(0).uniform(size=len(scenes))  # of frames
-    poses = [scene.actor.progress(time) for scene, time in zip(scenes, times, strict=True)]
-    still = [demo_scene.moments(scene, name, 16)[3].still for name in alike for scene in scenes[:1]]
-    assert still == [scenes[0].other.progress(scenes[0].halted)] * len(alike)
-    assert_alike("pose", np.array(poses), np.array([scene.other.progress(scene.halted) for scene in scenes]))
+    # their poses in the frames that training shows: were they alike in all frames, the first and last, which are in the
+    # middle of no snippet, would be seen on the still one alone
+    rng, snippet = np.random.default_rng(0), Snippet(flow_length=5)
+    shown = []
+    for name, scene in zip(names, scenes, strict=True):
+        starts = segment_starts(16, segments=3, snippet=snippet, rng=rng)
+        frames = frame_indices(starts, snippet=snippet, num_frames=16)[:, 0]
+        shown += [demo_scene.moments(scene, name, 16)[rng.choice(frames)]]
+    poses, still = (np.array([getattr(moment, part) for moment in shown]) for part in ("progress", "still"))
+    assert_alike("pose", poses, still)
+    assert abs(poses.mean() - still.mean()) < 0.05
     assert 0.42 < np.mean([scene.side == 1 for scene in scenes]) < 0.58
     # things: never the same kind twice, every other kind equally often
     if alike != HELD:
