@@ -20,11 +20,13 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import psutil
 import yaml
+from machine import processor
 
 from ccs import scores
 from ccs.config.configuration import runs_of
@@ -65,33 +67,39 @@ def main() -> None:
         if process.wait():
             sys.exit(process.returncode)
         seconds = time.perf_counter() - start
-        print(f"{args.target} in {seconds / 60:.1f} minutes on {psutil.cpu_count()} cores")
+        print(f"{args.target} in {seconds / 60:.1f} minutes on {psutil.cpu_count()} cores of {processor()}")
         report(busy, config)
         page = (where / args.target).with_suffix(".md")
         print("\n" + page.read_text() if page.is_file() else "")
         runs = where / "results/runs/demo/split1"
         if runs.is_dir():
-            print(knowledge(runs))
-        ccs, apart = (accuracies(runs / name) for name in ("ccs", "two_stream"))
+            print(knowledge(runs, config["seeds"]))
+        ccs, apart = (accuracies(runs / name, config["seeds"]) for name in ("ccs", "two_stream"))
         if ccs and apart and np.mean(ccs) - np.mean(apart) < BAR:
             sys.exit(f"CCS has {np.mean(ccs):.1f} %, expected {BAR:g} points above two_stream's {np.mean(apart):.1f} %")
 
 
-def knowledge(runs: Path) -> str:
+def knowledge(runs: Path, seeds: Sequence[int]) -> str:
     """How often each stream's verdict has the right thing and the right motion: a Markdown table, means over seeds."""
     lines = ["| run | seeds | " + " | ".join(f"{stream}: thing | motion | both" for stream in STREAMS) + " |"]
     lines += ["|---" * (2 + 3 * len(STREAMS)) + "|"]
-    for folder in sorted(path for path in runs.iterdir() if any(path.glob("seed*/scores.h5"))):
-        seeds = [scores.read(path) for path in sorted(folder.glob("seed*/scores.h5"))]
-        cells = [np.mean([right(each, stream) for each in seeds], axis=0) for stream in STREAMS.values()]
-        shown = " | ".join(f"{share:.1f}" for share in np.concatenate(cells))
-        lines.append(f"| {folder.name} | {len(seeds)} | {shown} |")
+    for folder in sorted(runs.iterdir()):
+        if found := of_seeds(folder, seeds):
+            cells = [np.mean([right(each, stream) for each in found], axis=0) for stream in STREAMS.values()]
+            shown = " | ".join(f"{share:.1f}" for share in np.concatenate(cells))
+            lines.append(f"| {folder.name} | {len(found)} | {shown} |")
     return "\n".join(lines)
 
 
-def accuracies(run: Path) -> list[float]:
+def accuracies(run: Path, seeds: Sequence[int]) -> list[float]:
     """RGB+Flow of each seed; none of a run that was not asked for."""
-    return [scores.accuracy(scores.read(path), "fused") for path in sorted(run.glob("seed*/scores.h5"))]
+    return [scores.accuracy(found, "fused") for found in of_seeds(run, seeds)]
+
+
+def of_seeds(run: Path, seeds: Sequence[int]) -> list[scores.Scores]:
+    """What there is of the run's seeds: a folder that is kept may have others, of another command."""
+    paths = [run / f"seed{seed}" / "scores.h5" for seed in seeds]
+    return [scores.read(path) for path in paths if path.is_file()]
 
 
 def right(found: scores.Scores, stream: scores.Stream) -> list[float]:

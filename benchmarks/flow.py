@@ -18,7 +18,6 @@ import csv
 import itertools
 import multiprocessing
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from machine import processor
 
 from ccs.flow import kernels
 from ccs.flow.engines import BACKENDS, estimate, estimate_videos
@@ -98,21 +98,6 @@ def device(backend: str) -> str:
         line = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         return subprocess.run(line, capture_output=True, text=True, check=True).stdout.splitlines()[0]
     return f"{processor()}, one core"
-
-
-def processor() -> str:
-    """Its name; with family, model, caches and vectors, for a name such as `AMD EPYC` says little."""
-    lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines() if Path("/proc/cpuinfo").exists() else []
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    name = facts.get("model name", platform.processor() or platform.machine())
-    if "cpu family" in facts:
-        name += f" (family {facts['cpu family']}, model {facts['model']})"
-    caches = []
-    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        level, kind, size = ((folder / file).read_text().strip() for file in ("level", "type", "size"))
-        if kind != "Instruction":
-            caches.append(f"L{level}{'d' if kind == 'Data' else ''} {size}")
-    return ", ".join([name, *caches, f"vectors of {32 * kernels.LANES} bits"])
 
 
 def compare(paths: list[Path], backends: list[str], num_pairs: int, sizes: list[tuple[int, int] | None]) -> list[dict]:

@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import psutil
 import yaml
+from machine import processor
 
 from ccs import scores
 from ccs.stage import CcsError
@@ -139,7 +140,7 @@ def table(name: str, plan: Plan, where: Path) -> Iterator[str]:
     yield (
         f"\n**{name}**: {len(videos)} videos of {len({*groups.values()})} groups in {len(folds)} of {FOLDS} folds, "
         f"{len(plan.seeds)} seeds{'' if len(plan.seeds) > 1 else ', what others would give is in no interval'}, "
-        f"{processor()}\n"
+        f"{psutil.cpu_count()} cores of {processor()}\n"
     )
     yield "| | " + " | ".join(STREAMS) + " | " + " | ".join(f"{stream} - baseline" for stream in STREAMS) + " |"
     yield "|---" * (1 + 2 * len(STREAMS)) + "|"
@@ -161,13 +162,6 @@ def shown(value: Difference, sign: str) -> str:
     """Points with their interval."""
     points, low, high = (f"{each:{sign}.1f}" for each in value)
     return f"{points} [{low}, {high}]"
-
-
-def processor() -> str:
-    """The machine, for a figure in the documentation."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    name = next((line.partition(":")[2].strip() for line in lines if "model name" in line), "an unknown processor")
-    return f"{psutil.cpu_count()} cores of {name}"
 
 
 if __name__ == "__main__":

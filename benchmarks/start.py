@@ -22,6 +22,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from machine import processor
+
 HERE = Path(__file__).resolve().parent.parent
 
 
@@ -64,8 +66,7 @@ def main() -> None:
                 for kind in ("cold", "warm"):
                     seconds = times(checkout, args.video.resolve(), args.workers, Path(folder))
                     found.setdefault((checkout, kind), []).append(seconds)
-    models = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    print(f"{models[0] if models else 'unknown processor'}, {os.cpu_count()} cores; {args.workers} workers; medians")
+    print(f"{processor()}, {os.cpu_count()} cores; {args.workers} workers; medians")
     for (checkout, kind), each in found.items():
         line, pair, end = (statistics.median(column) for column in zip(*each, strict=True))
         print(f"{checkout.name:>12} {kind}: first line {line:.2f} s, first pair {pair:.2f} s, end {end:.2f} s")

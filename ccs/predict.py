@@ -168,6 +168,11 @@ class Classifier:
         self.classes = tuple(state["classes"])
         network, clips = self.trained.network, self.trained.clips
         self.settings = dataclasses.replace(checkpoint.evaluation(state, network, clips), **given)
+        if self.settings.segments > MAX_SEGMENTS:
+            raise CcsError(
+                f"--segments: expected at most {MAX_SEGMENTS}, held in memory at once; found {self.settings.segments}"
+                + ("" if "segments" in given else ", by which the run is evaluated: give --segments")
+            )
         if network.aggregation not in ANY_NUMBER and self.settings.segments % clips.segments:
             raise CcsError(
                 f"--segments: this network puts {clips.segments} segments together (aggregation "
@@ -383,8 +388,6 @@ def _check(args: argparse.Namespace) -> None:
     for flag, value in (("--top", args.top), ("--segments", args.segments), ("--workers", args.workers)):
         if value is not None and value < 1:
             raise CcsError(f"{flag}: expected 1 or more, found {value}")
-    if (args.segments or 0) > MAX_SEGMENTS:
-        raise CcsError(f"--segments: expected at most {MAX_SEGMENTS}, held in memory at once; found {args.segments}")
     for path in args.videos:
         if not os.path.isfile(path):
             found = "a directory: name the files in it" if os.path.isdir(path) else "nothing there: correct the path"

@@ -343,6 +343,8 @@ def test_one_bad_item_costs_only_itself(made, tmp_path, capsys, monkeypatch):
             ["{good}", "--cam", "d", "--checkpoint", "{ten}"],
             "expected --crops 1, found 10",
         ),
+        (["{good}", "--segments", "251"], "--segments: expected at most 250, held in memory at once; found 251"),
+        (["{good}", "--checkpoint", "{many}"], "found 300, by which the run is evaluated: give --segments"),
         (["{good}", "--checkpoint", "{later}"], "expected settings to evaluate it with, found {{'views': 3}}"),
         (["{good}", "{other}", "--cam", "d"], "would both become"),
         (["{good}", "--cam", "{folder}"], "would be replaced"),
@@ -366,6 +368,7 @@ def test_errors_say_what_to_do(made, tmp_path, monkeypatch, flags, message):
     state = checkpoint.read(path)
     checkpoint.write(tmp_path / "old.pt", {**state, "preparation": {}})
     checkpoint.write(tmp_path / "ten.pt", {**state, "evaluate": {"crops": 10}})
+    checkpoint.write(tmp_path / "many.pt", {**state, "evaluate": {"segments": 300}})
     checkpoint.write(tmp_path / "later.pt", {**state, "evaluate": {"views": 3}})
     settings = json.loads(state["settings"])
     settings["network"] |= {"backbone": "i3d", "weights": "imagenet"}
@@ -373,7 +376,7 @@ def test_errors_say_what_to_do(made, tmp_path, monkeypatch, flags, message):
     (tmp_path / "other").mkdir()
     (tmp_path / "other/short.mp4").write_bytes(good.read_bytes())
     names = {"good": good, "other": tmp_path / "other/short.mp4", "folder": good.parent, "old": tmp_path / "old.pt"}
-    names |= {name: tmp_path / f"{name}.pt" for name in ("ten", "later", "inflated")}
+    names |= {name: tmp_path / f"{name}.pt" for name in ("ten", "many", "later", "inflated")}
     names["trn"] = made.checkpoint("trn", aggregation="trn") if "{trn}" in flags else ""
     with pytest.raises(CcsError, match=re.escape(message.format())):
         predict.main(["--checkpoint", path, *(flag.format(**names) for flag in flags)])

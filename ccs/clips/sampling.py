@@ -126,8 +126,9 @@ class Course:
         if self.batches.batch_size % self.num_ranks:
             raise CcsError(
                 f"train.batch_classes x train.batch_videos: expected batches that {self.num_ranks} processes can share "
-                f"out evenly, found {self.batches.batch_classes} x {self.batches.batch_videos}; change them or the "
-                "number of GPUs"
+                f"out evenly, found {self.batches.batch_classes} x {self.batches.batch_videos} (where there are fewer "
+                "classes than batch_classes: all of them, with as many videos as there is room for); change them or "
+                "the number of GPUs"
             )
 
     def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:

@@ -9,10 +9,10 @@ Two people are in view; one acts, and the class is what that one does; the other
 a pose of the same action. A frame shows both things, and not which of them moves. Flow shows where something moves and
 how, and little of what it is: `drink`, `eat`, `smoke` and `sing` share one motion, a hand that goes to the mouth and
 back, and held things, as those that are raised and lowered, have nearly one outline. So the sum of the two verdicts can
-name the motion, and has to guess which of the two things it was, but for what flow sees of patterns and edges and for
-weak cues of pose (`ccs.datasets.demo_scene`): about half of the videos. Who relates what moves to what it looks like,
-as the connection block can, may name all. `raise_` and `lower_` share every pose and differ in the direction of
-time: one is the other's generator played backwards.
+name the motion, and has to guess which of the two things it was, but for what flow sees of patterns and edges and for a
+weak cue of pose (`ccs.datasets.demo_scene`): about half of the videos. Who relates what moves to what it looks like, as
+the connection block can, may name all. `raise_` and `lower_` share every pose and differ in the direction of time: one
+is the other's generator played backwards.
 
 A video depends on (seed, split, class, index) and on the format (size, rate, frames), on nothing else. Video number
 `index` of every class shows the same two figures in the same kind of place, either of them acting, so that none of it

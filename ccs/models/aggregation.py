@@ -31,7 +31,6 @@ class Max(nn.Module):
         return x_BTC.amax(dim=1)
 
 
-DROPS_OUT = ("trn", "trn_multiscale")  # aggregations that drop out features themselves
 ELEMENTWISE = {"mean": Mean, "max": Max}  # of any number of segments
 
 
@@ -106,7 +105,7 @@ def build(kind: str, num_features: int, *, segments: int, dropout: float = 0.0) 
 
     Args:
         segments: K, the segments of a training clip.
-        dropout: of the features, for kinds in `DROPS_OUT`; after the others the head drops out.
+        dropout: of the features, for kinds in `ccs.models.settings.BY_RELATIONS`; after the others the head drops out.
     """
     if kind in ELEMENTWISE:
         return ELEMENTWISE[kind](), num_features

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from ccs.models import aggregation, backbones, connection, shared
-from ccs.models.settings import NetworkSettings
+from ccs.models.settings import BY_RELATIONS, NetworkSettings
 from ccs.models.snippet import Snippet
 
 
@@ -52,7 +52,7 @@ class CCS(nn.Module):
         num_features = self.rgb.num_features
         self.connection = connection.build(settings.connection, num_features, value=settings.connection_value)
         within, dropout = (0.0, 0.0), settings.dropout
-        if settings.aggregation in aggregation.DROPS_OUT:
+        if settings.aggregation in BY_RELATIONS:
             within, dropout = dropout, within
         (self.aggregate_rgb, width), (self.aggregate_flow, _) = (
             aggregation.build(settings.aggregation, num_features, segments=segments, dropout=each) for each in within

@@ -11,6 +11,7 @@ Share = Annotated[Number, Ge(0), Lt(1)]
 Margin = Annotated[Number, Ge(0)]
 
 ANY_NUMBER = ("mean", "max")  # the aggregations that take any number of segments
+BY_RELATIONS = ("trn", "trn_multiscale")  # those by relations of segments (TRN), which drop out features themselves
 
 
 @settings

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from ccs.clips.settings import ClipSettings
 from ccs.models import backbones
 from ccs.models.network import CCS
-from ccs.models.settings import ANY_NUMBER, NetworkSettings
+from ccs.models.settings import ANY_NUMBER, BY_RELATIONS, NetworkSettings
 from ccs.stage import CcsError, atomic
 from ccs.train.settings import EvaluateSettings
 
@@ -142,7 +142,7 @@ def usual_evaluation(network: NetworkSettings, clips: ClipSettings, **given: Any
     and 1:1 for I3D and TRN.
     """
     usual: dict[str, Any] = {} if network.aggregation in ANY_NUMBER else {"segments": clips.segments}
-    if backbones.is_3d(network.backbone) or network.aggregation.startswith("trn"):
+    if backbones.is_3d(network.backbone) or network.aggregation in BY_RELATIONS:
         usual["fusion"] = (1.0, 1.0)
     return EvaluateSettings(**usual | given)
 

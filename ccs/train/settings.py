@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from ccs.clips.settings import ClipSettings
 from ccs.models.catalogue import BACKBONES
-from ccs.models.settings import LossSettings, NetworkSettings
+from ccs.models.settings import BY_RELATIONS, LossSettings, NetworkSettings
 from ccs.settings import Boolean, Different, Ge, Gt, Integer, Le, Lt, NoBoolean, NotAllZero, Number, settings
 
 Weight = Annotated[Number, Ge(0)]
@@ -73,7 +73,7 @@ class RunSettings(TrainSettings, LossSettings, ClipSettings, NetworkSettings):
 
 def conflicts(network: NetworkSettings, clips: ClipSettings, losses: LossSettings) -> Iterator[tuple[str, str]]:
     """Combinations that make no sense: the setting that should change, and what is wrong with it, with the reason."""
-    if network.aggregation.startswith("trn") and not 2 <= clips.segments <= MAX_RELATIONS:
+    if network.aggregation in BY_RELATIONS and not 2 <= clips.segments <= MAX_RELATIONS:
         limit = "less than the minimum of 2" if clips.segments < 2 else f"greater than the maximum of {MAX_RELATIONS}"
         why = f"relations are between 2 segments or more, and with more than {MAX_RELATIONS} there are too many"
         yield "segments", f"{clips.segments} is {limit} ({why})"
