@@ -16,17 +16,18 @@ class NonLocal(nn.Module):
     A = softmax(phi(x_f)^T kappa(x_o) / sqrt(d)), d = C/2, and A^T with a softmax of its own for the flow stream:
     x_f' = x_f + W_f(A v_f), x_o' = x_o + W_o(A^T v_o); the values v are the stream's own features (`value="self"`,
     Eq. 3) or the other stream's (`value="other"`, cross-attention). The normalised, scaled form of Eq. 2 does not
-    overflow, and positions of one video only keep a prediction independent of its batch. Batch norm with gamma 0 after
-    W makes the block start as the identity (Wang et al., Non-local neural networks, sec. 4.1).
+    overflow, and positions of one video only keep a prediction independent of its batch. Batch norm after W whose
+    `gamma` is 0 at the beginning makes the block start as the identity (Wang et al., Non-local neural networks, sec.
+    4.1).
     """
 
-    def __init__(self, num_features: int, *, value: str = "self") -> None:
+    def __init__(self, num_features: int, *, value: str = "self", gamma: float = 0.0) -> None:
         super().__init__()
         self.value = value
         self.phi = nn.Conv1d(num_features, num_features // 2, 1)
         self.kappa = nn.Conv1d(num_features, num_features // 2, 1)
-        self.out_rgb = _projection(num_features, num_features)
-        self.out_flow = _projection(num_features, num_features)
+        self.out_rgb = _projection(num_features, num_features, gamma)
+        self.out_flow = _projection(num_features, num_features, gamma)
 
     def forward(self, rgb: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
         rgb_BCN, flow_BCN = rgb.flatten(2), flow.flatten(2)
@@ -40,10 +41,10 @@ class NonLocal(nn.Module):
 class Concat(nn.Module):
     """Replacement of sec. 4.3: both streams' features at a position, concatenated and projected, are added to each."""
 
-    def __init__(self, num_features: int) -> None:
+    def __init__(self, num_features: int, *, gamma: float = 0.0) -> None:
         super().__init__()
-        self.out_rgb = _projection(2 * num_features, num_features)
-        self.out_flow = _projection(2 * num_features, num_features)
+        self.out_rgb = _projection(2 * num_features, num_features, gamma)
+        self.out_flow = _projection(2 * num_features, num_features, gamma)
 
     def forward(self, rgb: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
         both = cat([rgb.flatten(2), flow.flatten(2)], dim=1)
@@ -65,11 +66,11 @@ class Separate(nn.Module):
         return rgb, flow
 
 
-def build(kind: str, num_features: int, *, value: str = "self") -> nn.Module:
+def build(kind: str, num_features: int, *, value: str = "self", gamma: float = 0.0) -> nn.Module:
     """The connection block `kind` (nonlocal, concat, average or none) for features of width `num_features`."""
     if kind == "nonlocal":
-        return NonLocal(num_features, value=value)
-    return {"concat": lambda: Concat(num_features), "average": Average, "none": Separate}[kind]()
+        return NonLocal(num_features, value=value, gamma=gamma)
+    return {"concat": lambda: Concat(num_features, gamma=gamma), "average": Average, "none": Separate}[kind]()
 
 
 def _attend(query_BDN: Tensor, key_BDN: Tensor, value_BCN: Tensor) -> Tensor:
@@ -85,7 +86,7 @@ def _attend(query_BDN: Tensor, key_BDN: Tensor, value_BCN: Tensor) -> Tensor:
     return scaled_dot_product_attention(query, key, value_BHND).transpose(2, 3).reshape(B, heads * D, N)
 
 
-def _projection(num_in: int, num_out: int) -> nn.Sequential:
+def _projection(num_in: int, num_out: int, gamma: float) -> nn.Sequential:
     norm = nn.BatchNorm1d(num_out)
-    nn.init.zeros_(norm.weight)
+    nn.init.constant_(norm.weight, gamma)
     return nn.Sequential(nn.Conv1d(num_in, num_out, 1, bias=False), norm)

@@ -50,7 +50,9 @@ class CCS(nn.Module):
         build = functools.partial(backbones.build, settings.backbone, load_weights=load_weights)
         self.rgb, self.flow = build(weights=weights[0]), build(weights=weights[1], flow_length=settings.flow_length)
         num_features = self.rgb.num_features
-        self.connection = connection.build(settings.connection, num_features, value=settings.connection_value)
+        self.connection = connection.build(
+            settings.connection, num_features, value=settings.connection_value, gamma=settings.connection_gamma
+        )
         within, dropout = (0.0, 0.0), settings.dropout
         if settings.aggregation in BY_RELATIONS:
             within, dropout = dropout, within

@@ -32,6 +32,9 @@ class NetworkSettings:
     """the connection block (Eq. 1-3) or what replaces it (sec. 4.3)"""
     connection_value: Literal["self", "other"] = "self"
     """the features that the attention weighs, the stream's own or the other's"""
+    connection_gamma: Annotated[Number, Ge(0)] = 0.0
+    """gamma of the block's last batch norm at the beginning; 0: the block begins as the identity, as is usual on
+    pretrained backbones; from scratch, streams find each other sooner with more"""
     shared: Boolean = True
     """one embedding and classifier for both streams (sec. 3.3)"""
     aggregation: Literal["mean", "max", "product", "concat", "trn", "trn_multiscale"] = "mean"

@@ -90,6 +90,16 @@ def test_connection_starts_as_the_identity_and_learns(kind):
     assert block.out_rgb[1].weight.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("kind", ["nonlocal", "concat"])
+def test_connection_gamma_is_how_much_the_block_adds_at_the_beginning(kind):
+    block = small(connection=kind, connection_gamma=0.2).connection
+    width = block.out_rgb[1].num_features
+    streams = torch.randn(64, width, 5), torch.randn(64, width, 5)
+    for before, after in zip(streams, block(*streams), strict=True):
+        added = (after - before).std(dim=(0, 2), correction=0)
+        torch.testing.assert_close(added, torch.full((width,), 0.2), rtol=1e-2, atol=0)
+
+
 @pytest.mark.parametrize(
     ("kind", "shared"), [("none", False), ("none", True), ("nonlocal", True), ("concat", True), ("average", False)]
 )
