@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from ccs.datasets.holdout import hold_out
 from ccs.datasets.manifests import Manifest, Video
-from ccs.datasets.settings import ListedSettings
+from ccs.datasets.settings import AbsentSettings
 from ccs.stage import CcsError
 
 # What is a video and nothing else: .gif and .webp are pictures as often, .mod and .yuv cannot be told from others.
@@ -261,7 +261,7 @@ def class_folders(dataset: str, root: str) -> dict[str, Folder]:
 
 def assemble(
     dataset: str,
-    settings: ListedSettings,
+    settings: AbsentSettings,
     root: str,
     classes: Sequence[str],
     listed: Sequence[Listed],
@@ -271,13 +271,7 @@ def assemble(
 
     Raises `CcsError` for a video listed twice, for absent videos beyond `max_absent_fraction`, and for no videos.
     """
-    _check_unique(listed)
-    found = _find(listed, folders)
-    _check_absent(dataset, settings, root, listed, found)
-    paths = {path for _, path in found}
-    extra = sum(path not in paths for folder in folders.values() for path in folder.videos.values())
-    if extra:
-        note(dataset, f"{extra} videos below {root} are in none of the lists of this split and are left out")
+    found = locate(dataset, settings, root, listed, folders)
     val = hold_out(
         ((item.group, item.label) for item, _ in found if item.split == "train"),
         settings.val_fraction,
@@ -294,6 +288,20 @@ def assemble(
         for item, path in found
     ]
     return finish(dataset, classes, videos)
+
+
+def locate(
+    dataset: str, settings: AbsentSettings, root: str, listed: Sequence[Listed], folders: Mapping[str, Folder]
+) -> list[tuple[Listed, str]]:
+    """The listed videos that are in `folders`, by `Listed.folder`, each with its path. Raises as `assemble`."""
+    _check_unique(listed)
+    found = _find(listed, folders)
+    _check_absent(dataset, settings, root, listed, found)
+    paths = {path for _, path in found}
+    extra = sum(path not in paths for folder in folders.values() for path in folder.videos.values())
+    if extra:
+        note(dataset, f"{extra} videos below {root} are in none of the lists of this split and are left out")
+    return found
 
 
 def finish(dataset: str, classes: Sequence[str], videos: list[Video]) -> Manifest:
@@ -326,7 +334,7 @@ def _find(listed: Sequence[Listed], folders: Mapping[str, Folder]) -> list[tuple
         if folder is None or (path := folder.find(item.name)) is None:
             continue
         other = takers.setdefault(path, item)
-        if other is not item:
+        if (other.folder, other.name) != (item.folder, item.name):  # else clips of one file
             raise CcsError(
                 f"{path}: two listed videos fit this file, {other.name} ({other.source}) and {item.name} "
                 f"({item.source}): rename the files as the lists have them"
@@ -335,7 +343,7 @@ def _find(listed: Sequence[Listed], folders: Mapping[str, Folder]) -> list[tuple
     return found
 
 
-def _check_absent(dataset: str, settings: ListedSettings, root: str, listed: Sequence[Listed], found: Sequence) -> None:
+def _check_absent(dataset: str, settings: AbsentSettings, root: str, listed: Sequence[Listed], found: Sequence) -> None:
     num_absent = len(listed) - len(found)
     if not num_absent and listed:
         return

@@ -23,15 +23,21 @@ class DatasetSettings:
 
 
 @settings
-class ListedSettings(DatasetSettings):
+class AbsentSettings(DatasetSettings):
+    """A data set whose videos are listed."""
+
+    max_absent_fraction: Annotated[Number, Ge(0), Le(1)] = 0.0
+    """share of the listed videos that may be absent from root"""
+
+
+@settings
+class ListedSettings(AbsentSettings):
     """A data set with published lists."""
 
     root: Directory = Field(kw_only=True)
     """directory of the videos, relative to the working directory"""
     lists: Directory = Field(kw_only=True)
     """directory of the published lists, relative to the working directory"""
-    max_absent_fraction: Annotated[Number, Ge(0), Le(1)] = 0.0
-    """share of the listed videos that may be absent from root"""
 
 
 @settings

@@ -463,7 +463,7 @@ def shown_scores(wildcards):
 def shown_lookalikes(wildcards):
     """Of the data sets whose division into training and test is the user's own."""
     shown_datasets = shown(wildcards).get("datasets", config["datasets"])
-    own = [name for name in shown_datasets if config["datasets"][name]["adapter"] == "folder"]
+    own = [name for name in shown_datasets if config["datasets"][name]["adapter"] in ("folder", "list", "rawframes")]
     return [f"data/{name}/lookalikes.csv" for name in own]
 
 
