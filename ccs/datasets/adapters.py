@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Protocol
 
-from ccs.datasets import demo, folder, hmdb51, listed, something_v2, ucf101
+from ccs.datasets import demo, folder, hmdb51, listed, rawframes, something_v2, ucf101
 from ccs.datasets.disk import UNSAFE
 from ccs.datasets.manifests import Manifest
 from ccs.datasets.settings import DatasetSettings
@@ -34,6 +34,7 @@ ADAPTERS: dict[str, Adapter] = {
     "folder": folder,
     "hmdb51": hmdb51,
     "list": listed,
+    "rawframes": rawframes,
     "something_v2": something_v2,
     "ucf101": ucf101,
 }

@@ -53,9 +53,21 @@ class Settings(DivisionSettings):
 
 def manifest(dataset: str, settings: Settings, split: int) -> Manifest:
     """The manifest of a split: 1, or 1 to `folds`; raises `CcsError` as `ccs.datasets.adapters.load` says."""
+    return of_folders(dataset, settings, settings.root, settings.group, split)
+
+
+def of_folders(
+    dataset: str,
+    settings: DivisionSettings,
+    root: str,
+    group: str | None,
+    split: int,
+    listed_in: Callable[[str, str], Listing] = listing,
+) -> Manifest:
+    """`manifest`; listed_in: a function for the `Listing` of a class, in which videos are what counts as one."""
     check_split(dataset, settings, split, "a folder")
-    group_of = _groups(dataset, settings.group)
-    root = directory(dataset, "root", settings.root, "the videos, CLASS/*.mp4")
+    group_of = _groups(dataset, group)
+    root = directory(dataset, "root", root, "the videos, CLASS/*.mp4 (or CLASS/VIDEO/img_00001.jpg)")
     parts = _parts(dataset, root)
     if settings.folds and "test" in parts:
         raise CcsError(
@@ -63,7 +75,7 @@ def manifest(dataset: str, settings: Settings, split: int) -> Manifest:
             "found train/ and test/, which divide the videos already: remove folds, or move the classes up"
         )
     ignored: list[str] = []
-    videos = [video for part, path in parts.items() for video in _videos(dataset, path, part, ignored)]
+    videos = [video for part, path in parts.items() for video in _videos(dataset, path, part, ignored, listed_in)]
     if ignored:
         text = f"{len(ignored)} files below {root} are no videos in a class directory and are left out"
         note(dataset, f"{text}: {extensions(ignored)}")
@@ -76,7 +88,7 @@ def manifest(dataset: str, settings: Settings, split: int) -> Manifest:
     labels = {name: label for label, name in enumerate(classes)}
     videos = [video._replace(label=labels[video.class_name]) for video in videos]
     groups = {video.video: group_of(video) for video in videos}
-    by = repr(settings.group) if settings.group else None
+    by = repr(group) if group else None
     return finish(dataset, classes, divide(dataset, settings, split, videos, groups, parts, by))
 
 
@@ -129,7 +141,9 @@ def _parts(dataset: str, root: str) -> dict[str, str]:
     return {part: os.path.join(root, part) for part in _SPLITS if part in folders}
 
 
-def _videos(dataset: str, path: str, split: str, ignored: list[str]) -> list[Video]:
+def _videos(
+    dataset: str, path: str, split: str, ignored: list[str], listed_in: Callable[[str, str], Listing]
+) -> list[Video]:
     """The videos of the class directories below `path`, not yet numbered; names of other files go to `ignored`."""
     top = listing(dataset, path)
     _check_links(path, top)
@@ -137,7 +151,7 @@ def _videos(dataset: str, path: str, split: str, ignored: list[str]) -> list[Vid
     videos = []
     for name in sorted(top.folders):
         folder, class_name = os.path.join(path, name), nfc(name)
-        inside = listing(dataset, folder)
+        inside = listed_in(dataset, folder)
         if inside.folders:
             raise CcsError(
                 f"{os.path.join(folder, min(inside.folders))}: expected videos in {folder}, found a directory: "

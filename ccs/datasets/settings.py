@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from ccs.settings import Different, Field, Ge, Integer, Le, Lt, NoBoolean, Number, Text, settings
+from ccs.settings import Different, Field, Ge, Gt, Integer, Le, Lt, NoBoolean, Number, Text, settings
 
 Directory = Annotated[Text, Field(min_length=1)]
 
@@ -20,6 +20,15 @@ class DatasetSettings:
     some"""
     seed: Annotated[Integer, Ge(0)] = 0
     """of what is drawn at random, such as the validation videos"""
+
+
+@settings
+class ImportSettings:
+    """What is known of frames and flow that were extracted before."""
+
+    bound: Annotated[Number, Gt(0)] = 20.0
+    """largest displacement, in pixels, of flow that is there as pictures, whose values are (flow + bound) * 255 / (2 *
+    bound)"""
 
 
 @settings

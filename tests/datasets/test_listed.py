@@ -30,11 +30,9 @@ def table(*rows) -> str:
     return "".join(",".join(row) + "\n" for row in rows)
 
 
-def test_real_clips_divided_by_person():
+def test_real_clips_divided_by_person(real_data):
     """Nine people, each whole in one of five folds; counted from the list itself."""
-    data = Path(os.environ.get("CCS_REAL_DATA", "../shared/data"), "weizmann")
-    if not data.is_dir():
-        pytest.skip(f"no real data at {data}: set CCS_REAL_DATA")
+    data = real_data / "weizmann"
     with open(data / "list.csv", newline="") as file:
         rows = {os.path.splitext(row["path"])[0]: row for row in csv.DictReader(file)}
     folds = [load(split, list=data / "list.csv", folds=5) for split in range(1, 6)]
