@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import errno
+import json
 import os
 import re
 import sys
@@ -15,7 +16,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ccs.datasets.holdout import hold_out
 from ccs.datasets.manifests import Manifest, Video
@@ -59,6 +60,8 @@ _MARKS = {  # the longer ones first: that of UTF-32 begins as that of UTF-16 doe
     codecs.BOM_UTF16_BE: "utf-16",
 }
 _FEW = 5  # names in a message
+
+Kind = TypeVar("Kind", list, dict)
 
 
 class Listing(NamedTuple):
@@ -220,6 +223,17 @@ def read_text(path: str, holds: str) -> str:
     return decoded(content, path)
 
 
+def read_json(path: str, kind: type[Kind], holds: str) -> Kind:
+    """The list or object in a JSON file; raises `CcsError` where there is none."""
+    try:
+        content = json.loads(read_text(path, holds))
+    except (ValueError, RecursionError) as error:
+        raise CcsError(f"{path}: not JSON ({error}): download it again") from error
+    if not isinstance(content, kind):
+        raise CcsError(f"{path}: expected a JSON {kind.__name__}, found a {type(content).__name__}: download it again")
+    return content
+
+
 def decoded(content: bytes, source: str) -> str:
     """Text in UTF-8, or what its byte order mark says, with line ends as \\n; single bytes that are not UTF-8 are kept.
 
@@ -287,7 +301,7 @@ def assemble(
         )
         for item, path in found
     ]
-    return finish(dataset, classes, videos)
+    return finish(dataset, classes, videos, absent_of(listed, found))
 
 
 def locate(
@@ -304,13 +318,20 @@ def locate(
     return found
 
 
-def finish(dataset: str, classes: Sequence[str], videos: list[Video]) -> Manifest:
+def finish(dataset: str, classes: Sequence[str], videos: list[Video], absent: Sequence[str] = ()) -> Manifest:
     """The manifest, sorted; says so where there is nothing to train on or to test on."""
     parts = {video.split for video in videos}
     for part in ("train", "test"):
         if part not in parts:
             note(dataset, f"no video is in {part}")
-    return Manifest(dataset, tuple(classes), tuple(sorted(videos)))
+    return Manifest(dataset, tuple(classes), tuple(sorted(videos)), absent=tuple(absent))
+
+
+def absent_of(listed: Sequence[Listed], found: Sequence[tuple[Listed, str]]) -> list[str]:
+    """The listed videos that were not found, as "PATH (LIST, line N)"."""
+    there = {item.video for item, _ in found}
+    absent = [item for item in listed if item.video not in there]
+    return [f"{os.path.join(item.folder, item.name)} ({item.source})" for item in absent]
 
 
 def _check_unique(listed: Sequence[Listed]) -> None:
@@ -348,9 +369,8 @@ def _check_absent(dataset: str, settings: AbsentSettings, root: str, listed: Seq
     if not num_absent and listed:
         return
     allowed = settings.max_absent_fraction
-    there = {item.video for item, _ in found}
-    absent = [item for item in listed if item.video not in there]
-    first = "; ".join(f"{os.path.join(item.folder, item.name)} ({item.source})" for item in absent[:5])
+    absent = absent_of(listed, found)
+    first = "; ".join(absent[:_FEW])
     text = f"{num_absent} of {len(listed)} listed videos are absent"
     if listed and num_absent > allowed * len(listed):
         raise CcsError(
@@ -359,4 +379,4 @@ def _check_absent(dataset: str, settings: AbsentSettings, root: str, listed: Seq
         )
     if not found:
         raise CcsError(f"{root}: no videos at all: {text}. The first: {first}. Correct `root` of dataset {dataset}")
-    note(dataset, f"{text} and are left out, the first {absent[0].name} ({absent[0].source})")
+    note(dataset, f"{text} and are left out, the first {absent[0]}")

@@ -30,6 +30,7 @@ from ccs.datasets.disk import (
     Folder,
     Listed,
     Listing,
+    absent_of,
     finish,
     lines,
     listing,
@@ -134,7 +135,9 @@ def of_lists(dataset: str, settings: Settings, split: int, listed_in: Callable[[
     by = "the column group" if any(entry.row.columns.get("group") for entry in entries) else None
     if not settings.folds:
         _say_untrained(dataset, videos)
-    return finish(dataset, classes, divide(dataset, settings, split, videos, groups, given, by))
+    return finish(
+        dataset, classes, divide(dataset, settings, split, videos, groups, given, by), absent_of(listed, found)
+    )
 
 
 def _entries(dataset: str, settings: Settings) -> Iterator[_Entry]:

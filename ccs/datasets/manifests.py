@@ -57,13 +57,15 @@ class Video(NamedTuple):
 class Manifest:
     """The videos of one dataset, sorted by id, under one of its splits; `classes[label]` is a class's name.
 
-    `rendered` marks videos that the pipeline makes itself, whose files need not exist yet.
+    `rendered` marks videos that the pipeline makes itself, whose files need not exist yet; `absent` are listed videos
+    that are not there, and where they are listed, as a text each.
     """
 
     dataset: str
     classes: tuple[str, ...]
     videos: tuple[Video, ...]
     rendered: bool = field(default=False, compare=False)
+    absent: tuple[str, ...] = field(default=(), compare=False)
 
 
 def shard_of(video: str, num_shards: int) -> int:
