@@ -151,7 +151,10 @@ def read(path: str | os.PathLike[str], split: int = 1) -> Manifest:
         return Manifest("", (), ())
     try:
         dataset, classes = rows[0][5], json.loads(rows[0][6])
-        videos = tuple(Video(*row[:2], int(row[2]), *row[3:5], *_extent(row[7:])) for row in rows)
+        videos = tuple(
+            Video(video, file, int(label), name, part, *_extent(extent))
+            for video, file, label, name, part, _, _, *extent in rows
+        )
         _check(classes, videos)
     except (ValueError, RecursionError) as error:
         raise _no_manifest(path, error) from error
@@ -180,7 +183,11 @@ def read_shard(path: str | os.PathLike[str], shard: str) -> tuple[str, list[Vide
     """
     rows = _read(path, ("video", "path", "shard", "dataset"), _EXTENT)
     try:
-        videos = [VideoFile(*row[:2], *_extent(row[4:])) for row in rows if int(row[2]) == int(shard)]
+        videos = [
+            VideoFile(video, file, *_extent(extent))
+            for video, file, number, _, *extent in rows
+            if int(number) == int(shard)
+        ]
     except ValueError as error:
         raise CcsError(f"{path}: expected numbers of shards, and one such as 0003, found {shard!r}: {error}") from error
     if not videos:

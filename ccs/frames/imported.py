@@ -72,7 +72,7 @@ def read(directory: str, settings: FramesSettings, bound: float, num_frames: int
         for path in frames.values():
             jpeg, size = _frame(path, settings, size)
             jpegs.append(jpeg)
-        height, width, *_ = simplejpeg.decode_jpeg_header(jpegs[0])
+        height, width, _ = _look_at(jpegs[0])
         pairs = list(zip(x.values(), y.values(), strict=True))[: len(frames) - 1]
         flow = ImportedFlow(_end_to_end(_flow(pairs)), bound) if pairs else None
     except OSError as error:
@@ -133,31 +133,33 @@ def _frame(path: str, settings: FramesSettings, like: tuple[int, int] | None) ->
     """A frame as JPEG, and the height and width of its file, which are those of `like` or the video is bad."""
     data, name = _read(path), os.path.basename(path)
     try:
-        height, width, space, subsampling = simplejpeg.decode_jpeg_header(data)
-        # the grey plane alone is half the work, and tells as well whether all of the file is there
-        simplejpeg.decode_jpeg(data, "GRAY" if space != "CMYK" else "CMYK")
-        is_jpeg = True
+        height, width, is_ours = _look_at(data)
     except ValueError as error:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data[1:4] == b"PNG" else None
-        if picture is None:
-            raise BadVideo(f"{name} is no whole JPEG or PNG: {error}") from error
-        (height, width), space, subsampling, is_jpeg = picture.shape[:2], "", "", False
+        raise BadVideo(f"{name} is no whole JPEG or PNG: {error}") from error
     if like and (height, width) != like:
         raise BadVideo(f"{name} is {width}x{height}, the first frame {like[1]}x{like[0]}")
     target = target_size(height, width, settings)
-    if is_jpeg and target == (height, width) and (space, subsampling) == ("YCbCr", "420"):
+    if is_ours and target == (height, width):
         return data, (height, width)
-    if is_jpeg:
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    assert picture is not None
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if picture is None:
+        raise BadVideo(f"{name} cannot be decoded")
     if target != (height, width):
-        shrinks = target[0] < height
-        picture = cv2.resize(picture, target[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-    encoded = simplejpeg.encode_jpeg(
-        np.ascontiguousarray(picture), settings.quality, colorspace="BGR", colorsubsampling="420"
-    )
-    return encoded, (height, width)
+        how = cv2.INTER_AREA if target[0] < height else cv2.INTER_CUBIC
+        picture = cv2.resize(picture, target[::-1], interpolation=how)
+    picture = np.ascontiguousarray(picture)
+    return simplejpeg.encode_jpeg(picture, settings.quality, "BGR", "420"), (height, width)
+
+
+def _look_at(data: bytes) -> tuple[int, int, bool]:
+    """Height and width of a picture, whether it is a JPEG as the shards have them; `ValueError` if it is damaged."""
+    if data[1:4] == b"PNG":
+        height, width = decode_flow(data).shape
+        return height, width, False
+    height, width, space, subsampling = simplejpeg.decode_jpeg_header(data)
+    # the grey plane alone is half the work, and tells as well whether all of the file is there
+    simplejpeg.decode_jpeg(data, "GRAY" if space != "CMYK" else "CMYK")
+    return int(height), int(width), (space, subsampling) == ("YCbCr", "420")
 
 
 def target_size(height: int, width: int, settings: FramesSettings) -> tuple[int, int]:
