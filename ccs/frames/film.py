@@ -67,6 +67,23 @@ class Ffmpeg(NamedTuple):
     prompt: dict[str, int]  # of the filter that tells the frames' times: at once, where it can
 
 
+class Clip(NamedTuple):
+    """A part of a video, in seconds of its clock: the frames that are shown from `start` on and before `end`.
+
+    Where the clock counts frames, as in AVI, both are those of the nearest.
+    """
+
+    start: float = 0.0
+    end: float | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        return not self.start and self.end is None
+
+
+WHOLE = Clip()
+
+
 def find_ffmpeg(path: str | None = None) -> str:
     """The ffmpeg to use: `path` if given, else the one on the PATH, else the one that imageio-ffmpeg brings.
 
@@ -134,14 +151,18 @@ def shorter_side(pixels: int) -> tuple[str, str]:
     return width, height
 
 
-def command(path: str, size: tuple[str, str], tool: Ffmpeg, clock: int) -> list[str]:
+def command(path: str, size: tuple[str, str], tool: Ffmpeg, clock: int, clip: Clip = WHOLE) -> list[str]:
     """The command line that decodes the first video stream of `path` into YUV4MPEG on standard output.
 
     `size` is the width and the height to scale to, as ffmpeg reads them: numbers or expressions. The frames' times go
     to the descriptor `clock`.
     """
     # "file:" keeps names with a colon from being taken for another protocol
-    return _compile(ffmpeg.input(f"file:{path}", threads=1, **ONE_FILE)["V:0"], size, tool, clock)
+    begin = {"ss": clip.start} if clip.start else {}
+    video = ffmpeg.input(f"file:{path}", threads=1, **begin, **ONE_FILE)["V:0"]
+    if clip.end is not None:
+        video = ffmpeg.filter(video, "trim", end=clip.end - clip.start)  # a frame's time now counts from the start
+    return _compile(video, size, tool, clock)
 
 
 def _compile(video: ffmpeg.nodes.FilterableStream, size: tuple[str, str], tool: Ffmpeg, clock: int) -> list[str]:
@@ -242,13 +263,15 @@ class Children:
 
 
 @contextmanager
-def opened(path: str, size: tuple[str, str], tool: Ffmpeg, children: Children) -> Generator[FilmReader]:
+def opened(
+    path: str, size: tuple[str, str], tool: Ffmpeg, children: Children, clip: Clip = WHOLE
+) -> Generator[FilmReader]:
     """Start to decode a video file, see `command`, and wait for its first frame; on leaving, its ffmpeg is ended."""
     with _pipe() as (clock, far_end):
         end = far_end.fileno()
-        with children.run(command(path, size, tool, end), end) as process:
+        with children.run(command(path, size, tool, end, clip), end) as process:
             far_end.close()  # so that ffmpeg's end is the end of the pipe
-            yield FilmReader(path, process, clock.fileno(), tool, children)
+            yield FilmReader(path, process, clock.fileno(), tool, children, clip)
 
 
 @contextmanager
@@ -268,8 +291,15 @@ class FilmReader:
     """
 
     def __init__(
-        self, path: str, process: subprocess.Popen[bytes], clock: int, tool: Ffmpeg, children: Children
+        self,
+        path: str,
+        process: subprocess.Popen[bytes],
+        clock: int,
+        tool: Ffmpeg,
+        children: Children,
+        clip: Clip = WHOLE,
     ) -> None:
+        self._clip = clip
         self.path, self._process, self._tool, self._children = path, process, tool, children
         assert process.stdout is not None  # `Children.run` gives both to read
         assert process.stderr is not None
@@ -327,7 +357,10 @@ class FilmReader:
             status = self._process.wait(SILENCE)
         except subprocess.TimeoutExpired:
             raise BadVideo(f"ffmpeg did not end within {SILENCE:g} s after {self.num_frames} frames") from None
-        said, shown = self._said, moments(self._said, self.num_frames, self.fps)
+        said = self._said
+        if not self._clip.is_whole:
+            said.narrow(self._clip.start, self._clip.end, self.num_frames)
+        shown = moments(said, self.num_frames, self.fps)
         doubtful = (said.damaged or said.cut) and said.packets > self.num_frames
         num_hidden = hidden_packets(self.path, self._tool, self._children) if doubtful else 0
         return shown, judge(self.path, status, said, shown, self._whole, num_hidden, max_missing)

@@ -314,7 +314,7 @@ def test_typed_nonsense_is_told_as_such_and_text_in_a_file_is_not_read_twice():
         ("train", {5: 1}, "train.5: no such key; there are backbone"),
         ("flow.lambda_", 0.3, "flow.lambda_: no such key: did you mean lambda?"),
         ("seeds", [2**32], "seeds.0: 4294967296 is greater than the maximum of 4294967295 (every run"),
-        ("datasets.mine.adapter", ["a"], "datasets.mine.adapter: ['a'] is not one of ['demo', 'folder'"),
+        ("datasets.mine.adapter", ["a"], "datasets.mine.adapter: ['a'] is not one of ['demo', 'diving48'"),
         (
             "datasets.mine.adapter",
             None,
