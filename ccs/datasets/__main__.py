@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections import Counter
@@ -10,12 +9,13 @@ from collections.abc import Sequence
 
 from ccs.datasets import manifests
 from ccs.datasets.adapters import ADAPTERS, load, splits
+from ccs.settings import Flags
 from ccs.stage import CcsError, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Load every configured split of one dataset and write the manifest; raises `CcsError` for anything amiss."""
-    parser = argparse.ArgumentParser(prog="python -m ccs.datasets", description="Write the manifest of a dataset.")
+    parser = Flags(prog="python -m ccs.datasets", description="Write the manifest of a dataset.")
     parser.add_argument("--dataset", required=True, help="its name in the configuration")
     parser.add_argument(
         "--settings", required=True, help=f"its block of the configuration, as JSON; adapters: {', '.join(ADAPTERS)}"
