@@ -10,6 +10,7 @@ import difflib
 import importlib
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -109,18 +110,23 @@ def _tell_of_missing(argv: Sequence[str] | None) -> None:
 
 
 def _extra_of(package: str) -> str:
-    """The first extra of this distribution that brings a package, by the names under which it is imported."""
+    """The smallest extra of this distribution that brings a package, by the name under which it is imported."""
     names = {*metadata.packages_distributions().get(package, ()), package, f"py{package}"}  # yaml is pyyaml's
-    spelt = {re.sub("[-_.]+", "-", each).lower() for each in names}
     try:
         needed = metadata.requires("ccs-video") or []
     except metadata.PackageNotFoundError:  # a checkout that is not installed
         needed = []
+    packages = defaultdict(set)
     for each in needed:
-        found = re.match(r"([\w.-]+).*extra == ['\"](\w+)['\"]", each)
-        if found and re.sub("[-_.]+", "-", found[1]).lower() in spelt:
-            return found[2]
-    return "all"
+        if found := re.match(r"([\w.-]+).*extra == ['\"](\w+)['\"]", each):
+            packages[found[2]].add(_spelt(found[1]))
+    extras = [extra for extra in packages if packages[extra] & set(map(_spelt, names))]
+    return min(extras, key=lambda extra: len(packages[extra]), default="all")
+
+
+def _spelt(name: str) -> str:
+    """A distribution's name as the package index has it."""
+    return re.sub("[-_.]+", "-", name).lower()
 
 
 if __name__ == "__main__":

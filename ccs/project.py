@@ -14,6 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import snakemake  # noqa: F401 - so that its absence is told as that of any other package
+
 from ccs.stage import CcsError, run
 
 PACKAGE = Path(__file__).resolve().parent
@@ -32,9 +34,7 @@ def folder() -> Path:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Become Snakemake. Raises `CcsError` where it or the workflow is not there."""
-    import snakemake  # noqa: F401 - so that its absence is told as that of any other package
-
+    """Become Snakemake. Raises `CcsError` where the workflow is not there."""
     given = sys.argv[1:] if argv is None else list(argv)
     line = [sys.executable, "-m", "snakemake", "--snakefile", str(folder() / "Snakefile")]
     if not any(each.split("=")[0] in CHOICES or each[:2] in ("-c", "-j") for each in given):
