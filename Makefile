@@ -42,6 +42,6 @@ lint: env
 	snakemake --lint
 
 lock:
-	uv pip compile pyproject.toml --group dev --extra gpu --extra slurm --universal --python-version 3.11 --generate-hashes \
+	uv pip compile pyproject.toml --group dev --extra all --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --quiet --upgrade --output-file envs/requirements.lock
 	$(BIN)/python envs/conda.py

@@ -11,14 +11,18 @@ import errno
 import math
 import os
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
-import hdf5plugin  # noqa: F401 - registers Blosc
 import numpy as np
 from h5py import h5d, h5l, h5p
+
+try:
+    import hdf5plugin  # registers Blosc
+except ModuleNotFoundError:  # those who want flow as JPEGs need none
+    hdf5plugin = None
 
 from ccs.stage import FULL, CcsError, error_number
 
@@ -40,6 +44,19 @@ ERRORS = (
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
+def blosc(compressor: str, level: int) -> Mapping:
+    """Options of `create_dataset` for Blosc without shuffling, which only slows flow.
+
+    Raises `CcsError` where hdf5plugin is not installed.
+    """
+    if hdf5plugin is None:
+        raise CcsError(
+            "HDF5 files with flow need Blosc, expected the package hdf5plugin, found it not installed: "
+            "pip install 'ccs-video[h5]', or take another format"
+        )
+    return hdf5plugin.Blosc(cname=compressor, clevel=level, shuffle=hdf5plugin.Blosc.NOSHUFFLE)
+
+
 @contextmanager
 def created(path: Path, **options: object) -> Generator[h5py.File]:
     """A new file, as `create` makes it; after an error it holds nothing of use and is closed."""

@@ -15,7 +15,6 @@ correlation.
 
 from __future__ import annotations
 
-import argparse
 import csv
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -24,6 +23,7 @@ import cv2
 import numpy as np
 
 from ccs.datasets import manifests
+from ccs.settings import Flags
 from ccs.shards.reader import ShardReader
 from ccs.stage import atomic, progress, run
 
@@ -92,7 +92,7 @@ def warning(dataset: str, split: int, num_test: int, found: Sequence[Pair], tabl
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage; see the module's docstring. Raises `CcsError`."""
-    parser = argparse.ArgumentParser(prog="ccs lookalikes", description=__doc__.split("\n\n")[0])
+    parser = Flags(prog="ccs lookalikes", description=__doc__.split("\n\n")[0])
     parser.add_argument("--manifest", required=True, help="the dataset's manifest.csv")
     parser.add_argument("--splits", required=True, nargs="+", type=int, help="splits of the manifest")
     parser.add_argument("--shards", required=True, nargs="+", metavar="FILE.h5", help="its training shards")

@@ -41,7 +41,7 @@ from ccs.frames.judgement import BadVideo
 from ccs.frames.settings import FfmpegSettings, FramesSettings
 from ccs.models.network import snippet_of
 from ccs.models.settings import ANY_NUMBER
-from ccs.settings import add_settings, given_settings
+from ccs.settings import Flags, add_settings, given_settings
 from ccs.shards.reader import decode_jpeg, runs_of
 from ccs.stage import CcsError, atomic, check_writable, progress, run
 from ccs.train import checkpoint
@@ -334,7 +334,7 @@ def _shortened(name: str) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """The flags."""
-    flags = argparse.ArgumentParser(
+    flags = Flags(
         prog="ccs predict",
         description=DESCRIPTION,
         epilog=EPILOG,

@@ -9,14 +9,13 @@ video as an error, so a dataset that silently lost videos would silently change 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 from ccs.datasets import bad_videos, manifests
 from ccs.datasets.bad_videos import Bad
-from ccs.settings import Ge, Le, Number, add_settings, settings, settings_from
+from ccs.settings import Flags, Ge, Le, Number, add_settings, settings, settings_from
 from ccs.stage import CcsError, atomic, run
 
 
@@ -43,7 +42,7 @@ def check(bad: Sequence[Bad], num_videos: int, max_bad_fraction: float, where: s
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage; see the module's docstring. Raises `CcsError`."""
-    parser = argparse.ArgumentParser(prog="ccs quarantine", description=__doc__.split("\n\n")[0])
+    parser = Flags(prog="ccs quarantine", description=__doc__.split("\n\n")[0])
     parser.add_argument("--manifest", required=True, help="the dataset's manifest.csv")
     parser.add_argument("--parts", required=True, nargs="*", help="the shards' quarantine tables")
     add_settings(parser, QuarantineSettings)

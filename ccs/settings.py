@@ -316,6 +316,19 @@ def from_names(kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 # -- flags -------------------------------------------------------------------------------------------------------------
+class Flags(argparse.ArgumentParser):
+    """The parser of every command: it says which flag may have been meant by one that it does not know."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
+            told = [each.partition("=")[0] for each in unknown if each.startswith("--")]
+            close = [f"{each}{nearest(each, flags)}" for each in told if difflib.get_close_matches(each, flags, n=1)]
+            self.error("; ".join(close) or f"unrecognized arguments: {' '.join(unknown)}")
+        return found
+
+
 def add_settings(parser: Any, kind: type, *, prefix: str = "") -> None:
     """Add one flag per setting to an `argparse` parser or a group of one.
 

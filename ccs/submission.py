@@ -9,13 +9,13 @@ Lin et al. 2019, writes for that server.) Quarantined videos have no scores; the
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
 import numpy as np
 
 from ccs.scores import Scores, fuse, read
+from ccs.settings import Flags
 from ccs.stage import CcsError, atomic, run
 
 NUM_LABELS = 5
@@ -30,7 +30,7 @@ def lines(scores: Scores) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the file of one run."""
-    parser = argparse.ArgumentParser(prog="ccs submission", description=(__doc__ or "").split("\n\n")[0])
+    parser = Flags(prog="ccs submission", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--scores", required=True, help="scores of `ccs evaluate --part unlabelled`")
     parser.add_argument("--output", required=True, help="the file for the server")
     args = parser.parse_args(argv)

@@ -16,11 +16,8 @@ def conda_environment() -> str:
     """The text of envs/ccs.yaml."""
     lock = (ROOT / "envs" / "requirements.lock").read_text()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = [
-        *project["dependencies"],
-        *project["optional-dependencies"]["gpu"],
-        *project["optional-dependencies"]["slurm"],
-    ]
+    extras = [each for extra in project["optional-dependencies"].values() for each in extra]
+    asked = [*project["dependencies"], *(each for each in extras if not each.startswith(project["name"]))]
     lines = [
         "# For `snakemake --sdm conda`. Written from requirements.lock by `make lock`; do not edit.",
         "name: ccs",

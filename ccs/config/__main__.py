@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 
 from ccs.config.pages import PAGE, SCHEMA, page, schema
+from ccs.settings import Flags
 from ccs.stage import atomic, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write both files of this checkout."""
-    argparse.ArgumentParser(prog="python -m ccs.config", description=__doc__.split(":")[0]).parse_args(argv)
+    Flags(prog="python -m ccs.config", description=__doc__.split(":")[0]).parse_args(argv)
     for path, text in ((SCHEMA, json.dumps(schema(), indent=2) + "\n"), (PAGE, page())):
         with atomic(path) as part:
             part.write_text(text, encoding="utf-8")

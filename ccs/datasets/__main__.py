@@ -14,12 +14,10 @@ from collections.abc import Sequence
 
 from ccs.datasets import manifests
 from ccs.datasets.adapters import ADAPTERS, load, splits
-from ccs.settings import add_settings, by_name, nearest, settings_from
+from ccs.settings import Flags, add_settings, by_name, nearest, settings_from
 from ccs.stage import CcsError, atomic, run
 
 _CHECKED = [name for name in ADAPTERS if name != "demo"]
-
-
 _SHOWN = 20  # absent videos on the terminal
 
 
@@ -34,10 +32,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _write(argv: Sequence[str]) -> None:
     """The stage."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ccs.datasets",
-        description="Write the manifest of a dataset.",
-        epilog=f"`ccs datasets ADAPTER --help`: check what is there; adapters: {', '.join(_CHECKED)}",
+    parser = Flags(
+        prog="ccs datasets",
+        usage="ccs datasets ADAPTER [flags]\n       ccs datasets --dataset NAME --settings JSON --output FILE",
+        description="What is there of a data set and what is missing, by its lists; or, as the workflow's stage, its "
+        "manifest. `ccs datasets ADAPTER --help` lists the flags of the first.",
+        epilog="\n".join(["adapters:", *(f"  {name:<14}{_first_line(name)}" for name in _CHECKED)]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--dataset", required=True, help="its name in the configuration")
     parser.add_argument(
@@ -61,15 +62,20 @@ def _write(argv: Sequence[str]) -> None:
         print(f"{args.dataset}: split {number}: {len(manifest.classes)} classes, {shares}", file=sys.stderr)
 
 
+def _first_line(adapter: str) -> str:
+    """What an adapter says of itself."""
+    return (ADAPTERS[adapter].__doc__ or "").splitlines()[0]
+
+
 def _check(argv: Sequence[str]) -> None:
     """Print how many listed videos are there and which are not; raises `CcsError` where some are not."""
     name, *rest = argv
     if name not in _CHECKED:
         raise CcsError(f"ccs datasets {name}: expected one of {', '.join(_CHECKED)}{nearest(name, _CHECKED)}")
     page = getattr(ADAPTERS[name], "PAGE", None)
-    parser = argparse.ArgumentParser(
+    parser = Flags(
         prog=f"ccs datasets {name}",
-        description=f"Compare what is there with the lists. {(ADAPTERS[name].__doc__ or '').splitlines()[0]}",
+        description=f"Compare what is there with the lists. {_first_line(name)}",
         epilog=f"Given out at {page}" if page else None,
     )
     add_settings(parser, ADAPTERS[name].Settings)

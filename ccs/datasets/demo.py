@@ -22,7 +22,6 @@ have other patterns and other hues, bodies and faces are drawn anew, and the wal
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -33,7 +32,7 @@ from ccs.datasets.holdout import hold_out
 from ccs.datasets.manifests import Manifest, Video
 from ccs.datasets.settings import DatasetSettings
 from ccs.pool import ordered_map
-from ccs.settings import Ge, Integer, MultipleOf, add_settings, settings, settings_from
+from ccs.settings import Flags, Ge, Integer, MultipleOf, add_settings, settings, settings_from
 from ccs.signals import end_with_parent
 from ccs.stage import CcsError, atomic, progress, raise_if_full, remove_left_parts, run
 
@@ -213,7 +212,7 @@ def _job(job: tuple) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Render the demo's videos."""
-    parser = argparse.ArgumentParser(prog="python -m ccs.datasets.demo", description=__doc__.split("\n", 1)[0])
+    parser = Flags(prog="python -m ccs.datasets.demo", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--output-dir", required=True, help="directory of CLASS/ID.mp4, e.g. data/demo/videos")
     parser.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
     add_settings(parser, Rendering)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 from ccs import scores
 from ccs.datasets import manifests
 from ccs.evaluate.scoring import check_same_task, evaluate
-from ccs.settings import add_settings, settings_from
+from ccs.settings import Flags, add_settings, settings_from
 from ccs.shards.reader import ShardReader
 from ccs.stage import CcsError, run
 from ccs.train import checkpoint
@@ -17,7 +16,7 @@ from ccs.train.settings import EvaluateSettings
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the stage."""
-    parser = argparse.ArgumentParser(prog="ccs evaluate", description="Score a split's test videos with a checkpoint.")
+    parser = Flags(prog="ccs evaluate", description="Score a split's test videos with a checkpoint.")
     parser.add_argument("--checkpoint", required=True, help="checkpoint.pt of ccs train")
     parser.add_argument("--manifest", required=True, help="manifest.csv of the dataset that it was trained on")
     parser.add_argument("--split", type=int, default=1, help="split of the manifest (default: 1)")

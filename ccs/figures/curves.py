@@ -25,6 +25,7 @@ from matplotlib.typing import LineStyleType
 
 from ccs.figures import inputs, style
 from ccs.figures.histories import COLUMNS, RANKING, History, SplitHistories, group, has_ranking, read, steps
+from ccs.settings import Flags
 from ccs.stage import run
 from ccs.tables.measurements import count
 
@@ -307,7 +308,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the figure as SVG, PNG and CSV."""
-    parser = argparse.ArgumentParser(prog="python -m ccs.figures.curves", description=__doc__.split("\n\n")[0])
+    parser = Flags(prog="python -m ccs.figures.curves", description=__doc__.split("\n\n")[0])
     add_arguments(parser)
     args = parser.parse_args(argv)
     tests = group(read(path, args.run) for path in args.histories)

@@ -8,7 +8,6 @@ its values are made into the shard's, and the attribute imported says so, with w
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import sys
@@ -24,13 +23,13 @@ from ccs.flow.engines import BACKENDS, choose
 from ccs.flow.quantise import check_bound
 from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
 from ccs.pool import ordered_map
-from ccs.settings import add_settings, settings_from
+from ccs.settings import Flags, add_settings, settings_from
 from ccs.stage import CcsError, atomic, progress, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the flags and write one flow shard. Raises `CcsError` for bad input; a failure leaves no output."""
-    parser = argparse.ArgumentParser(prog="ccs flow", description="TV-L1 optical flow of one frames shard.")
+    parser = Flags(prog="ccs flow", description="TV-L1 optical flow of one frames shard.")
     parser.add_argument("--frames", type=Path, required=True, help="frames shard (.h5) to read")
     parser.add_argument("--output", type=Path, required=True, help="flow shard (.h5) to write")
     parser.add_argument(

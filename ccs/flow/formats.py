@@ -114,7 +114,7 @@ class Hdf5(Output[np.ndarray]):
                 dtype=np.uint8,
                 chunks=(1, *encoded.shape[1:]),
                 track_times=False,
-                **shard.COMPRESSION,
+                **hdf5.blosc(*shard.COMPRESSION),
             )
         self.pairs.resize(first + len(encoded), axis=0)
         self.pairs[first:] = encoded

@@ -23,7 +23,7 @@ from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
 from ccs.flow.sources import Source, find
 from ccs.frames.film import check_ffmpeg, find_ffmpeg
 from ccs.frames.settings import DamageSettings, FfmpegSettings, FramesSettings
-from ccs.settings import add_settings, settings_from
+from ccs.settings import Flags, add_settings, settings_from
 from ccs.stage import CcsError, run
 
 USAGE = """ccs flow VIDEO|DIR|LIST.txt|- ... --output DIR [flags]
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Flags(
         prog="ccs flow",
         usage=USAGE,
         description=DESCRIPTION,

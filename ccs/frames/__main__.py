@@ -34,7 +34,7 @@ from ccs.frames.decode import DecodedVideo, extract
 from ccs.frames.film import Ffmpeg, check_ffmpeg, find_ffmpeg
 from ccs.frames.judgement import BadVideo
 from ccs.frames.settings import FfmpegSettings, FramesSettings
-from ccs.settings import add_settings, settings_from
+from ccs.settings import Flags, add_settings, settings_from
 from ccs.stage import CcsError, atomic, progress, run, writing
 
 
@@ -60,7 +60,7 @@ def write_shard(file: h5py.File, videos: Iterator[tuple[str, DecodedVideo]]) -> 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage; see the module's docstring. Raises `CcsError`."""
-    parser = argparse.ArgumentParser(prog="ccs frames", description=__doc__.split("\n\n")[0])
+    parser = Flags(prog="ccs frames", description=__doc__.split("\n\n")[0])
     parser.add_argument("--manifest", required=True, help="the dataset's manifest.csv")
     parser.add_argument("--shard", required=True, help="which shard of it, such as 0003")
     parser.add_argument("--output", required=True, help="the shard's frames, HDF5")

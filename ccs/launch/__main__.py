@@ -28,6 +28,7 @@ from typing import NamedTuple, NoReturn
 
 from ccs.device import CLAIMED_GPUS
 from ccs.launch.gpus import visible_gpus, wait_for
+from ccs.settings import Flags
 from ccs.signals import end_with_parent
 from ccs.stage import CcsError, run
 from ccs.train.interruption import EXIT_STATUS
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
+    parser = Flags(
         prog="python -m ccs.launch",
         usage="%(prog)s --gpus N -- MODULE [flags]",
         description="Claim N free GPUs, waiting for them, and run a stage on them.",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
+from ccs.settings import Flags
 from ccs.stage import atomic, run
 from ccs.tables import shown
 from ccs.tables.details import details
@@ -16,7 +16,7 @@ from ccs.tables.rows import flat_rows, grouped_rows, run_labels
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write one table as CSV, Markdown and HTML, and print the Markdown on standard output."""
-    parser = argparse.ArgumentParser(prog="python -m ccs.tables", description=(__doc__ or "").split(":")[0] + ".")
+    parser = Flags(prog="python -m ccs.tables", description=(__doc__ or "").split(":")[0] + ".")
     tables = shown.tables()
     parser.add_argument("table", choices=tables, help="which table of the paper")
     parser.add_argument("--scores", nargs="+", required=True, metavar="H5", help="scores files written by evaluate")

@@ -6,13 +6,13 @@ r"""What a table or a figure was made with: settings, versions, seeds and fusion
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 from ccs.scores import Scores
+from ccs.settings import Flags
 from ccs.stage import atomic, run
 from ccs.tables.layout import Column, fusion_weights
 from ccs.tables.measurements import TestSplit, flat, group
@@ -87,7 +87,7 @@ def _list(title: str, pairs: Mapping[str, str]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the settings and versions of runs as an HTML page."""
-    parser = argparse.ArgumentParser(prog="python -m ccs.tables.details", description=(__doc__ or "").split("\n\n")[0])
+    parser = Flags(prog="python -m ccs.tables.details", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--scores", nargs="+", required=True, metavar="H5", help="scores files written by evaluate")
     parser.add_argument("--rows", required=True, metavar="JSON", help="run name -> label, in groups or not")
     parser.add_argument("--title", required=True, help="what was made with them, e.g. figure5a")

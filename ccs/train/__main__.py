@@ -10,7 +10,6 @@ break. Under `torchrun` (python -m torch.distributed.run) each process has a GPU
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import hashlib
 import json
@@ -27,7 +26,7 @@ from ccs.clips.sampling import BalancedBatches, Course
 from ccs.datasets import manifests
 from ccs.models.network import snippet_of
 from ccs.models.settings import NetworkSettings
-from ccs.settings import add_settings, given_settings, settings_from, word
+from ccs.settings import Flags, add_settings, given_settings, settings_from, word
 from ccs.shards.reader import ShardReader
 from ccs.stage import CcsError, atomic, check_writable, remove_left_parts, run
 from ccs.train import checkpoint, history, parallel
@@ -41,9 +40,7 @@ EVALUATE = "evaluate-"  # what its settings' flags begin with, as --segments is 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the stage."""
-    parser = argparse.ArgumentParser(
-        prog="ccs train", description="Train a Cooperative Cross-Stream network on training shards."
-    )
+    parser = Flags(prog="ccs train", description="Train a Cooperative Cross-Stream network on training shards.")
     parser.add_argument("--manifest", required=True, help="manifest.csv of the dataset")
     parser.add_argument("--split", type=int, default=1, help="split of the manifest (default: 1)")
     parser.add_argument("--shards", nargs="+", required=True, help="training shards (.h5)")

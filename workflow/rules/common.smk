@@ -29,7 +29,7 @@ from ccs.datasets.demo import Rendering
 from ccs.flow.settings import ENGINES
 from ccs.launch.gpus import visible_gpus
 from ccs.models.catalogue import BACKBONES
-from ccs.provenance import modules, stage_digest
+from ccs.provenance import ROOT, modules, stage_digest
 from ccs.settings import settings_of
 from ccs.tables import shown as catalogue
 
@@ -498,7 +498,7 @@ def figure_code(wildcards):
 def published(name):
     """The file of what the paper prints in a table or beside a figure, where it does."""
     path = Path("ccs", "published", f"{name}.csv")
-    return [str(path)] if Path(workflow.basedir, path).is_file() else []
+    return [str(path)] if (ROOT / path).is_file() else []
 
 
 def caption(wildcards, output):

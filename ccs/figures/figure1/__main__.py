@@ -26,6 +26,7 @@ import pandas as pd
 from ccs.figures import inputs, matrices, style
 from ccs.figures.figure1 import Shown
 from ccs.scores import Scores, Stream, logits
+from ccs.settings import Flags
 from ccs.stage import CcsError, run
 from ccs.tables.measurements import STREAMS, TestSplit, count, group, seeds_in_words
 from ccs.tables.rows import flat_rows
@@ -182,7 +183,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the figure as SVG, PNG and CSV."""
-    parser = argparse.ArgumentParser(prog="python -m ccs.figures.figure1", description=__doc__.split("\n\n")[0])
+    parser = Flags(prog="python -m ccs.figures.figure1", description=__doc__.split("\n\n")[0])
     add_arguments(parser)
     args = parser.parse_args(argv)
     num_classes = _num_classes(args.num_classes)

@@ -18,6 +18,7 @@ import pandas as pd
 
 from ccs.figures import bars, inputs, style
 from ccs.scores import Scores
+from ccs.settings import Flags
 from ccs.stage import run
 from ccs.tables.measurements import STREAMS, TestSplit, group, published
 from ccs.tables.rows import flat_rows
@@ -50,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the figure as SVG, PNG and CSV."""
-    parser = argparse.ArgumentParser(prog="python -m ccs.figures.figure5a", description=__doc__.split("\n\n")[0])
+    parser = Flags(prog="python -m ccs.figures.figure5a", description=__doc__.split("\n\n")[0])
     add_arguments(parser)
     args = parser.parse_args(argv)
     rows, paper = inputs.distinct(flat_rows(args.rows)), published("figure5a")

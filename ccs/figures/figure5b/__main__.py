@@ -19,6 +19,7 @@ import pandas as pd
 
 from ccs.figures import bars, inputs, style
 from ccs.scores import Scores
+from ccs.settings import Flags
 from ccs.stage import CcsError, run
 from ccs.tables.measurements import STREAMS, TestSplit, group, published
 from ccs.tables.rows import Groups, grouped_rows, run_labels
@@ -71,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the figure as SVG, PNG and CSV."""
-    parser = argparse.ArgumentParser(prog="python -m ccs.figures.figure5b", description=__doc__.split("\n\n")[0])
+    parser = Flags(prog="python -m ccs.figures.figure5b", description=__doc__.split("\n\n")[0])
     add_arguments(parser)
     args = parser.parse_args(argv)
     rows, paper = parse_rows(args.rows), published("figure5b")

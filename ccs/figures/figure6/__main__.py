@@ -34,6 +34,7 @@ from ccs.evaluate.scoring import check_same_task
 from ccs.figures import cam, inputs, style
 from ccs.models.network import snippet_of
 from ccs.scores import Scores
+from ccs.settings import Flags
 from ccs.shards.reader import ShardReader
 from ccs.stage import CcsError, run
 from ccs.tables.measurements import data_name
@@ -360,7 +361,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the figure as SVG, PNG and CSV."""
-    parser = argparse.ArgumentParser(
+    parser = Flags(
         prog="python -m ccs.figures.figure6",
         description=__doc__.split("\n\n")[0],
         epilog="The first four lists run in parallel: one file of each for every test split.",
