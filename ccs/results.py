@@ -1,0 +1,129 @@
+"""What a run got right: the accuracy of each class and the verdicts on each test video, as CSV.
+
+    ccs results results/runs/demo/split1/ccs                 # classes.csv and videos.csv beside its seeds
+    ccs results results/runs/demo/split1/ccs/seed0 --output DIR
+
+classes.csv, a row a class: class, videos (test videos of it), and rgb, flow and fused, the percentage of them that each
+stream alone and both together have right, mean over the seeds. videos.csv, a row a seed and video: seed, video, label,
+quarantined (yes or no), and for each of rgb, flow and fused its best class, the probability that it gives to it and to
+the label (softmax of the logits). A quarantined video counts as an error; so its row has no verdicts. Labels that are
+not public are empty.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ccs import scores
+from ccs.scores import STREAMS, Scores
+from ccs.settings import Flags
+from ccs.stage import CcsError, atomic, run
+
+CLASSES = ("class", "videos", *STREAMS)
+_VERDICT = ("", "_probability", "_probability_of_label")
+VIDEOS = ("seed", "video", "label", "quarantined", *(stream + part for stream in STREAMS for part in _VERDICT))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write both tables and print the first; raises `CcsError` where there are no scores, or not of one run."""
+    parser = Flags(
+        prog="ccs results", description="What a run got right: accuracy of each class, verdicts on each video."
+    )
+    parser.add_argument("run", metavar="RUN", help="folder of a run, of one of its seeds, or a scores.h5")
+    parser.add_argument("-o", "--output", metavar="DIR", help="where classes.csv and videos.csv go (default: RUN)")
+    args = parser.parse_args(argv)
+    found = of_run(Path(args.run))
+    output = Path(args.output or (args.run if Path(args.run).is_dir() else Path(args.run).parent))
+    labelled = all((np.asarray(each.label) >= 0).all() for each in found)
+    tables = {"videos.csv": [VIDEOS, *(row for each in found for row in videos(each))]}
+    if labelled:
+        tables["classes.csv"] = [CLASSES, *classes(found)]
+    for name, rows in tables.items():
+        with atomic(output / name) as part, open(part, "w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
+    if labelled:
+        print(report(found))
+    print(f"ccs: wrote {' and '.join(str(output / name) for name in tables)}", file=sys.stderr)
+
+
+def of_run(path: Path) -> list[Scores]:
+    """The scores of all seeds at `path`, a file, a seed's folder or a run's; `CcsError` where there are none."""
+    if path.is_file():
+        files = [path]
+    else:
+        seeds = sorted(path.glob("seed*/scores.h5"), key=lambda each: (len(each.parent.name), each.parent.name))
+        files = [path / "scores.h5"] if (path / "scores.h5").is_file() else seeds
+    if not files:
+        raise CcsError(
+            f"{path}: expected the folder of a run, such as results/runs/demo/split1/ccs, or of a seed of it, found "
+            f"{'no scores.h5 in it' if path.is_dir() else 'nothing there'}: correct the path, or evaluate the run first"
+        )
+    found = [scores.read(file) for file in files]
+    for file, each in zip(files, found, strict=True):
+        if (each.video, each.classes, each.label.tolist()) != (
+            found[0].video,
+            found[0].classes,
+            found[0].label.tolist(),
+        ):
+            raise CcsError(
+                f"{file}: expected the videos and classes of {files[0]}, found others: evaluate the run again"
+            )
+    return found
+
+
+def classes(found: Sequence[Scores]) -> Iterator[tuple[object, ...]]:
+    """Rows of classes.csv, in the order of the labels; of a class without test videos no accuracy."""
+    label = np.asarray(found[0].label)
+    right = {stream: np.mean([scores.hits(each, stream) for each in found], axis=0) for stream in STREAMS}
+    for number, name in enumerate(found[0].classes):
+        own = label == number
+        shares = (f"{100 * right[stream][own].mean():.2f}" if own.any() else "" for stream in STREAMS)
+        yield name, int(own.sum()), *shares
+
+
+def videos(of_seed: Scores) -> Iterator[tuple[object, ...]]:
+    """Rows of videos.csv of one seed, in the order of the scores; equal logits by class, as everywhere."""
+    probability = {stream: _softmax(scores.logits(of_seed, stream)) for stream in STREAMS}
+    for index, (video, label, bad) in enumerate(zip(of_seed.video, of_seed.label, of_seed.quarantined, strict=True)):
+        cells: list[object] = []
+        for stream in STREAMS:
+            row = probability[stream][index]
+            best = int(np.argmax(scores.logits(of_seed, stream)[index]))
+            of_label = f"{row[label]:.6f}" if label >= 0 else ""
+            cells += ["", "", ""] if bad else [of_seed.classes[best], f"{row[best]:.6f}", of_label]
+        yield of_seed.seed, video, of_seed.classes[label] if label >= 0 else "", "yes" if bad else "no", *cells
+
+
+def report(found: Sequence[Scores]) -> str:
+    """The classes, those that are told worst first, and the mean over classes beside that over videos."""
+    rows = sorted(classes(found), key=lambda row: float(str(row[-1] or 101)))
+    width = max(len("class"), *(len(name) for name in found[0].classes))
+    lines = [f"{'class':<{width}}  videos     RGB    Flow  RGB+Flow"]
+    lines += [
+        f"{name:<{width}}  {number:>6}  {rgb:>6}  {flow:>6}  {fused:>8}" for name, number, rgb, flow, fused in rows
+    ]
+    means = {
+        "all videos": [np.mean([scores.accuracy(each, stream) for each in found]) for stream in STREAMS],
+        "mean of classes": [
+            np.mean([scores.mean_class_accuracy(each, stream) for each in found]) for stream in STREAMS
+        ],
+    }
+    for title, (rgb, flow, fused) in means.items():
+        number = len(found[0].video) if title == "all videos" else len(found[0].classes)
+        lines.append(f"{title:<{width}}  {number:>6}  {rgb:>6.2f}  {flow:>6.2f}  {fused:>8.2f}")
+    return "\n".join(lines)
+
+
+def _softmax(logits_NC: np.ndarray) -> np.ndarray:
+    """Probabilities by row; NaN rows stay so."""
+    exponential = np.exp(logits_NC.astype(np.float64) - logits_NC.max(axis=1, keepdims=True))
+    return exponential / exponential.sum(axis=1, keepdims=True)
+
+
+if __name__ == "__main__":
+    run(main)
