@@ -347,8 +347,8 @@ def parser() -> argparse.ArgumentParser:
         "--segments",
         type=int,
         metavar="N",
-        help="snippets a video, at the centres of so many segments (default: as `evaluate` was when the run was "
-        "trained, which the checkpoint says)",
+        help=f"snippets a video, at most {MAX_SEGMENTS}, at the centres of so many segments (default: as `evaluate` "
+        "was when the run was trained, which the checkpoint says)",
     )
     flags.add_argument(
         "--crops",

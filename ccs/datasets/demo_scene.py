@@ -4,8 +4,9 @@ In: seed, split, class and index of a video. Out: RGB frames (T, H, W, 3) uint8,
 A frame is a pure function of the scene and one `Moment`, so that a video played backwards is `moments` reversed: so
 what is lowered is made from what is raised, with draws of their own. No distribution of single frames can tell the two
 directions apart. Nor can a frame tell who acts: the one who keeps still stands as the acting one does in a frame drawn
-from those that snippets of five flow pairs show in their middle (`ccs.clips.sampling`). One weak cue of pose is left:
-over several frames the still one has one pose, which even a mean of verdicts that are made frame by frame may feel.
+from those that snippets of five flow pairs show in their middle in training (`ccs.clips.sampling`). One cue of pose is
+left: over several frames the still one has one pose, which even a mean of verdicts that are made frame by frame may
+feel, and networks that see several frames at once may see.
 """
 
 from __future__ import annotations

@@ -223,7 +223,9 @@ def test_same_distributions(first: str, second: str):
         assert not np.array_equal(a, b), f"{name} is not drawn independently"
 
 
-@pytest.mark.parametrize("alike", [HELD, PAIRS[0], PAIRS[1], ("raise_crate", "raise_present")])
+@pytest.mark.parametrize(
+    "alike", [HELD, PAIRS[0], PAIRS[1], ("raise_crate", "raise_present"), ("lower_crate", "lower_present")]
+)
 def test_a_frame_does_not_tell_who_acts(alike: tuple[str, ...]):
     """At any moment the two in a picture are drawn alike: nothing but motion says which of them acts."""
     names = [name for name in alike for _ in range(300)]
