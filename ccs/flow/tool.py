@@ -1,4 +1,4 @@
-"""Optical flow of any videos, without the pipeline: `ccs flow videos/ --output flow/ --format jpg --workers 8`.
+"""Optical flow of any videos, without the pipeline: `ccs flow videos/ -o flow/ --format jpg --workers 8`.
 
 Videos come in (`ccs.flow.sources`), their outputs go out (`ccs.flow.formats`), and `ccs.flow.jobs` does the work; here
 are the flags, the checks before any work starts, and what is said at the end. A call keeps the outputs of earlier ones
@@ -15,19 +15,23 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from ccs.datasets.disk import SUFFIXES
 from ccs.flow.engines import BACKENDS, choose
 from ccs.flow.formats import FORMATS, is_visualized, obstacle, read_record, remove_leftovers
 from ccs.flow.jobs import Job, OutputSettings, Work
 from ccs.flow.quantise import check_bound
 from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
-from ccs.flow.sources import Source, find
+from ccs.flow.sources import LISTS, TABLES, Source, find
 from ccs.frames.film import check_ffmpeg, find_ffmpeg
 from ccs.frames.settings import DamageSettings, FfmpegSettings, FramesSettings
 from ccs.settings import add_settings, settings_from
 from ccs.stage import CcsError, run
 
-USAGE = """ccs flow VIDEO|DIR|LIST.txt|- ... --output DIR [flags]
+USAGE = """ccs flow VIDEO|DIR|LIST.txt|- ... -o DIR [flags]
        ccs flow --frames SHARD.h5 --output SHARD.h5 [flags]"""
+
+# of what an output is not called: directories of these names, which are not there, are files to whoever asks for them
+FILE_SUFFIXES = frozenset((".h5", ".hdf5", ".npy", ".npz", ".flo", ".jpg", ".jpeg", ".png", ".gif", *LISTS, *TABLES))
 
 DESCRIPTION = """\
 TV-L1 optical flow of videos. Inputs are video files, directories (searched for
@@ -50,9 +54,9 @@ then."""
 
 EPILOG = """\
 examples:
-  ccs flow videos/ --output flow/ --format jpg --short-side 256 --workers 8
-  ccs flow videos/ --output flow/ --format h5 --gpus 2
-  find videos -name '*.avi' | ccs flow - --root videos --output flow/
+  ccs flow videos/ -o flow/ --format jpg --short-side 256 --workers 8
+  ccs flow videos/ -o flow/ --format h5 --gpus 2
+  find videos -name '*.avi' | ccs flow - --root videos -o flow/
 
 the pipeline's stage, with --workers, --backend, --bound and the TV-L1 settings:
   ccs flow --frames data/demo/frames/0003.h5 --output data/demo/flow/0003.h5"""
@@ -73,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     max_missing = settings_from(args, DamageSettings).max_missing_fraction
     if args.workers < 1:
         raise CcsError(f"--workers: expected 1 or more, found {args.workers}")
+    check_directory(args.output)
     print("ccs: flow: looking for videos, and for what is done of them", file=sys.stderr)
     tool = check_ffmpeg(find_ffmpeg(args.ffmpeg))
     sources = find(args.inputs, args.root, args.output)
@@ -102,7 +107,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("inputs", nargs="+", metavar="VIDEO|DIR|LIST.txt|-", help="what to compute the flow of")
-    parser.add_argument("--output", required=True, metavar="DIR", help="where outputs go; made if it is not there")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="DIR", help="where outputs go, a directory; made if it is not there"
+    )
     parser.add_argument("--format", choices=list(FORMATS), default="h5", help="see above (default: h5)")
     parser.add_argument(
         "--bound",
@@ -178,6 +185,23 @@ def _settings(args: argparse.Namespace) -> OutputSettings:
         short_side=args.short_side,
         step=args.step,
         visualize=args.bound if args.visualize else None,
+    )
+
+
+def check_directory(output: str) -> None:
+    """`CcsError` where `--output` is a file, or would be a directory with a name that only files have."""
+    if os.path.isdir(output):
+        return
+    suffix = os.path.splitext(output.rstrip("/"))[1].lower()
+    if not os.path.lexists(output) and suffix not in SUFFIXES | FILE_SUFFIXES:
+        return
+    directory = os.path.dirname(output.rstrip("/")) or "flow"
+    meant = [f"{directory}/VIDEO{FORMATS[name].suffix} (--format {name})" for name in FORMATS if FORMATS[name].suffix]
+    meant += [f"{directory}/VIDEO/flow_x_00001.jpg (--format jpg)", f"{directory}/VIDEO.mp4 (--visualize)"]
+    found = "a file" if os.path.lexists(output) else f"a name that ends in {suffix}"
+    raise CcsError(
+        f"--output {output}: expected a directory, as each video has an output of its own, found {found}: with "
+        f"--output {directory} they are {', '.join(meant)}"
     )
 
 

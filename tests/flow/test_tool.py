@@ -606,6 +606,20 @@ def test_unusable_flags_are_refused(videos, tmp_path, monkeypatch, flags, messag
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("name", ["y.mp4", "flow.h5", "deep/flow_x_00001.JPG", "list.txt", "flow.npy", "there"])
+def test_an_output_that_can_only_be_a_file_is_refused_and_told_what_is_meant(videos, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").touch()
+    with pytest.raises(
+        CcsError, match=rf"--output {name}: expected a directory, .* found a .*/VIDEO\.h5 .*/VIDEO\.mp4"
+    ):
+        main([str(videos), "-o", name, *FLAGS])
+    assert os.listdir(tmp_path) == ["there"]
+    (tmp_path / "v1.mp4").mkdir()  # somebody's own
+    main([str(videos / "a/b"), "-o", "v1.mp4", *FLAGS])
+    assert os.listdir("v1.mp4") == ["two.h5"]
+
+
 @pytest.mark.parametrize(
     ("visible", "asked", "expected"),
     [
