@@ -17,7 +17,7 @@ import numpy as np
 import simplejpeg
 
 from ccs.datasets.manifests import VideoFile
-from ccs.frames.film import Children, Ffmpeg, FilmReader, check_file, opened, shorter_side
+from ccs.frames.film import Children, Ffmpeg, FilmReader, Planes, check_file, opened, shorter_side
 from ccs.frames.judgement import BadVideo, Moments
 from ccs.frames.settings import FramesSettings
 from ccs.stage import CcsError
@@ -69,14 +69,16 @@ def decode_video(
 
 def _encode(film: FilmReader, quality: int) -> list[np.ndarray]:
     """The frames as JPEG files: ffmpeg's planes are JPEG's own, so that nothing is converted or subsampled twice."""
-    jpegs = []
-    for planes in film.frames():
-        try:
-            jpeg = simplejpeg.encode_jpeg_yuv_planes(*planes, quality=quality)
-        except ValueError as error:
-            raise BadVideo(f"frames of {film.width}x{film.height} cannot be JPEG images: {error}") from error
-        jpegs.append(np.frombuffer(jpeg, np.uint8))
-    return jpegs
+    return [np.frombuffer(encode_jpeg(planes, quality), np.uint8) for planes in film.frames()]
+
+
+def encode_jpeg(planes: Planes, quality: int) -> bytes:
+    """A frame as a JPEG file. Raises `BadVideo` where it is too large for one."""
+    try:
+        return simplejpeg.encode_jpeg_yuv_planes(*planes, quality=quality)
+    except ValueError as error:
+        height, width = planes[0].shape
+        raise BadVideo(f"frames of {width}x{height} cannot be JPEG images: {error}") from error
 
 
 def extract(

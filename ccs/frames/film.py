@@ -35,6 +35,7 @@ import ffmpeg
 import numpy as np
 import psutil
 
+from ccs.frames import stills
 from ccs.frames.judgement import BadVideo, Moments, Said, Verdict, judge, moments
 from ccs.signals import end_with_parent
 from ccs.stage import CcsError
@@ -42,6 +43,7 @@ from ccs.stage import CcsError
 _PIPE_BYTES = 1 << 20  # several frames, so that ffmpeg decodes while the last ones are used
 _FRAME = b"FRAME\n"
 SILENCE = 120.0  # seconds that ffmpeg may take for the next frame
+STILLS_FPS = 25  # of frames in a folder, which do not say: only the order of their times counts
 _TURN = 0.2  # seconds after which it is heard while it is waited for, at least
 _LISTEN_EVERY = 32  # frames: of each it says tens of bytes, and a pipe holds 64 KiB
 
@@ -58,6 +60,9 @@ FORMATS = (
 ONE_FILE = {"protocol_whitelist": "file,pipe", "format_whitelist": FORMATS.replace(" ", ",")}  # options of an input
 
 
+Planes = tuple[np.ndarray, np.ndarray, np.ndarray]  # Y, U, V; see `FilmReader.frames`
+
+
 class Ffmpeg(NamedTuple):
     """An ffmpeg that was tried and works."""
 
@@ -65,6 +70,23 @@ class Ffmpeg(NamedTuple):
     version: str
     passthrough: dict[str, str]  # its option for frames as decoded
     prompt: dict[str, int]  # of the filter that tells the frames' times: at once, where it can
+
+
+class Clip(NamedTuple):
+    """A part of a video, in seconds of its clock: the frames that are shown from `start` on and before `end`.
+
+    Where the clock counts frames, as in AVI, both are those of the nearest.
+    """
+
+    start: float = 0.0
+    end: float | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        return not self.start and self.end is None
+
+
+WHOLE = Clip()
 
 
 def find_ffmpeg(path: str | None = None) -> str:
@@ -134,14 +156,30 @@ def shorter_side(pixels: int) -> tuple[str, str]:
     return width, height
 
 
-def command(path: str, size: tuple[str, str], tool: Ffmpeg, clock: int) -> list[str]:
-    """The command line that decodes the first video stream of `path` into YUV4MPEG on standard output.
+def command(path: str, size: tuple[str, str], tool: Ffmpeg, clock: int, clip: Clip = WHOLE) -> list[str]:
+    """The command line that decodes the first video stream of `path`, a file or a folder of frames, into YUV4MPEG.
 
-    `size` is the width and the height to scale to, as ffmpeg reads them: numbers or expressions. The frames' times go
-    to the descriptor `clock`.
+    That goes to standard output. `size` is the width and the height to scale to, as ffmpeg reads them: numbers or
+    expressions. The frames' times go to the descriptor `clock`.
     """
+    begin = {"ss": clip.start} if clip.start else {}
+    video = _input(path, threads=1, **begin)
+    if clip.end is not None:
+        video = ffmpeg.filter(video, "trim", end=clip.end - clip.start)  # a frame's time now counts from the start
+    return _compile(video, size, tool, clock)
+
+
+def _input(path: str, **options: object) -> ffmpeg.nodes.FilterableStream:
+    """The first video stream of a file, or the frames of a folder."""
+    if os.path.isdir(path):
+        frames = stills.find(path)
+        # which is no file, and whose pattern is ours
+        sequence = {"format": "image2", "format_whitelist": "image2", "protocol_whitelist": "file"}
+        return ffmpeg.input(
+            f"file:{frames.pattern}", framerate=STILLS_FPS, start_number=frames.first, **sequence, **options
+        )["V:0"]
     # "file:" keeps names with a colon from being taken for another protocol
-    return _compile(ffmpeg.input(f"file:{path}", threads=1, **ONE_FILE)["V:0"], size, tool, clock)
+    return ffmpeg.input(f"file:{path}", **ONE_FILE, **options)["V:0"]
 
 
 def _compile(video: ffmpeg.nodes.FilterableStream, size: tuple[str, str], tool: Ffmpeg, clock: int) -> list[str]:
@@ -165,9 +203,9 @@ def _environment() -> dict[str, str]:
 
 def hidden_packets(path: str, tool: Ffmpeg, children: Children) -> int:
     """How many packets of a video are not to be shown (flag 4), as what an edit list cuts away."""
-    packets = ffmpeg.output(
-        ffmpeg.input(f"file:{path}", **ONE_FILE)["V:0"], "pipe:", c="copy", copyinkf=None, format="framecrc"
-    ).global_args("-nostdin", "-loglevel", "quiet")
+    packets = ffmpeg.output(_input(path), "pipe:", c="copy", copyinkf=None, format="framecrc").global_args(
+        "-nostdin", "-loglevel", "quiet"
+    )
     listed, num_hidden = b"", 0
     with children.run(ffmpeg.compile(packets, cmd=tool.path)) as process:
         assert process.stdout is not None
@@ -191,6 +229,17 @@ def check_file(path: str) -> None:
         raise BadVideo("the file is empty")
     with open(path, "rb"):
         pass
+
+
+def check_stills(folder: str) -> int:
+    """How many frames there are in a folder of frames; raises as `check_file`, and what `ccs.frames.stills` finds."""
+    try:
+        folder.encode()
+    except UnicodeEncodeError as error:
+        raise BadVideo("its path is not UTF-8: rename it") from error
+    names = stills.find(folder).names
+    stills.check_sizes(folder, names)
+    return len(names)
 
 
 class Children:
@@ -242,13 +291,15 @@ class Children:
 
 
 @contextmanager
-def opened(path: str, size: tuple[str, str], tool: Ffmpeg, children: Children) -> Generator[FilmReader]:
+def opened(
+    path: str, size: tuple[str, str], tool: Ffmpeg, children: Children, clip: Clip = WHOLE
+) -> Generator[FilmReader]:
     """Start to decode a video file, see `command`, and wait for its first frame; on leaving, its ffmpeg is ended."""
     with _pipe() as (clock, far_end):
         end = far_end.fileno()
-        with children.run(command(path, size, tool, end), end) as process:
+        with children.run(command(path, size, tool, end, clip), end) as process:
             far_end.close()  # so that ffmpeg's end is the end of the pipe
-            yield FilmReader(path, process, clock.fileno(), tool, children)
+            yield FilmReader(path, process, clock.fileno(), tool, children, clip)
 
 
 @contextmanager
@@ -268,8 +319,15 @@ class FilmReader:
     """
 
     def __init__(
-        self, path: str, process: subprocess.Popen[bytes], clock: int, tool: Ffmpeg, children: Children
+        self,
+        path: str,
+        process: subprocess.Popen[bytes],
+        clock: int,
+        tool: Ffmpeg,
+        children: Children,
+        clip: Clip = WHOLE,
     ) -> None:
+        self._clip = clip
         self.path, self._process, self._tool, self._children = path, process, tool, children
         assert process.stdout is not None  # `Children.run` gives both to read
         assert process.stderr is not None
@@ -285,7 +343,7 @@ class FilmReader:
             header += byte
         self.height, self.width, self.fps = _parse_header(bytes(header), path)
 
-    def frames(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def frames(self) -> Iterator[Planes]:
         """Every frame that is whole, as its planes Y (H, W), U and V (half of each side, rounded up), uint8.
 
         They are JPEG's: full range, BT.601. The next frame takes the memory of the one before.
@@ -327,7 +385,10 @@ class FilmReader:
             status = self._process.wait(SILENCE)
         except subprocess.TimeoutExpired:
             raise BadVideo(f"ffmpeg did not end within {SILENCE:g} s after {self.num_frames} frames") from None
-        said, shown = self._said, moments(self._said, self.num_frames, self.fps)
+        said = self._said
+        if not self._clip.is_whole:
+            said.narrow(self._clip.start, self._clip.end, self.num_frames)
+        shown = moments(said, self.num_frames, self.fps)
         doubtful = (said.damaged or said.cut) and said.packets > self.num_frames
         num_hidden = hidden_packets(self.path, self._tool, self._children) if doubtful else 0
         return shown, judge(self.path, status, said, shown, self._whole, num_hidden, max_missing)

@@ -70,6 +70,7 @@ class Said:
         self.num_streams = 0
         self.cut = self.damaged = ""
         self.lost = self.concealed = self.signalled = self.forbidden = False  # lost: input, before it was decoded
+        self.clip = ""  # where all is meant
         self._mapped = False  # what follows is of the output
         self._last: deque[str] = deque(maxlen=3)
         self._rest = self._rest_of_times = b""
@@ -92,6 +93,18 @@ class Said:
         for line in lines:
             if shown := _TIME.match(line):
                 self.times.append(np.nan if shown[1] == b"NOPTS" else float(shown[1]))
+
+    def narrow(self, start: float, end: float | None, num_frames: int) -> None:
+        """What was said is to be judged for a clip of the video, in seconds, of which so many frames came.
+
+        Packets around it are read, too, so that they are no count of its frames; what is missing its times tell.
+        """
+        length = np.inf if end is None else end - start
+        if self.stated > 0:
+            self.stated = max(min(self.stated - start, length), 0.0)
+        self.clip = f" in the clip from {start:g} s to {'the end' if end is None else f'{end:g} s'}"
+        self.packets = min(self.packets, num_frames)
+        self.lost |= bool(self.damaged)
 
     def _take(self, source: str, level: str, text: str) -> None:
         if level in ("verbose", "info"):
@@ -129,6 +142,8 @@ class Said:
 
 def cut_avi(path: str) -> str:
     """That an AVI is shorter than it says of itself, or "": ffmpeg scales its duration to what is there."""
+    if os.path.isdir(path):  # of frames
+        return ""
     with open(path, "rb") as file:
         head = file.read(12)
         size = os.fstat(file.fileno()).st_size
@@ -195,11 +210,11 @@ def judge(
         exit_status = f"; ffmpeg's exit status {status}" if status else ""
         raise BadVideo(f"{what}: {num_frames} frames decoded{exit_status}; {why}".removesuffix("; "))
     if num_frames < 2 or not whole:
-        raise BadVideo(f"{num_frames} frames decoded, at least 2 are needed; {why}".removesuffix("; "))
+        raise BadVideo(f"{num_frames} frames decoded{said.clip}, at least 2 are needed; {why}".removesuffix("; "))
     if said.packets < 0:
         raise CcsError(f"{path}: this ffmpeg does not say how many packets it has read: try another ffmpeg")
     early = _early(said, shown)
-    cut = said.cut or cut_avi(path)
+    cut = said.cut or ("" if said.clip else cut_avi(path))
     if not cut and said.broken.get(said.stream, -np.inf) - said.start > shown.times[-1] - _END:
         cut = "the last packet is corrupt"
     if not cut and said.num_streams == 1 and shown.tail > _TAIL * (num_frames + shown.tail):

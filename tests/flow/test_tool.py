@@ -27,10 +27,10 @@ from ccs.flow.engines import estimate
 from ccs.flow.formats import written
 from ccs.flow.quantise import dequantise
 from ccs.flow.sources import find
-from ccs.flow.streams import PairCount, chunks, read_ahead
+from ccs.flow.streams import AS_SHOWN, PairCount, Reading, chunks, read_ahead
 from ccs.flow.tool import main, select_gpus
 from ccs.frames import __main__ as frames
-from ccs.frames.film import check_ffmpeg, find_ffmpeg
+from ccs.frames.film import check_ffmpeg, find_ffmpeg, shorter_side
 from ccs.provenance import modules
 from ccs.shards import __main__ as shards
 from ccs.stage import CcsError
@@ -237,9 +237,10 @@ def test_steps_over_several_frames(tmp_path):
 
 def grey_frames(path: Path, short_side: int | None = None, pairs: int = 5) -> list:
     tool = check_ffmpeg(FFMPEG)
+    size = shorter_side(short_side) if short_side else AS_SHOWN
 
     def decode(video, children):
-        return chunks(str(video), short_side, 1, lambda height, width: pairs, 0, tool, children)
+        return chunks(str(video), Reading(size=size), lambda height, width: pairs, tool, children)
 
     with read_ahead([path], decode, 2) as items:
         return [item for _, item in items]
@@ -458,7 +459,7 @@ def test_the_log_has_the_rate_and_the_true_total(videos, tmp_path, capsys):
 
 
 def test_stated_counts(videos):
-    count = PairCount([str(videos / "a/run (1).mkv"), "absent.mp4"], 1, check_ffmpeg(FFMPEG))
+    count = PairCount([str(videos / "a/run (1).mkv"), "absent.mp4"], Reading(), check_ffmpeg(FFMPEG))
     count._thread.join()
     assert count.total() == 22  # 11, and as many for the other
     count.set("absent.mp4", 4)
@@ -529,7 +530,7 @@ def test_inputs_that_cannot_be_used_are_named_before_any_work(videos, tmp_path, 
     (tmp_path / "far.txt").write_text(f"{videos}/a/run (1).mkv\n")
     (tmp_path / "zero.txt").write_bytes(f"{videos}/a/run (1).mkv\n".encode("utf-16-le"))
     (tmp_path / "odd.txt").write_bytes("a.mp4\n".encode("utf-16")[:-1])
-    (tmp_path / "list.csv").write_text(f"video\n{videos}/a/run (1).mkv\n")
+    (tmp_path / "list.json").write_text(f'["{videos}/a/run (1).mkv"]')
     for name in ("a.avi", "a.mp4", "x/a.avi"):
         (tmp_path / "two" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "two" / name).touch()
@@ -541,7 +542,7 @@ def test_inputs_that_cannot_be_used_are_named_before_any_work(videos, tmp_path, 
         (["far.txt"], r"run \(1\).mkv \(far.txt, line 1\): expected a path below .*--root"),
         (["zero.txt"], "zero.txt: expected lines of text in UTF-8, found zero bytes"),
         (["odd.txt"], "odd.txt: expected text in UTF-16, as its first bytes say"),
-        (["list.csv"], r"list.csv: expected a video, a directory or a list .*, found a \.csv file: write the paths"),
+        (["list.json"], r"list.json: expected a video, a directory or a list .*, found a \.json file: write the paths"),
         (["two"], "two/a.avi and two/a.mp4 would both be written as a: rename"),
         (["two/a.avi", "two/x"], "two/a.avi and two/x/a.avi would both be written as a"),
     ]:
@@ -652,7 +653,9 @@ def test_the_pipelines_stage_is_still_there_and_apart(capsys):
     assert "absent.h5: expected a frames shard" in capsys.readouterr().err
     stage = modules("ccs.flow")  # what an edit of makes the pipeline compute flow anew
     assert "ccs.flow.shard" in stage
-    assert not {"tool", "jobs", "formats", "sources", "streams"} & {name.split(".")[-1] for name in stage}
+    assert not {"tool", "jobs", "formats", "sources", "streams", "methods", "raft", "pictures"} & {
+        name.split(".")[-1] for name in stage
+    }
     with pytest.raises(SystemExit):
         cli.main(["flow", "--help"])
     text = capsys.readouterr().out
