@@ -239,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         closing(decode.extract([manifests.VideoFile(p, p) for p in args.videos], preparation.frames, tool)) as results,
         progress(total=len(args.videos), desc="predict", unit="video") as bar,
     ):
-        for (path, _), decoded in results:
+        for (path, *_), decoded in results:
             try:
                 if isinstance(decoded, BadVideo | CcsError):
                     raise decoded

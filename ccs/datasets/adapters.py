@@ -12,7 +12,19 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Protocol
 
-from ccs.datasets import demo, folder, hmdb51, something_v2, ucf101
+from ccs.datasets import (
+    demo,
+    diving48,
+    folder,
+    hmdb51,
+    jester,
+    kinetics,
+    listed,
+    rawframes,
+    something_v1,
+    something_v2,
+    ucf101,
+)
 from ccs.datasets.disk import UNSAFE
 from ccs.datasets.manifests import Manifest
 from ccs.datasets.settings import DatasetSettings
@@ -21,7 +33,7 @@ from ccs.stage import CcsError
 
 
 class Adapter(Protocol):
-    """A module that knows one layout; it may also say MIRRORED_LABELS."""
+    """A module that knows one layout; it may also say MIRRORED_LABELS, and PAGE, where its authors give it out."""
 
     @property
     def Settings(self) -> type[DatasetSettings]: ...
@@ -31,8 +43,14 @@ class Adapter(Protocol):
 
 ADAPTERS: dict[str, Adapter] = {
     "demo": demo,
+    "diving48": diving48,
     "folder": folder,
     "hmdb51": hmdb51,
+    "jester": jester,
+    "kinetics": kinetics,
+    "list": listed,
+    "rawframes": rawframes,
+    "something_v1": something_v1,
     "something_v2": something_v2,
     "ucf101": ucf101,
 }

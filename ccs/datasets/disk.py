@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import errno
+import json
 import os
 import re
 import sys
@@ -15,11 +16,11 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ccs.datasets.holdout import hold_out
 from ccs.datasets.manifests import Manifest, Video
-from ccs.datasets.settings import ListedSettings
+from ccs.datasets.settings import AbsentSettings
 from ccs.stage import CcsError
 
 # What is a video and nothing else: .gif and .webp are pictures as often, .mod and .yuv cannot be told from others.
@@ -59,6 +60,8 @@ _MARKS = {  # the longer ones first: that of UTF-32 begins as that of UTF-16 doe
     codecs.BOM_UTF16_BE: "utf-16",
 }
 _FEW = 5  # names in a message
+
+Kind = TypeVar("Kind", list, dict)
 
 
 class Listing(NamedTuple):
@@ -220,6 +223,17 @@ def read_text(path: str, holds: str) -> str:
     return decoded(content, path)
 
 
+def read_json(path: str, kind: type[Kind], holds: str) -> Kind:
+    """The list or object in a JSON file; raises `CcsError` where there is none."""
+    try:
+        content = json.loads(read_text(path, holds))
+    except (ValueError, RecursionError) as error:
+        raise CcsError(f"{path}: not JSON ({error}): download it again") from error
+    if not isinstance(content, kind):
+        raise CcsError(f"{path}: expected a JSON {kind.__name__}, found a {type(content).__name__}: download it again")
+    return content
+
+
 def decoded(content: bytes, source: str) -> str:
     """Text in UTF-8, or what its byte order mark says, with line ends as \\n; single bytes that are not UTF-8 are kept.
 
@@ -261,7 +275,7 @@ def class_folders(dataset: str, root: str) -> dict[str, Folder]:
 
 def assemble(
     dataset: str,
-    settings: ListedSettings,
+    settings: AbsentSettings,
     root: str,
     classes: Sequence[str],
     listed: Sequence[Listed],
@@ -271,13 +285,7 @@ def assemble(
 
     Raises `CcsError` for a video listed twice, for absent videos beyond `max_absent_fraction`, and for no videos.
     """
-    _check_unique(listed)
-    found = _find(listed, folders)
-    _check_absent(dataset, settings, root, listed, found)
-    paths = {path for _, path in found}
-    extra = sum(path not in paths for folder in folders.values() for path in folder.videos.values())
-    if extra:
-        note(dataset, f"{extra} videos below {root} are in none of the lists of this split and are left out")
+    found = locate(dataset, settings, root, listed, folders)
     val = hold_out(
         ((item.group, item.label) for item, _ in found if item.split == "train"),
         settings.val_fraction,
@@ -293,16 +301,37 @@ def assemble(
         )
         for item, path in found
     ]
-    return finish(dataset, classes, videos)
+    return finish(dataset, classes, videos, absent_of(listed, found))
 
 
-def finish(dataset: str, classes: Sequence[str], videos: list[Video]) -> Manifest:
+def locate(
+    dataset: str, settings: AbsentSettings, root: str, listed: Sequence[Listed], folders: Mapping[str, Folder]
+) -> list[tuple[Listed, str]]:
+    """The listed videos that are in `folders`, by `Listed.folder`, each with its path. Raises as `assemble`."""
+    _check_unique(listed)
+    found = _find(listed, folders)
+    _check_absent(dataset, settings, root, listed, found)
+    paths = {path for _, path in found}
+    extra = sum(path not in paths for folder in folders.values() for path in folder.videos.values())
+    if extra:
+        note(dataset, f"{extra} videos below {root} are in none of the lists of this split and are left out")
+    return found
+
+
+def finish(dataset: str, classes: Sequence[str], videos: list[Video], absent: Sequence[str] = ()) -> Manifest:
     """The manifest, sorted; says so where there is nothing to train on or to test on."""
     parts = {video.split for video in videos}
     for part in ("train", "test"):
         if part not in parts:
             note(dataset, f"no video is in {part}")
-    return Manifest(dataset, tuple(classes), tuple(sorted(videos)))
+    return Manifest(dataset, tuple(classes), tuple(sorted(videos)), absent=tuple(absent))
+
+
+def absent_of(listed: Sequence[Listed], found: Sequence[tuple[Listed, str]]) -> list[str]:
+    """The listed videos that were not found, as "PATH (LIST, line N)"."""
+    there = {item.video for item, _ in found}
+    absent = [item for item in listed if item.video not in there]
+    return [f"{os.path.join(item.folder, item.name)} ({item.source})" for item in absent]
 
 
 def _check_unique(listed: Sequence[Listed]) -> None:
@@ -326,7 +355,7 @@ def _find(listed: Sequence[Listed], folders: Mapping[str, Folder]) -> list[tuple
         if folder is None or (path := folder.find(item.name)) is None:
             continue
         other = takers.setdefault(path, item)
-        if other is not item:
+        if (other.folder, other.name) != (item.folder, item.name):  # else clips of one file
             raise CcsError(
                 f"{path}: two listed videos fit this file, {other.name} ({other.source}) and {item.name} "
                 f"({item.source}): rename the files as the lists have them"
@@ -335,14 +364,13 @@ def _find(listed: Sequence[Listed], folders: Mapping[str, Folder]) -> list[tuple
     return found
 
 
-def _check_absent(dataset: str, settings: ListedSettings, root: str, listed: Sequence[Listed], found: Sequence) -> None:
+def _check_absent(dataset: str, settings: AbsentSettings, root: str, listed: Sequence[Listed], found: Sequence) -> None:
     num_absent = len(listed) - len(found)
     if not num_absent and listed:
         return
     allowed = settings.max_absent_fraction
-    there = {item.video for item, _ in found}
-    absent = [item for item in listed if item.video not in there]
-    first = "; ".join(f"{os.path.join(item.folder, item.name)} ({item.source})" for item in absent[:5])
+    absent = absent_of(listed, found)
+    first = "; ".join(absent[:_FEW])
     text = f"{num_absent} of {len(listed)} listed videos are absent"
     if listed and num_absent > allowed * len(listed):
         raise CcsError(
@@ -351,4 +379,4 @@ def _check_absent(dataset: str, settings: ListedSettings, root: str, listed: Seq
         )
     if not found:
         raise CcsError(f"{root}: no videos at all: {text}. The first: {first}. Correct `root` of dataset {dataset}")
-    note(dataset, f"{text} and are left out, the first {absent[0].name} ({absent[0].source})")
+    note(dataset, f"{text} and are left out, the first {absent[0]}")

@@ -31,38 +31,43 @@ from ccs.datasets.disk import (
     scan,
     stem,
 )
-from ccs.datasets.holdout import folds, hold_out
+from ccs.datasets.division import DivisionSettings, check_split, divide
 from ccs.datasets.manifests import Manifest, Video
-from ccs.datasets.settings import DatasetSettings, Directory
-from ccs.settings import Field, Ge, Gt, Integer, Le, Lt, Number, Text, settings
+from ccs.datasets.settings import Directory
+from ccs.settings import Field, Text, settings
 from ccs.stage import CcsError
 
 _SPLITS = ("train", "val", "test")
 
 
 @settings
-class Settings(DatasetSettings):
+class Settings(DivisionSettings):
     """Your own videos, root/CLASS/VIDEO or root/train/CLASS/VIDEO and root/test/CLASS/VIDEO."""
 
     root: Directory = Field(kw_only=True)
     """directory of the videos, relative to the working directory"""
-    test_fraction: Annotated[Number, Gt(0), Lt(1)] = 0.2
-    """share of the videos that are for testing, where there are no folders train and test"""
     group: Annotated[Text, Field(min_length=1)] | None = None
     """regular expression for the whole name of a file without its extension; videos with the same text in its only
     parentheses are of one group, in whatever class, and stay together in all divisions: '(.*)_\\d+' for Anna_1.mp4"""
-    folds: Annotated[Integer, Ge(2), Le(99)] | None = None
-    """cross-validation: so many splits in place of one, each group (or video) being for testing in one of them; tables
-    show each on its own"""
 
 
 def manifest(dataset: str, settings: Settings, split: int) -> Manifest:
     """The manifest of a split: 1, or 1 to `folds`; raises `CcsError` as `ccs.datasets.adapters.load` says."""
-    if not 1 <= split <= (settings.folds or 1):
-        there = f"1 to {settings.folds} do" if settings.folds else "only 1 does"
-        raise CcsError(f"dataset {dataset}: split {split} of a folder does not exist: {there}")
-    group_of = _groups(dataset, settings.group)
-    root = directory(dataset, "root", settings.root, "the videos, CLASS/*.mp4")
+    return of_folders(dataset, settings, settings.root, settings.group, split)
+
+
+def of_folders(
+    dataset: str,
+    settings: DivisionSettings,
+    root: str,
+    group: str | None,
+    split: int,
+    listed_in: Callable[[str, str], Listing] = listing,
+) -> Manifest:
+    """`manifest`; listed_in: a function for the `Listing` of a class, in which videos are what counts as one."""
+    check_split(dataset, settings, split, "a folder")
+    group_of = _groups(dataset, group)
+    root = directory(dataset, "root", root, "the videos, CLASS/*.mp4 (or CLASS/VIDEO/img_00001.jpg)")
     parts = _parts(dataset, root)
     if settings.folds and "test" in parts:
         raise CcsError(
@@ -70,7 +75,7 @@ def manifest(dataset: str, settings: Settings, split: int) -> Manifest:
             "found train/ and test/, which divide the videos already: remove folds, or move the classes up"
         )
     ignored: list[str] = []
-    videos = [video for part, path in parts.items() for video in _videos(dataset, path, part, ignored)]
+    videos = [video for part, path in parts.items() for video in _videos(dataset, path, part, ignored, listed_in)]
     if ignored:
         text = f"{len(ignored)} files below {root} are no videos in a class directory and are left out"
         note(dataset, f"{text}: {extensions(ignored)}")
@@ -83,16 +88,8 @@ def manifest(dataset: str, settings: Settings, split: int) -> Manifest:
     labels = {name: label for label, name in enumerate(classes)}
     videos = [video._replace(label=labels[video.class_name]) for video in videos]
     groups = {video.video: group_of(video) for video in videos}
-    _check_groups(dataset, settings, videos, groups)
-    if settings.folds:
-        fold_of = folds(((groups[video.video], video.label) for video in videos), settings.folds, settings.seed)
-        _check_folds(dataset, settings, videos, [fold_of[groups[video.video]] for video in videos])
-        videos = [v._replace(split="test") if fold_of[groups[v.video]] == split else v for v in videos]
-    elif "test" not in parts:
-        videos = _divide(videos, groups, "test", settings.test_fraction, settings.seed, at_least=1)
-    if "val" not in parts:
-        videos = _divide(videos, groups, "val", settings.val_fraction, settings.seed)
-    return finish(dataset, classes, videos)
+    by = repr(group) if group else None
+    return finish(dataset, classes, divide(dataset, settings, split, videos, groups, parts, by))
 
 
 def _groups(dataset: str, pattern: str | None) -> Callable[[Video], str]:
@@ -124,35 +121,6 @@ def _groups(dataset: str, pattern: str | None) -> Callable[[Video], str]:
     return group_of
 
 
-def _check_groups(dataset: str, settings: Settings, videos: list[Video], groups: Mapping[str, str]) -> None:
-    """Raise `CcsError` where there are fewer groups than folds; say which are on both sides of train/ and test/."""
-    num_groups = len({*groups.values()})
-    if settings.folds and num_groups < settings.folds:
-        kind = "groups" if settings.group else "videos"
-        raise CcsError(
-            f"dataset {dataset}: folds is {settings.folds}, but there are only {num_groups} {kind}: lower folds"
-            + (f", or correct group {settings.group!r}" if settings.group else "")
-        )
-    tested = {groups[video.video] for video in videos if video.split == "test"}
-    if both := sorted(tested & {groups[video.video] for video in videos if video.split != "test"}):
-        note(dataset, f"{len(both)} groups are both in test/ and outside it, such as {both[0]!r}: move their videos")
-
-
-def _check_folds(dataset: str, settings: Settings, videos: list[Video], fold: list[int]) -> None:
-    """Raise `CcsError` for a class all of whose videos are for testing in one fold, with none to train on there."""
-    folds_of: dict[str, set[int]] = {}
-    for video, number in zip(videos, fold, strict=True):
-        folds_of.setdefault(video.class_name, set()).add(number)
-    for class_name, numbers in folds_of.items():
-        if len(numbers) == 1:
-            kind = f"groups by {settings.group!r}" if settings.group else "videos"
-            raise CcsError(
-                f"dataset {dataset}: expected {kind} of class {class_name!r} in at least 2 of {settings.folds} folds, "
-                f"found them all in fold {min(numbers)}, which would leave none to train on: add videos of others"
-                + (", or correct group" if settings.group else "")
-            )
-
-
 def _parts(dataset: str, root: str) -> dict[str, str]:
     """The directory of each split, or of `train` alone where the classes are directly below `root`."""
     top = scan(root)
@@ -173,7 +141,9 @@ def _parts(dataset: str, root: str) -> dict[str, str]:
     return {part: os.path.join(root, part) for part in _SPLITS if part in folders}
 
 
-def _videos(dataset: str, path: str, split: str, ignored: list[str]) -> list[Video]:
+def _videos(
+    dataset: str, path: str, split: str, ignored: list[str], listed_in: Callable[[str, str], Listing]
+) -> list[Video]:
     """The videos of the class directories below `path`, not yet numbered; names of other files go to `ignored`."""
     top = listing(dataset, path)
     _check_links(path, top)
@@ -181,7 +151,7 @@ def _videos(dataset: str, path: str, split: str, ignored: list[str]) -> list[Vid
     videos = []
     for name in sorted(top.folders):
         folder, class_name = os.path.join(path, name), nfc(name)
-        inside = listing(dataset, folder)
+        inside = listed_in(dataset, folder)
         if inside.folders:
             raise CcsError(
                 f"{os.path.join(folder, min(inside.folders))}: expected videos in {folder}, found a directory: "
@@ -229,12 +199,3 @@ def _check_classes(parts: Mapping[str, str], videos: list[Video]) -> None:
                 f"{os.path.dirname(video.path)}: unknown class {video.class_name!r}: {parts['train']} has no directory "
                 "of this name: correct the name, or add videos to train on"
             )
-
-
-def _divide(
-    videos: list[Video], groups: Mapping[str, str], part: str, fraction: float, seed: int, at_least: int = 0
-) -> list[Video]:
-    """Move a share of each class's training videos to `part`, by whole groups."""
-    train = [(groups[video.video], video.label) for video in videos if video.split == "train"]
-    held = hold_out(train, fraction, seed, at_least)
-    return [v._replace(split=part) if v.split == "train" and groups[v.video] in held else v for v in videos]

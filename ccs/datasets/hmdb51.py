@@ -17,6 +17,7 @@ from ccs.datasets.settings import SplitSettings
 from ccs.settings import settings
 from ccs.stage import CcsError
 
+PAGE = "https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/"
 _LIST = re.compile(r"(.+)_test_split(\d)\.txt")
 _VIDEO = re.compile(r"([^/]+?)\s+([012])")
 _SPLITS = {"0": "unused", "1": "train", "2": "test"}

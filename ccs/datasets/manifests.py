@@ -2,8 +2,9 @@
 
 `ccs.datasets.adapters` makes them of directories and split lists; every later stage reads them here. A row is a video:
 video, path, label, class_name, shard (four digits), split1 (one of `SPLITS`; one column per split number), dataset,
-classes. The first row's `classes` is a JSON list of all class names in label order, so that classes without a video are
-kept without rows that are not videos; it is empty elsewhere.
+classes; and those of start, end (seconds) and num_frames that a list says of some video of the data set. The first
+row's `classes` is a JSON list of all class names in label order, so that classes without a video are kept without rows
+that are not videos; it is empty elsewhere.
 """
 
 from __future__ import annotations
@@ -21,13 +22,17 @@ from ccs.stage import CcsError, atomic
 
 SPLITS = ("train", "val", "test", "unlabelled", "unused")
 _COLUMNS = ("video", "path", "label", "class_name", "shard")
+_EXTENT = ("start", "end", "num_frames")
 
 
 class VideoFile(NamedTuple):
-    """A video's id and its file."""
+    """A video's id and its file, or the directory of its frames; how much of it there is, where a list says so."""
 
     video: str
     path: str
+    start: float | None = None  # seconds
+    end: float | None = None
+    num_frames: int | None = None  # of a directory
 
 
 class Video(NamedTuple):
@@ -38,19 +43,29 @@ class Video(NamedTuple):
     label: int
     class_name: str
     split: str
+    start: float | None = None  # of the file's clip, in seconds
+    end: float | None = None
+    num_frames: int | None = None  # that a list says of a directory of frames
+
+    @property
+    def extent(self) -> tuple[float | None, float | None, int | None]:
+        """Start, end and number of frames."""
+        return self.start, self.end, self.num_frames
 
 
 @dataclass(frozen=True)
 class Manifest:
     """The videos of one dataset, sorted by id, under one of its splits; `classes[label]` is a class's name.
 
-    `rendered` marks videos that the pipeline makes itself, whose files need not exist yet.
+    `rendered` marks videos that the pipeline makes itself, whose files need not exist yet; `absent` are listed videos
+    that are not there, and where they are listed, as a text each.
     """
 
     dataset: str
     classes: tuple[str, ...]
     videos: tuple[Video, ...]
     rendered: bool = field(default=False, compare=False)
+    absent: tuple[str, ...] = field(default=(), compare=False)
 
 
 def shard_of(video: str, num_shards: int) -> int:
@@ -75,6 +90,8 @@ def shard_digests(manifest: Manifest, num_shards: int) -> dict[str, str]:
                     f"{video.path}: expected the video {video.video}, found none ({error.strerror})"
                 ) from None
             line = f"{video.video}\0{status.st_size}\0{status.st_mtime_ns}"
+        if video.extent != (None, None, None):
+            line += f"\0{video.extent}"
         digests[shard_of(video.video, num_shards)].update(f"{line}\n".encode())
     return {_shard_name(shard): digests[shard].hexdigest()[:16] for shard in sorted(digests)}
 
@@ -97,26 +114,29 @@ def write(path: str | os.PathLike[str], manifests: Mapping[int, Manifest], num_s
         raise CcsError(f"shards is {num_shards!r}: expected a whole number from 1 to 9999")
     first = next(iter(manifests.values()))
     parts: dict[str, dict[int, str]] = defaultdict(dict)
-    facts: dict[str, tuple[str, int, str]] = {}
+    facts: dict[str, Video] = {}
     for number, manifest in manifests.items():
         if (manifest.dataset, manifest.classes) != (first.dataset, first.classes):
             raise CcsError(f"{path}: the classes of split {number} differ from those of split {next(iter(manifests))}")
         for video in manifest.videos:
-            if facts.setdefault(video.video, video[1:4]) != video[1:4]:
+            other = facts.setdefault(video.video, video)
+            if other._replace(split=video.split) != video:
                 raise CcsError(
-                    f"{path}: {video.video} is {facts[video.video]} in one split and {video[1:4]} in split {number}"
+                    f"{path}: {video.video} is {_facts(other)} in one split and {_facts(video)} in split {number}"
                 )
             parts[video.video][number] = video.split
     if not facts:
         raise CcsError(f"{path}: dataset {first.dataset} has no videos")
     classes = json.dumps(first.classes, ensure_ascii=False)
+    told = [name for name in _EXTENT if any(getattr(video, name) is not None for video in facts.values())]
     with atomic(path) as part, open(part, "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow([*_COLUMNS, *(f"split{number}" for number in manifests), "dataset", "classes"])
+        table.writerow([*_COLUMNS, *(f"split{number}" for number in manifests), "dataset", "classes", *told])
         for video in sorted(facts):
             shard = _shard_name(shard_of(video, num_shards))
             in_split = [parts[video].get(number, "unused") for number in manifests]
-            table.writerow([video, *facts[video], shard, *in_split, first.dataset, classes])
+            extent = [getattr(facts[video], name) for name in told]
+            table.writerow([video, *facts[video][1:4], shard, *in_split, first.dataset, classes, *extent])
             classes = ""
 
 
@@ -125,12 +145,16 @@ def read(path: str | os.PathLike[str], split: int = 1) -> Manifest:
 
     Raises `CcsError` where the file is missing, has no such split, or is not such a file.
     """
-    rows = _read(path, ("video", "path", "label", "class_name", f"split{split}", "dataset", "classes"))
+    columns = ("video", "path", "label", "class_name", f"split{split}")
+    rows = _read(path, (*columns, "dataset", "classes"), _EXTENT)
     if not rows:
         return Manifest("", (), ())
     try:
         dataset, classes = rows[0][5], json.loads(rows[0][6])
-        videos = tuple(Video(video, file, int(label), *rest) for video, file, label, *rest, _, _ in rows)
+        videos = tuple(
+            Video(video, file, int(label), name, part, *_extent(extent))
+            for video, file, label, name, part, _, _, *extent in rows
+        )
         _check(classes, videos)
     except (ValueError, RecursionError) as error:
         raise _no_manifest(path, error) from error
@@ -157,9 +181,13 @@ def read_shard(path: str | os.PathLike[str], shard: str) -> tuple[str, list[Vide
 
     Raises `CcsError` where the file is not such a file, or has no video in this shard.
     """
-    rows = _read(path, ("video", "path", "shard", "dataset"))
+    rows = _read(path, ("video", "path", "shard", "dataset"), _EXTENT)
     try:
-        videos = [VideoFile(video, file) for video, file, number, _ in rows if int(number) == int(shard)]
+        videos = [
+            VideoFile(video, file, *_extent(extent))
+            for video, file, number, _, *extent in rows
+            if int(number) == int(shard)
+        ]
     except ValueError as error:
         raise CcsError(f"{path}: expected numbers of shards, and one such as 0003, found {shard!r}: {error}") from error
     if not videos:
@@ -172,8 +200,19 @@ def read_ids(path: str | os.PathLike[str]) -> set[str]:
     return {video for (video,) in _read(path, ("video",))}
 
 
-def _read(path: str | os.PathLike[str], columns: Sequence[str]) -> list[list[str]]:
-    """These columns of every row."""
+def _extent(cells: Sequence[str]) -> tuple[float | None, float | None, int | None]:
+    """What the columns `_EXTENT` say. Raises `ValueError` where that are no numbers."""
+    start, end, num_frames = cells
+    return float(start) if start else None, float(end) if end else None, int(num_frames) if num_frames else None
+
+
+def _facts(video: Video) -> tuple:
+    """What is the same in every split."""
+    return (*video[1:4], *(each for each in video.extent if each is not None))
+
+
+def _read(path: str | os.PathLike[str], columns: Sequence[str], also: Sequence[str] = ()) -> list[list[str]]:
+    """These columns of every row; of those in `also` that are not there, "" for each row."""
     csv.field_size_limit(2**31 - 1)  # the list of classes is one field
     try:
         with open(path, encoding="utf-8", newline="") as file:
@@ -190,7 +229,11 @@ def _read(path: str | os.PathLike[str], columns: Sequence[str]) -> list[list[str
                     f"write it again with `python -m ccs.datasets`{hint}"
                 )
             places = [header.index(name) for name in columns]
-            return [[row[place] for place in places] for row in rows]
+            also_places = [header.index(name) if name in header else None for name in also]
+            return [
+                [row[place] for place in places] + ["" if place is None else row[place] for place in also_places]
+                for row in rows
+            ]
     except FileNotFoundError:
         raise CcsError(
             f"{path}: expected a manifest, found no such manifest: write it with `python -m ccs.datasets`"

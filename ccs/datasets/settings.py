@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from ccs.settings import Different, Field, Ge, Integer, Le, Lt, NoBoolean, Number, Text, settings
+from ccs.settings import Different, Field, Ge, Gt, Integer, Le, Lt, NoBoolean, Number, Text, settings
 
 Directory = Annotated[Text, Field(min_length=1)]
 
@@ -23,15 +23,30 @@ class DatasetSettings:
 
 
 @settings
-class ListedSettings(DatasetSettings):
+class ImportSettings:
+    """What is known of frames and flow that were extracted before."""
+
+    bound: Annotated[Number, Gt(0)] = 20.0
+    """largest displacement, in pixels, of flow that is there as pictures, whose values are (flow + bound) * 255 / (2 *
+    bound)"""
+
+
+@settings
+class AbsentSettings(DatasetSettings):
+    """A data set whose videos are listed."""
+
+    max_absent_fraction: Annotated[Number, Ge(0), Le(1)] = 0.0
+    """share of the listed videos that may be absent from root"""
+
+
+@settings
+class ListedSettings(AbsentSettings):
     """A data set with published lists."""
 
     root: Directory = Field(kw_only=True)
     """directory of the videos, relative to the working directory"""
     lists: Directory = Field(kw_only=True)
     """directory of the published lists, relative to the working directory"""
-    max_absent_fraction: Annotated[Number, Ge(0), Le(1)] = 0.0
-    """share of the listed videos that may be absent from root"""
 
 
 @settings

@@ -14,21 +14,19 @@ Here, therefore:
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
-from typing import TypeVar
 
-from ccs.datasets.disk import Folder, Listed, assemble, directory, listing, nfc, read_text
+from ccs.datasets.disk import Folder, Listed, assemble, directory, listing, nfc, read_json
 from ccs.datasets.manifests import Manifest
 from ccs.datasets.settings import ListedSettings
 from ccs.settings import settings
 from ccs.stage import CcsError
 
 MIRRORED_LABELS = True  # some classes differ in left and right alone
+PAGE = "https://www.qualcomm.com/developer/software/something-something-v-2-dataset"
 _PREFIX = "something-something-v2-"
-
-Kind = TypeVar("Kind", list, dict)
+_HOLDS = "a list of something-something-v2"
 
 
 @settings
@@ -59,25 +57,15 @@ def _path(lists: str, part: str) -> str:
     return short if os.path.exists(short) else os.path.join(lists, f"{_PREFIX}{part}.json")
 
 
-def _read(path: str, kind: type[Kind]) -> Kind:
-    try:
-        content = json.loads(read_text(path, "a list of something-something-v2"))
-    except (ValueError, RecursionError) as error:
-        raise CcsError(f"{path}: not JSON ({error}): download it again") from error
-    if not isinstance(content, kind):
-        raise CcsError(f"{path}: expected a JSON {kind.__name__}, found a {type(content).__name__}: download it again")
-    return content
-
-
 def _class_name(template: str) -> str:
     return nfc(template.replace("[", "").replace("]", ""))
 
 
 def _classes(path: str) -> list[str]:
     """Class names in label order; the file has label numbers, as text, by name."""
-    by_label: dict[str, str] = {str(label): _class_name(name) for name, label in _read(path, dict).items()}
+    by_label: dict[str, str] = {str(label): _class_name(name) for name, label in read_json(path, dict, _HOLDS).items()}
     classes = [by_label[str(label)] for label in range(len(by_label)) if str(label) in by_label]
-    if len(set(classes)) < len(_read(path, dict)):
+    if len(set(classes)) < len(read_json(path, dict, _HOLDS)):
         raise CcsError(f"{path}: expected a class for each label from 0 to {len(by_label) - 1}, each once")
     return classes
 
@@ -85,7 +73,7 @@ def _classes(path: str) -> list[str]:
 def _videos(path: str, split: str, labels: Mapping[str, int] | None) -> Iterator[Listed]:
     """The entries of one list; `labels` is None where the list has ids only."""
     by_template: dict[str | None, int] = {} if labels else {None: -1}
-    for number, entry in enumerate(_read(path, list), start=1):
+    for number, entry in enumerate(read_json(path, list, _HOLDS), start=1):
         try:
             video = nfc(str(entry["id"]))
             template = entry["template"] if labels else None

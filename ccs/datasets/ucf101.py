@@ -17,6 +17,7 @@ from ccs.datasets.settings import SplitSettings
 from ccs.settings import settings
 from ccs.stage import CcsError
 
+PAGE = "https://www.crcv.ucf.edu/data/UCF101.php"
 _CLASS = re.compile(r"(\d{1,9})\s+(\S.*)")
 _VIDEO = re.compile(r"([^/]+)/([^/]+?\.\w+)(?:\s+(\d{1,9}))?")
 _GROUP = re.compile(r"(.*_g\d+)_c\d+", re.IGNORECASE)

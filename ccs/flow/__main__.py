@@ -2,7 +2,8 @@
 
     ccs flow --frames data/demo/frames/0003.h5 --output data/demo/flow/0003.h5 --workers 8 --backend auto --bound 20
 
-The output is the same to the byte with any number of workers.
+The output is the same to the byte with any number of workers. Flow that was imported with its frames is not computed:
+its values are made into the shard's, and the attribute imported says so, with what the conversion can cost.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 
 import ccs
@@ -68,8 +70,12 @@ def write_flow(
     compute = functools.partial(shard.compute, backend=name, parameters=parameters, bound=bound, memory=memory)
     with hdf5.opened(frames_path, "a frames shard (HDF5)", "the frames stage") as frames, atomic(output) as part:
         found = shard.videos(frames, frames_path)
-        num_pairs = sum(video.num_frames - 1 for video in found)
-        tasks = _read(frames_path, shard.tasks(frames, found, engine.pairs_per_task, engine.first_pairs))
+        unknown = [video for video in found if video.bound is None]
+        imported = [video for video in found if video.bound is not None]
+        if imported:
+            attributes["imported"] = json.dumps(_record(imported, bound))
+        num_pairs = sum(video.num_frames - 1 for video in unknown)
+        tasks = _read(frames_path, shard.tasks(frames, unknown, engine.pairs_per_task, engine.first_pairs))
         # a process takes a second to start: no more of them than there are tasks
         rest = max(0, num_pairs - engine.first_pairs)
         num_tasks = min(1, num_pairs) + -(-rest // engine.pairs_per_task)
@@ -77,14 +83,27 @@ def write_flow(
         if num_pairs:
             engine.prepare()
         results = _named(frames_path, ordered_map(compute, tasks, num_processes, engine.set_up, engine.tasks_at_once))
+        taken = shard.imported(frames, frames_path, imported, bound)
+        num_pairs += sum(video.num_frames - 1 for video in imported)
         with closing(results), progress(total=num_pairs, desc=f"flow {output.stem}", unit="pair") as bar:
-            clipped = shard.write(part, found, results, attributes, bar.update)
+            clipped = shard.write(part, found, chain(taken, results), attributes, bar.update)
         shard.verify(part, found)
+    kinds = [f"{len(unknown)} videos by {name} {engine.version()}"] * bool(unknown or not imported)
+    kinds += [f"{len(imported)} videos imported"] * bool(imported)
     print(
-        f"{output}: {num_pairs} pairs of {len(found)} videos by {name} {engine.version()}, "
-        f"{clipped:.3%} of the values clipped at {bound:g} px",
+        f"{output}: {num_pairs} pairs of {' and '.join(kinds)}, {clipped:.3%} of the values clipped at {bound:g} px",
         file=sys.stderr,
     )
+
+
+def _record(imported: list[shard.VideoFrames], bound: float) -> dict[str, object]:
+    """What the shard says of flow that was not computed here; its bounds and errors are in pixels."""
+    return {
+        "videos": len(imported),
+        "bound": sorted({video.bound for video in imported if video.bound is not None}),
+        "values": "(flow + bound) * 255 / (2 * bound), rounded, made into the shard's own",
+        "rounding_error": max(shard.import_error(video, bound) for video in imported),
+    }
 
 
 def _read(path: Path, tasks: Iterator[list[shard.Piece]]) -> Iterator[list[shard.Piece]]:

@@ -19,11 +19,14 @@ import numpy as np
 
 from ccs import hdf5
 from ccs.flow.engines import estimate_quantised
+from ccs.flow.quantise import STEPS, quantise_counting
 from ccs.flow.settings import Parameters
+from ccs.frames.imported import decode_flow
 from ccs.stage import CcsError
 
 # Lossless, and no slower than a GPU makes flow: 0.3 ms a pair of 340x256 (clevel 5: 1.9 ms for a sixth less room)
 COMPRESSION = hdf5plugin.Blosc(cname="zstd", clevel=1, shuffle=hdf5plugin.Blosc.NOSHUFFLE)
+_BLOCK = 64  # pairs of imported flow converted at a time
 
 
 class VideoFrames(NamedTuple):
@@ -34,6 +37,7 @@ class VideoFrames(NamedTuple):
     num_frames: int
     height: int
     width: int
+    bound: float | None = None  # of flow that was imported with its frames, in pixels; None: to be computed
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -67,7 +71,8 @@ def videos(frames: h5py.File, path: Path) -> list[VideoFrames]:
                 group = frames[f"frames/{index:06d}"]
                 height, width = int(group.attrs["height"]), int(group.attrs["width"])
                 _, offset = hdf5.frames(group)
-            found.append(VideoFrames(f"{index:06d}", video, len(offset) - 1, height, width))
+                bound = float(group["flow"].attrs["bound"]) if "flow" in group else None
+            found.append(VideoFrames(f"{index:06d}", video, len(offset) - 1, height, width, bound))
     for video in found:
         if video.num_frames < 2:
             raise CcsError(
@@ -140,6 +145,53 @@ def _grey(piece: Piece) -> np.ndarray:
     return frames
 
 
+def imported(frames: h5py.File, path: Path, found: Iterable[VideoFrames], bound: float) -> Iterator[list[Pairs]]:
+    """The flow of those videos whose flow was imported, in the shard's own values for `bound`, `_BLOCK` pairs a time.
+
+    Of a size that is not the frames', it is scaled to theirs, and so are the displacements.
+    """
+    for video in found:
+        if video.bound is None:
+            continue
+        with hdf5.reading(path, f"the imported flow of {video.video}"):
+            group = frames[f"frames/{video.key}/flow"]
+            offset = group["offset"][:]
+            if len(offset) != 2 * (video.num_frames - 1) + 1:
+                raise ValueError(f"{len(offset) - 1} pictures of {video.num_frames - 1} pairs")
+        for first in range(0, video.num_frames - 1, _BLOCK):
+            last = min(first + _BLOCK, video.num_frames - 1)
+            with hdf5.reading(path, f"the imported flow of {video.video}"):
+                bounds = offset[2 * first : 2 * last + 1]
+                data = group["picture"][bounds[0] : bounds[-1]].tobytes()
+                pictures = [decode_flow(data[a:b]) for a, b in itertools.pairwise(bounds - bounds[0])]
+            values = np.stack(pictures).reshape(last - first, 2, *pictures[0].shape)
+            yield [Pairs(video, first, *_converted(values, video, bound))]
+
+
+def _converted(values: np.ndarray, video: VideoFrames, bound: float) -> tuple[np.ndarray, int]:
+    """From TSN's 8 bits to ours, (pairs, 2, h, w) to (pairs, 2, H, W), and how many of these are clipped."""
+    assert video.bound is not None
+    height, width = values.shape[2:]
+    flow = values.astype(np.float32) * np.float32(2 * video.bound / 255) - np.float32(video.bound)
+    # what was at the end of the scale may have been beyond it
+    ends = float(np.mean((values == 0) | (values == 255)))
+    if (height, width) != (video.height, video.width):
+        how = cv2.INTER_AREA if video.height < height else cv2.INTER_LINEAR
+        planes = [cv2.resize(plane, (video.width, video.height), interpolation=how) for pair in flow for plane in pair]
+        flow = np.stack(planes).reshape(len(values), 2, video.height, video.width)
+        flow *= np.array([video.width / width, video.height / height], np.float32)[:, None, None]
+    quantised, num_clipped = quantise_counting(flow, bound)
+    return quantised, max(num_clipped, round(ends * flow.size))
+
+
+def import_error(video: VideoFrames, bound: float) -> float:
+    """How far a value of imported flow may be from what its tool had rounded, in pixels: half a step of its 8 bits and
+    half of ours. What JPEG loses comes on top.
+    """
+    assert video.bound is not None
+    return video.bound / 255 + bound / (2 * STEPS)
+
+
 def write(
     path: Path,
     found: list[VideoFrames],
@@ -174,6 +226,9 @@ def write(
             report(len(result.values))
         for key, dataset in group.items():
             dataset.attrs["clipped"] = clipped[key] / dataset.size
+        for video in found:
+            if video.bound is not None:
+                group[video.key].attrs["imported_bound"] = video.bound
     num_values = sum(int(np.prod(video.shape)) for video in found)
     return sum(clipped.values()) / num_values if num_values else 0.0
 

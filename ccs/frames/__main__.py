@@ -7,6 +7,10 @@ What is decoded and how is told in `ccs.frames.film`, when a video is bad in `cc
 stored as `video` (the ids of the good videos, sorted) and `frames/{index:06d}` with `jpeg` (uint8, all JPEG files of
 the video end to end), `offset` (int64, T+1) and the attributes video, height, width and fps (nominal). The same videos,
 settings and ffmpeg give the same bytes, whatever the number of workers.
+
+A path may be a directory of frames that were extracted before, and of their flow (`ccs.frames.imported`). Such a video
+has the attribute imported, fps 0, and where its flow is there `flow` with `picture` (uint8, the pictures of x and y of
+each pair end to end), `offset` (int64) and the attribute bound; the flow stage takes it from there.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from ccs import hdf5
 from ccs.datasets import bad_videos, manifests
 from ccs.datasets.bad_videos import Bad
 from ccs.datasets.manifests import VideoFile
+from ccs.datasets.settings import ImportSettings
 from ccs.frames.decode import DecodedVideo, extract
 from ccs.frames.film import Ffmpeg, check_ffmpeg, find_ffmpeg
 from ccs.frames.judgement import BadVideo
@@ -42,6 +47,13 @@ def write_shard(file: h5py.File, videos: Iterator[tuple[str, DecodedVideo]]) -> 
         entry.create_dataset("jpeg", data=decoded.jpeg, track_times=False)
         entry.create_dataset("offset", data=decoded.offset, track_times=False)
         entry.attrs.update(video=video, height=decoded.height, width=decoded.width, fps=decoded.fps)
+        if decoded.is_imported:
+            entry.attrs["imported"] = True
+        if decoded.flow:
+            flow = entry.create_group("flow")
+            flow.create_dataset("picture", data=decoded.flow.pictures.data, track_times=False)
+            flow.create_dataset("offset", data=decoded.flow.pictures.offset, track_times=False)
+            flow.attrs["bound"] = decoded.flow.bound
         ids.append(video)
     file.create_dataset("video", data=ids, shape=(len(ids),), dtype=h5py.string_dtype(), track_times=False)
 
@@ -55,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--quarantine", required=True, help="the shard's bad videos, CSV: video, path, stage, reason")
     parser.add_argument("--workers", type=int, default=1, help="videos decoded at a time (default: 1)")
     parser.add_argument("--max-bad", type=int, help="stop as soon as more videos than this are bad (default: never)")
-    for kind in (FfmpegSettings, FramesSettings):
+    for kind in (FfmpegSettings, FramesSettings, ImportSettings):
         add_settings(parser, kind)
     args = parser.parse_args(argv)
     settings = settings_from(args, FramesSettings)
@@ -63,11 +75,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise CcsError(f"workers is {args.workers}: expected at least 1")
     dataset, videos = manifests.read_shard(args.manifest, args.shard)
     tool = check_ffmpeg(find_ffmpeg(args.ffmpeg or None))
-    _run(args, settings, dataset, videos, tool)
+    _run(args, settings, settings_from(args, ImportSettings).bound, dataset, videos, tool)
 
 
 def _run(
-    args: argparse.Namespace, settings: FramesSettings, dataset: str, videos: list[VideoFile], tool: Ffmpeg
+    args: argparse.Namespace,
+    settings: FramesSettings,
+    bound: float,
+    dataset: str,
+    videos: list[VideoFile],
+    tool: Ffmpeg,
 ) -> None:
     bad: list[Bad] = []
     num_frames = 0
@@ -75,7 +92,7 @@ def _run(
         atomic(args.quarantine) as quarantine,
         atomic(args.output) as output,
         hdf5.created(output) as file,
-        closing(extract(videos, settings, tool, args.workers)) as results,
+        closing(extract(videos, settings, tool, args.workers, bound)) as results,
         progress(total=len(videos), desc=f"frames {args.shard}", unit="video") as bar,
     ):
 
@@ -85,7 +102,7 @@ def _run(
                 if isinstance(decoded, CcsError):
                     raise decoded
                 if isinstance(decoded, BadVideo):
-                    bad.append(Bad(*video, "frames", " ".join(str(decoded).split())))
+                    bad.append(Bad(video.video, video.path, "frames", " ".join(str(decoded).split())))
                     bar.write(f"ccs: frames: bad video {video.video} ({video.path}): {bad[-1].reason}", file=sys.stderr)
                     _check_allowance(bad, args.max_bad)
                 else:

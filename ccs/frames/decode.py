@@ -7,6 +7,7 @@ How ffmpeg decodes is told in `ccs.frames.film`, when a video is bad in `ccs.fra
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Generator, Sequence
@@ -17,7 +18,9 @@ import numpy as np
 import simplejpeg
 
 from ccs.datasets.manifests import VideoFile
-from ccs.frames.film import Children, Ffmpeg, FilmReader, Planes, check_file, opened, shorter_side
+from ccs.frames import imported
+from ccs.frames.film import WHOLE, Children, Clip, Ffmpeg, FilmReader, Planes, check_file, opened, shorter_side
+from ccs.frames.imported import ImportedFlow
 from ccs.frames.judgement import BadVideo, Moments
 from ccs.frames.settings import FramesSettings
 from ccs.stage import CcsError
@@ -30,9 +33,11 @@ class DecodedVideo(NamedTuple):
     offset: np.ndarray
     height: int
     width: int
-    fps: float  # as the container states it: nominal
+    fps: float  # as the container states it: nominal; 0 where nothing does
     moments: Moments  # when the frames are shown
     note: str  # what to say in the log about a video that is kept, or ""
+    is_imported: bool = False  # not decoded here: frames that other tools have extracted
+    flow: ImportedFlow | None = None  # that is there with them
 
 
 def scaled_size(settings: FramesSettings) -> tuple[str, str]:
@@ -45,9 +50,14 @@ def scaled_size(settings: FramesSettings) -> tuple[str, str]:
 
 
 def decode_video(
-    path: str, settings: FramesSettings, tool: Ffmpeg, children: Children, turns: threading.Semaphore
+    path: str,
+    settings: FramesSettings,
+    tool: Ffmpeg,
+    children: Children,
+    turns: threading.Semaphore,
+    clip: Clip = WHOLE,
 ) -> DecodedVideo:
-    """Decode the video file `path` and encode its frames while holding one of `turns`.
+    """Decode the video file `path`, or a clip of it, and encode its frames while holding one of `turns`.
 
     Raises `BadVideo` for what is wrong with the video, `CcsError` for what is wrong with ffmpeg or the machine.
     """
@@ -59,12 +69,20 @@ def decode_video(
             "disk or the network, else at the permissions or the lists that name it"
         ) from None
     # the first frame is here when `opened` returns: ffmpeg's start costs nobody's turn
-    with opened(path, scaled_size(settings), tool, children) as film:
+    with opened(path, scaled_size(settings), tool, children, clip) as film:
         with turns:
             jpegs = _encode(film, settings.quality)
         moments, verdict = film.finish(settings.max_missing_fraction)
     offset = np.cumsum([0, *map(len, jpegs)], dtype=np.int64)
     return DecodedVideo(np.concatenate(jpegs), offset, film.height, film.width, film.fps, moments, verdict.note)
+
+
+def import_video(video: VideoFile, settings: FramesSettings, bound: float, turns: threading.Semaphore) -> DecodedVideo:
+    """Take in the frames, and the flow with this bound, of the directory `video.path`; errors as of `decode_video`."""
+    with turns:
+        found = imported.read(video.path, settings, bound, video.num_frames)
+    size = found.height, found.width
+    return DecodedVideo(*found.jpegs, *size, 0.0, found.moments, "", is_imported=True, flow=found.flow)
 
 
 def _encode(film: FilmReader, quality: int) -> list[np.ndarray]:
@@ -82,18 +100,26 @@ def encode_jpeg(planes: Planes, quality: int) -> bytes:
 
 
 def extract(
-    videos: Sequence[VideoFile], settings: FramesSettings, tool: Ffmpeg, workers: int = 1
+    videos: Sequence[VideoFile],
+    settings: FramesSettings,
+    tool: Ffmpeg,
+    workers: int = 1,
+    bound: float | None = None,
 ) -> Generator[tuple[VideoFile, DecodedVideo | BadVideo | CcsError]]:
     """Each video, in the order given, with its frames, or with what is wrong with it, or with the machine meanwhile.
 
     `workers` videos are decoded (one ffmpeg each) and encoded (one thread each) at a time, and at most twice as many
-    are held in memory as JPEG, some 8 MB for ten seconds. Closing the iterator, as any error does, ends every ffmpeg.
+    are held in memory as JPEG, some 8 MB for ten seconds. With a `bound`, that of flow that is there, directories are
+    taken in as `ccs.frames.imported` tells. Closing the iterator, as any error does, ends every ffmpeg.
     """
     children, turns = Children(), threading.Semaphore(workers)
 
     def attempt(video: VideoFile) -> DecodedVideo | BadVideo | CcsError:
         try:
-            return decode_video(video.path, settings, tool, children, turns)
+            if bound is not None and os.path.isdir(video.path):
+                return import_video(video, settings, bound, turns)
+            clip = Clip(video.start or 0.0, video.end)
+            return decode_video(video.path, settings, tool, children, turns, clip)
         except (BadVideo, CcsError) as error:
             return error
 

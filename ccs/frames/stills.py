@@ -18,7 +18,7 @@ import simplejpeg
 from ccs.frames.judgement import BadVideo
 
 # pictures of cameras (IMG_2041.JPG) are not frames of a video
-_NAME = re.compile(r"((?:img|image|im|frame)[_-]?|)(\d{1,9})\.(jpe?g|png)")
+_NAME = re.compile(r"((?:img|image|im|frame|rgb)[_-]?|)(\d{1,9})\.(jpe?g|png)")
 
 
 class Stills(NamedTuple):

@@ -179,7 +179,7 @@ def test_demo_is_loaded_before_it_is_rendered():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"adapter": "kinetics"}, "'kinetics'.*ucf101"),
+        ({"adapter": "charades"}, "'charades'.*ucf101"),
         ({}, "None.*folder"),
         ({"adapter": "folder"}, "root is not set"),
         ({"adapter": "folder", "root": "no/such"}, "no/such: .*nothing there.*correct root"),

@@ -18,6 +18,8 @@ import h5py
 import numpy as np
 import pytest
 
+from ccs.datasets import manifests
+from ccs.datasets.manifests import Video
 from ccs.frames import __main__ as frames
 from ccs.frames.film import check_ffmpeg, find_ffmpeg
 from ccs.frames.settings import FramesSettings
@@ -112,6 +114,24 @@ def test_every_frame_once_and_in_order(tmp_path, name, options):
     decoded = one(tmp_path, make(tmp_path / name, *options), "--short-side", "48")
     assert decoded.shape[1:] == (48, 64, 3)
     assert_in_order(decoded)
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv", "v.avi"])
+def test_clips_are_the_frames_that_are_shown_in_their_time(tmp_path, name):
+    """25 frames a second, so that frame t is shown from t / 25 s on; a key frame every 4 is no limit."""
+    path = make(tmp_path / name, *LOSSLESS, "-g", "4", num_frames=50)
+    clips = {"a": (0.2, 0.6), "b": (None, 0.4), "c": (1.6, None), "d": (1.4, 99), "e": (5, 6)}
+    manifest = tmp_path / "manifest.csv"
+    videos = [Video(video, str(path), 0, "a", "train", *clip) for video, clip in clips.items()]
+    manifests.write(manifest, {1: manifests.Manifest("made", ("a",), tuple(videos))}, 1)
+    output, quarantine = tmp_path / "0000.h5", tmp_path / "bad.csv"
+    arguments = ["--manifest", manifest, "--shard", "0000", "--output", output, "--quarantine", quarantine]
+    frames.main([str(part) for part in [*arguments, "--short-side", "48"]])
+    for video, expected in {"a": (5, 15), "b": (0, 10), "c": (40, 50), "d": (35, 50)}.items():
+        decoded = images(output, video)
+        grey = decoded[:, 30:, 40:].reshape(len(decoded), -1).mean(1)
+        np.testing.assert_allclose(grey, 4 * np.arange(*expected) * 255 / 219, atol=2)
+    assert "0 frames decoded in the clip from 5 s to 6 s, at least 2 are needed" in quarantine.read_text()
 
 
 def test_a_variable_frame_rate_neither_drops_nor_repeats(tmp_path):

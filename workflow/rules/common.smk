@@ -177,7 +177,9 @@ def demo_settings(wildcards):
 
 def frames_settings(wildcards):
     other = "short_side" if config["frames"]["size"] else "size"
-    return flags({name: value for name, value in config["frames"].items() if name != other})
+    block = config["datasets"][wildcards.dataset]
+    imported = {"bound": block["bound"]} if "bound" in block else {}
+    return flags({name: value for name, value in config["frames"].items() if name != other} | imported)
 
 
 def run_settings(wildcards):
@@ -280,10 +282,8 @@ def rendering(dataset):
 @functools.cache
 def frames_digest(dataset, shard=None):
     """Of the frames of a shard, or of all shards."""
-    videos = shard_digests(dataset)
-    return digest(
-        videos.get(shard) if shard else videos, frames_settings(None), stage_digest("ccs.frames"), rendering(dataset)
-    )
+    videos, settings = shard_digests(dataset), frames_settings(SimpleNamespace(dataset=dataset))
+    return digest(videos.get(shard) if shard else videos, settings, stage_digest("ccs.frames"), rendering(dataset))
 
 
 @functools.cache
@@ -463,7 +463,7 @@ def shown_scores(wildcards):
 def shown_lookalikes(wildcards):
     """Of the data sets whose division into training and test is the user's own."""
     shown_datasets = shown(wildcards).get("datasets", config["datasets"])
-    own = [name for name in shown_datasets if config["datasets"][name]["adapter"] == "folder"]
+    own = [name for name in shown_datasets if config["datasets"][name]["adapter"] in ("folder", "list", "rawframes")]
     return [f"data/{name}/lookalikes.csv" for name in own]
 
 
