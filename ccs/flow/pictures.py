@@ -99,8 +99,8 @@ class FlowFilm:
 
     def finish(self) -> None:
         """Write the film. As `add`, raises `OSError` where the disk is full."""
-        # of pairs in which something moves most: one that a cut or a flash makes does not count
-        self.scale = max(float(np.percentile(self._fastest, 95)), MIN_SCALE)
+        # of the livelier pairs, but not of the few that a cut, a flash or a fall makes
+        self.scale = max(float(np.percentile(self._fastest, 75)), MIN_SCALE)
         palette = _palette(self.scale)
         self._waiting.seek(0)
         for (num_codes, num_jpeg), time in zip(self._sizes, np.concatenate(self._times), strict=True):

@@ -188,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also write DIR/VIDEO.mp4, the frames beside their flow: hue is direction (red: right), white is no "
         "motion, saturation grows with the square root of the speed and is full at the video's own fastest motion "
-        "(95th percentile of the pairs' 99th), on one scale in all of the video",
+        "(75th percentile of the pairs' 99th), on one scale in all of the video",
     )
     parser.add_argument(
         "--root", metavar="DIR", help="name outputs by the paths below this directory (default: the one given)"
