@@ -1,6 +1,7 @@
 """ffmpeg: video files in, their raw frames out, and when each is shown; whether an ffmpeg works.
 
-The frames stage makes JPEG files of the frames (`ccs.frames.decode`), `ccs flow` grey ones (`ccs.flow.streams`).
+The frames stage makes JPEG files of the frames (`ccs.frames.decode`), `ccs flow` those, grey ones or both
+(`ccs.flow.streams`), also of folders of frames (`ccs.frames.stills`).
 ffmpeg decodes and scales. Its output describes itself (YUV4MPEG), so the size and the number of frames are what the
 decoder gave; no header of the video is trusted, and no ffprobe is needed. What becomes of a video:
 
@@ -8,7 +9,8 @@ decoder gave; no header of the video is trusted, and no ffprobe is needed. What 
 - Pixels are square: a sample aspect ratio from 1/4 to 4 is applied by scaling, anything else is taken for an error.
 - Scaling is bicubic. A frame whose size changes midstream is scaled to the first frame's. 10 bits become 8, any colour
   matrix and range becomes JPEG's; chroma is subsampled (4:2:0) as in nearly all videos.
-- It is one file: ffmpeg opens nothing else, whatever the file says, and only as a container of video (`FORMATS`).
+- It is one file: ffmpeg opens nothing else, whatever the file says, and only as a container of video (`FORMATS`); or a
+  folder's pictures whose names are numbered.
 
 A video is bad when ffmpeg cannot open it, ends with an error or falls silent, when it is damaged and frames are missing
 (`ccs.frames.judgement`), more than `max_missing_fraction` allows, or when fewer than two frames decode. Whatever is
