@@ -1,1 +1,1 @@
-"""TV-L1 optical flow: `engines` computes it, `__main__` is the stage, `tool` the command `ccs flow` for any videos."""
+"""Optical flow: `engines` computes TV-L1, `__main__` is the stage, `tool` the command `ccs flow` for any videos."""

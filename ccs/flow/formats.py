@@ -5,6 +5,9 @@
     npy   DIR/VIDEO/flow.npy                            float32 (pairs, 2, H, W)
     flo   DIR/VIDEO/flow_00001.flo                      float32, Middlebury's
 
+Where frames are asked for, they are JPEG of the same size: DIR/VIDEO/img_00001.jpg and following, frame i beside the
+pair i that it begins; in HDF5 the group `frames`, as of the pipeline's frames shard.
+
 The record (attributes of the HDF5 file, flow.json in a directory) has the settings, the backend, the source file and
 the number of pairs. An output counts as finished when it has its record and everything that the record promises.
 """
@@ -16,7 +19,7 @@ import json
 import os
 import re
 import struct
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
@@ -42,7 +45,10 @@ from ccs.stage import (
 
 KEY = "000000"  # of the only video in an HDF5 file
 RECORD = "flow.json"
-OURS = re.compile(r"flow\.(json|npy)|flow(_[xy])?_\d{5,}\.(jpg|flo)")  # what an output directory may hold
+FRAME = "img_{:05d}.jpg"
+_FLOW = re.compile(r"flow\.(json|npy)|flow(_[xy])?_\d{5,}\.(jpg|flo)")  # what an output directory may hold
+_FRAMES = re.compile(r"img_\d{5,}\.jpg")  # and what else, by its record
+JPEG_CHUNK = 1 << 16  # bytes of frames in an HDF5 file
 SIGNATURE = b"\x89HDF\r\n\x1a\n"  # of HDF5
 
 Encoded = TypeVar("Encoded")  # pairs as a format stores them
@@ -53,7 +59,7 @@ class Encoding(NamedTuple):
 
     bound: float | None  # of the 8-bit formats, px
     quality: int | None  # of JPEG
-    first_number: int | None  # in the names of numbered files
+    first_number: int | None  # in the names of numbered files, of pairs and of frames
 
 
 class Output(Generic[Encoded]):
@@ -75,10 +81,13 @@ class Output(Generic[Encoded]):
         """Store encoded pairs, the first of which is pair `first` of the video."""
         raise NotImplementedError
 
+    def write_frames(self, first: int, jpegs: Sequence[bytes]) -> None:
+        """Store frames as JPEG, the first of which is frame `first` of the video."""
+        raise NotImplementedError
+
     def finish(self, record: dict) -> None:
         """Write the record, to which a format may add; afterwards only the name is missing."""
-        self.close()
-        (self.part / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+        raise NotImplementedError
 
     def close(self) -> None:
         """Let go of open files; what is not finished is given up."""
@@ -119,8 +128,23 @@ class Hdf5(Output[np.ndarray]):
         self.pairs.resize(first + len(encoded), axis=0)
         self.pairs[first:] = encoded
 
+    def write_frames(self, first: int, jpegs: Sequence[bytes]) -> None:
+        if first == 0:
+            self.frames = self.file.create_group(f"frames/{KEY}")
+            shape = {"shape": (0,), "maxshape": (None,), "chunks": (JPEG_CHUNK,)}
+            self.frames.create_dataset("jpeg", dtype=np.uint8, track_times=False, **shape)
+            self.offset = [0]
+        self.offset += (self.offset[-1] + np.cumsum([len(jpeg) for jpeg in jpegs])).tolist()
+        data = self.frames["jpeg"]
+        begin = len(data)
+        data.resize(self.offset[-1], axis=0)
+        data[begin:] = np.frombuffer(b"".join(jpegs), np.uint8)
+
     def finish(self, record: dict) -> None:
         self.pairs.attrs["clipped"] = record["clipped"]
+        if has_frames(record):
+            self.frames.create_dataset("offset", data=np.array(self.offset, np.int64), track_times=False)
+            self.frames.attrs.update({key: record[key] for key in ("height", "width", "fps")}, video=self.video)
         for key, value in record.items():
             self.file.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
         hdf5.finish(self.file)
@@ -132,36 +156,52 @@ class Hdf5(Output[np.ndarray]):
     def complete(cls, path: Path, record: Mapping) -> bool:
         with hdf5.opened(path) as file:
             (video,) = hdf5.texts(file, "video")
-        expected = shard.VideoFrames(KEY, video, record["num_pairs"] + 1, record["height"], record["width"])
+            expected = shard.VideoFrames(KEY, video, record["num_pairs"] + 1, record["height"], record["width"])
+            if has_frames(record):
+                _, offset = hdf5.frames(file[f"frames/{KEY}"])
+                if len(offset) != record["num_frames"] + 1:
+                    return False
         shard.verify(path, [expected])
         return True
 
 
-class _Numbered(Output[list[list[bytes]]]):
-    """Files with a number for each pair."""
+class _Folder(Output[Encoded]):
+    """A directory with files that have numbers, those of pairs and those of frames, and the record."""
 
-    names: tuple[str, ...]
+    names: tuple[str, ...] = ()  # of the files of a pair
 
-    num_bytes = 0
+    num_bytes = 0  # of all files with numbers
 
-    def write(self, first: int, encoded: list[list[bytes]]) -> None:
+    def write_frames(self, first: int, jpegs: Sequence[bytes]) -> None:
+        self._put((FRAME,), first, [[jpeg] for jpeg in jpegs])
+
+    def _put(self, names: tuple[str, ...], first: int, contents: Sequence[Sequence[bytes]]) -> None:
         assert self.encoding.first_number is not None
-        for number, contents in enumerate(encoded, start=first + self.encoding.first_number):
-            for name, content in zip(self.names, contents, strict=True):
+        for number, files in enumerate(contents, start=first + self.encoding.first_number):
+            for name, content in zip(names, files, strict=True):
                 self.num_bytes += (self.part / name.format(number)).write_bytes(content)
 
     def finish(self, record: dict) -> None:
+        self.close()
         record["num_bytes"] = self.num_bytes
-        super().finish(record)
+        (self.part / RECORD).write_text(json.dumps(record, indent=1) + "\n")
 
     @classmethod
     def complete(cls, path: Path, record: Mapping) -> bool:
+        names = set()
+        for kind, count in ((cls.names, record["num_pairs"]), ((FRAME,) * has_frames(record), record["num_frames"])):
+            names |= {name.format(record["settings"]["first_number"] + i) for name in kind for i in range(count)}
         with os.scandir(path) as entries:  # in which others may have put files of other names
-            sizes = {entry.name: entry.stat().st_size for entry in entries if OURS.fullmatch(entry.name)}
-        del sizes[RECORD]
-        first = record["settings"]["first_number"]
-        names = {name.format(first + pair) for pair in range(record["num_pairs"]) for name in cls.names}
-        return set(sizes) == names and 0 not in sizes.values() and sum(sizes.values()) == record["num_bytes"]
+            ours = (entry for entry in entries if is_ours(entry.name, record) and re.search(r"_\d", entry.name))
+            sizes = {entry.name: entry.stat().st_size for entry in ours}
+        return set(sizes) == names and 0 not in sizes.values() and sum(sizes.values()) == record.get("num_bytes", 0)
+
+
+class _Numbered(_Folder[list[list[bytes]]]):
+    """Files with a number for each pair."""
+
+    def write(self, first: int, encoded: list[list[bytes]]) -> None:
+        self._put(self.names, first, encoded)
 
 
 class Jpeg(_Numbered):
@@ -194,7 +234,7 @@ class Middlebury(_Numbered):
         return [[head + pair.transpose(1, 2, 0).astype("<f4").tobytes()] for pair in flow], 0
 
 
-class Numpy(Output[np.ndarray]):
+class Numpy(_Folder[np.ndarray]):
     """One array, appended to, so that it need not fit into memory; `numpy.load(path, mmap_mode="r")` reads it so."""
 
     def __init__(self, part: Path, video: str, encoding: Encoding):
@@ -229,6 +269,8 @@ class Numpy(Output[np.ndarray]):
 
     @classmethod
     def complete(cls, path: Path, record: Mapping) -> bool:
+        if not super().complete(path, record):
+            return False
         pairs = np.load(path / "flow.npy", mmap_mode="r")  # fails where the file is shorter than its head says
         return pairs.shape == (record["num_pairs"], 2, record["height"], record["width"])
 
@@ -254,6 +296,16 @@ def read_record(path: Path) -> dict | None:
 def is_visualized(record: Mapping | None) -> bool:
     """Whether an MP4 belongs to the output of this record."""
     return bool(record and record["settings"].get("visualize"))
+
+
+def has_frames(record: Mapping | None) -> bool:
+    """Whether the output of this record has the frames with it."""
+    return bool(record and record["settings"].get("rgb"))
+
+
+def is_ours(name: str, record: Mapping | None) -> bool:
+    """Whether this tool has put the file `name` into the output directory of this record."""
+    return bool(_FLOW.fullmatch(name) or (has_frames(record) and _FRAMES.fullmatch(name)))
 
 
 def is_complete(path: Path, format: str, record: Mapping) -> bool:
@@ -285,7 +337,7 @@ def obstacle(path: Path, format: str) -> str | None:
     if path.is_symlink():
         return "a link to a directory"
     names = sorted(os.listdir(path))
-    if others := [name for name in names if not OURS.fullmatch(name)]:
+    if others := [name for name in names if not is_ours(name, record)]:
         return f"a directory with other files, such as {others[0]}"
     if names and RECORD not in names:
         return f"a directory with {names[0]}, but without {RECORD}: flow of another tool"

@@ -11,8 +11,9 @@ import dataclasses
 import functools
 import itertools
 import os
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +23,16 @@ import numpy as np
 from tqdm import tqdm
 
 import ccs
-from ccs.flow.engines import BACKENDS, estimate_quantised, estimate_videos
+from ccs.flow import methods
+from ccs.flow.engines import BACKENDS
 from ccs.flow.formats import FORMATS, Encoding, Output, is_complete, is_visualized, read_record, written
+from ccs.flow.pictures import Drawn, FlowFilm, draw
 from ccs.flow.quantise import check_finite
 from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
 from ccs.flow.sources import Source
-from ccs.flow.streams import Chunk, End, PairCount, chunks, colours, read_ahead
-from ccs.frames.film import Children, Ffmpeg
-from ccs.frames.film_writer import FilmWriter
+from ccs.flow.streams import AS_SHOWN, Chunk, End, PairCount, Reading, chunks, read_ahead
+from ccs.frames import stills
+from ccs.frames.film import Children, Clip, Ffmpeg, shorter_side
 from ccs.frames.judgement import BadVideo, allowed
 from ccs.frames.settings import DamageSettings, FramesSettings
 from ccs.pool import ordered_map
@@ -41,28 +44,55 @@ MAX_DECODERS = 4
 
 @dataclass(frozen=True)
 class OutputSettings:
-    """What the outputs depend on, beside the parameters of TV-L1 and the backend; None where the format has no such."""
+    """What the outputs depend on, beside the method's own and the backend; None where the format has no such."""
 
     format: str = "h5"
     bound: float | None = EngineSettings.bound
     quality: int | None = FramesSettings.quality
     first_number: int | None = 1
     short_side: int | None = None
+    size: str | None = None  # WIDTHxHEIGHT
     step: int = 1
-    visualize: float | None = None  # speed of full saturation, px
+    fps: float | None = None
+    start: float | None = None  # seconds
+    end: float | None = None
+    rgb: bool = False
+    visualize: bool = False
+    method: str = "tvl1"
 
     def __post_init__(self):
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise CcsError(f"--quality: expected 1 to 100, found {self.quality}")
         if self.short_side is not None and not 3 <= self.short_side <= 9999:
             raise CcsError(f"--short-side: expected 3 to 9999 pixels, found {self.short_side}")
+        if self.size is not None and not re.fullmatch(r"[1-9]\d{0,3}x[1-9]\d{0,3}", self.size):
+            raise CcsError(f"--size: expected WIDTHxHEIGHT in pixels, such as 340x256, found {self.size!r}")
+        if self.size is not None and self.short_side is not None:
+            raise CcsError("--size and --short-side: expected one of them, found both")
         if self.step < 1:
             raise CcsError(f"--step: expected 1 or more frames, found {self.step}")
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise CcsError(f"--fps: expected more than 0 and at most 1000 frames a second, found {self.fps:g}")
+        if self.end is not None and self.end <= (self.start or 0):
+            raise CcsError(f"--end: expected a time after {self.start or 0:g} s, where it starts, found {self.end:g} s")
 
     @property
     def encoding(self) -> Encoding:
         """What the format needs of it."""
         return Encoding(self.bound, self.quality, self.first_number)
+
+    def reading(self, max_missing: float) -> Reading:
+        """How the videos are read for it."""
+        size = AS_SHOWN
+        if self.size is not None:
+            width, height = self.size.split("x")
+            size = width, height
+        elif self.short_side is not None:
+            size = shorter_side(self.short_side)
+        quality = self.quality if self.rgb else FramesSettings.quality if self.visualize else None
+        side, in_colour = methods.min_side(self.method), methods.in_colour(self.method)
+        clip = Clip(self.start or 0.0, self.end)
+        return Reading(self.step, size, clip, self.fps, side, in_colour, quality, max_missing)
 
 
 class Piece(NamedTuple):
@@ -81,7 +111,8 @@ class Result(NamedTuple):
     shape: tuple[int, int, int]  # pairs, H, W
     encoded: Any  # as the format has it
     num_clipped: int
-    pictures: np.ndarray | None
+    drawn: list[Drawn]  # for the film, if there is one
+    jpegs: list[bytes]  # of the pairs' first frames, and in the end of all; none where none are kept
     fps: float
     times: np.ndarray  # (pairs) seconds at which their first frames are shown
     end: End | None
@@ -99,11 +130,10 @@ class Job:
         self._stack = ExitStack()
         self._film_stack = ExitStack()
         self._output: Output | None = None
-        self._film: FilmWriter | None = None
+        self._film: FlowFilm | None = None
         try:
-            found = os.stat(source.path)
-            self.file = {"name": os.path.basename(source.path), "size": found.st_size, "mtime_ns": found.st_mtime_ns}
-        except OSError:  # the decoder says so
+            self.file = _identity(source.path)
+        except (OSError, BadVideo):  # the decoder says so
             self.file = {}
         try:
             for path in (self.path, *([self.film_path] if work.settings.visualize else [])):
@@ -119,15 +149,19 @@ class Job:
         record = read_record(self.path)
         if not record:
             return False
-        wanted, made = self.work.all_settings, dict(record["settings"])
+        # what the record lacks was no setting when it was written
+        wanted, made = self.work.all_settings, {**dataclasses.asdict(OutputSettings()), **record["settings"]}
+        if not wanted["rgb"] and made["rgb"]:  # there may be frames that were not asked for
+            names = [name for name in ("quality", "first_number") if wanted[name] is None]
+            made |= {"rgb": False, **dict.fromkeys(names)}
         if not wanted["visualize"]:
-            made["visualize"] = None  # there may be a film that was not asked for
+            made["visualize"] = False  # and a film
         elif not self.film_path.is_file() or not self.film_path.stat().st_size:
             return False
         return (
             made == wanted
             and asked_backend in ("auto", record["backend"])
-            and allowed(record.get("num_missing", 0), record["num_pairs"] + wanted["step"], self.work.max_missing)
+            and allowed(record.get("num_missing", 0), _num_decoded(record), self.work.max_missing)
             and all(key in self.file and record["source"].get(key) == self.file[key] for key in ("size", "mtime_ns"))
             and is_complete(self.path, self.work.settings.format, record)
         )
@@ -149,12 +183,14 @@ class Job:
             self._stack.callback(_close, self._output)
             if settings.visualize:
                 part = self._film_stack.enter_context(atomic(self.film_path))
-                self._film = FilmWriter(part, height, width, result.fps, self.work.tool)
+                self._film = FlowFilm(part, height, width, result.fps, self.work.tool)
                 self._film_stack.callback(self._film.close)
         self._output.write(result.first, result.encoded)
-        if self._film and result.pictures is not None:
+        if result.jpegs:
+            self._output.write_frames(result.first, result.jpegs)
+        if self._film:
             with writing(self.film_path):
-                self._film.write(result.pictures, result.times)
+                self._film.add(result.drawn, result.times)
         self.num_pairs += num_pairs
         self.num_clipped += result.num_clipped
         self.num_values += 2 * num_pairs * height * width
@@ -170,6 +206,7 @@ class Job:
             "ffmpeg": self.work.tool.version,
             "source": self.file,
             "num_frames": end.num_frames,
+            "num_decoded": end.num_decoded,
             "num_missing": end.num_missing,
             "num_pairs": end.num_frames - self.work.settings.step,
             "height": result.shape[1],
@@ -179,12 +216,13 @@ class Job:
         }
         if self.work.settings.bound is not None:
             record["bound"] = self.work.settings.bound
-        output.finish(record)
-        if not is_complete(output.part, self.work.settings.format, record):
-            raise CcsError(f"{self.path}: not all pairs were written. Nothing was kept; please report this")
         if self._film:
             with writing(self.film_path):
                 self._film.finish()
+            record["film_scale"] = self._film.scale
+        output.finish(record)
+        if not is_complete(output.part, self.work.settings.format, record):
+            raise CcsError(f"{self.path}: not all pairs were written. Nothing was kept; please report this")
         if is_visualized(read_record(self.path)):
             self.film_path.unlink(missing_ok=True)  # it would seem to be of the new output
         self._stack.close()
@@ -201,6 +239,21 @@ class Job:
         stop = BadVideo("abandoned")
         for stack in (self._film_stack, self._stack):
             stack.__exit__(BadVideo, stop, None)
+
+
+def _identity(path: str) -> dict[str, str | int]:
+    """What tells whether a video, or a folder of frames, is still the same. Raises `OSError` and `BadVideo`."""
+    files = [path]
+    if os.path.isdir(path):
+        files = [os.path.join(path, name) for name in stills.find(path).names]
+    found = [os.stat(file) for file in files]
+    name = os.path.basename(os.path.abspath(path))
+    return {"name": name, "size": sum(s.st_size for s in found), "mtime_ns": max(s.st_mtime_ns for s in found)}
+
+
+def _num_decoded(record: Mapping) -> int:
+    """Frames of the video of which an output has them, or some."""
+    return record.get("num_decoded", record["num_pairs"] + record["settings"]["step"])
 
 
 def _close(output: Output) -> None:
@@ -221,11 +274,12 @@ class Work:
         gpu_memory: int = GpuSettings.gpu_memory,
         max_missing: float = DamageSettings.max_missing_fraction,
     ):
-        self.backend, self.engine = backend, BACKENDS[backend]
+        self.backend, self.engine = backend, methods.engine(settings.method, backend)
         self.num_processes = self.engine.num_processes(num_workers)
         self.settings, self.parameters, self.tool = settings, parameters, tool
-        self.all_settings = {**dataclasses.asdict(settings), **parameters.to_names()}
+        self.all_settings = {**dataclasses.asdict(settings), **methods.settings(settings.method, parameters)}
         self.gpu_memory, self.max_missing = gpu_memory, max_missing
+        self.reading = settings.reading(max_missing)
         self.num_pairs, self.seconds = 0, 0.0
 
     def check_gpus(self, num_gpus: int) -> None:
@@ -250,9 +304,8 @@ class Work:
             settings=self.settings,
             gpu_memory=self.gpu_memory,
         )
-        set_up = functools.partial(_set_up, backend=self.backend, settings=self.settings)
         num_decoders = min(1 + self.num_processes, MAX_DECODERS)
-        count = PairCount([job.source.path for job in jobs], self.settings.step, self.tool)
+        count = PairCount([job.source.path for job in jobs], self.reading, self.tool)
         with ExitStack() as stack:
             stack.callback(count.close)
             for job in jobs:
@@ -263,7 +316,7 @@ class Work:
             )
             tasks = self._tasks(self._pieces(jobs, decoded, count))
             results = stack.enter_context(
-                closing(ordered_map(compute, tasks, self.num_processes, set_up, self.engine.tasks_at_once))
+                closing(ordered_map(compute, tasks, self.num_processes, self.engine.set_up, self.engine.tasks_at_once))
             )
             for result in itertools.chain.from_iterable(results):
                 job = jobs[result.job]
@@ -276,17 +329,8 @@ class Work:
             self.seconds = bar.format_dict["elapsed"]
 
     def _decode(self, jobs: Sequence[Job], index: int, children: Children) -> Iterator[Chunk]:
-        path, settings = jobs[index].source.path, self.settings
-        return chunks(
-            path,
-            settings.short_side,
-            settings.step,
-            self._max_pairs,
-            self.max_missing,
-            self.tool,
-            children,
-            None if index else self.engine.first_pairs,
-        )
+        first_pairs = None if index else self.engine.first_pairs
+        return chunks(jobs[index].source.path, self.reading, self._max_pairs, self.tool, children, first_pairs)
 
     def _max_pairs(self, height: int, width: int) -> int:
         """Pairs of this size that a worker takes at a time."""
@@ -302,7 +346,7 @@ class Work:
         if self.engine.first_pairs < self.engine.pairs_per_task:
             yield from ([piece] for piece in itertools.islice(pieces, 1))
         for piece in pieces:
-            num_frames, height, width = piece.chunk.frames.shape
+            num_frames, height, width = piece.chunk.frames.shape[:3]
             share = (num_frames - self.settings.step) / self._max_pairs(height, width)
             if task and filled + share > 1:
                 yield task
@@ -331,14 +375,6 @@ def _say(text: str) -> None:
     tqdm.write(f"ccs: flow: {text}", file=sys.stderr)
 
 
-def _set_up(index: int, *, backend: str, settings: OutputSettings) -> None:
-    BACKENDS[backend].set_up(index)
-    if settings.visualize:
-        import torch
-
-        torch.set_num_threads(1)  # one for each worker
-
-
 def _compute(
     task: list[Piece], *, backend: str, parameters: Parameters, settings: OutputSettings, gpu_memory: int
 ) -> list[Result]:
@@ -349,9 +385,10 @@ def _compute(
     try:
         if FORMATS[settings.format].quantised and not settings.visualize:
             assert settings.bound is not None
-            found = estimate_quantised(videos, settings.bound, backend, gpu_memory, **parameters.to_names())
+            found = methods.estimate_quantised(videos, settings.bound, settings.method, backend, parameters, gpu_memory)
         else:
-            found = [(flow, None) for flow in estimate_videos(videos, backend, gpu_memory, **parameters.to_names())]
+            flows = methods.estimate(videos, settings.method, backend, parameters, gpu_memory)
+            found = [(flow, None) for flow in flows]
         flows = iter(found)
         return [_encode(piece, [next(flows) for _ in each], settings) for piece, each in zip(task, parts, strict=True)]
     except CcsError as error:
@@ -364,17 +401,20 @@ def _every(frames: np.ndarray, step: int) -> list[np.ndarray]:
 
 def _encode(piece: Piece, parts: list[tuple[np.ndarray, int | None]], settings: OutputSettings) -> Result:
     """Of the flow of a piece's parts; where it is quantised already there are numbers of clipped values with it."""
-    frames, first, fps, times, end = piece.chunk
+    frames, jpegs, first, fps, times, end = piece.chunk
     flow = parts[0][0]
     if settings.step > 1:
-        flow = np.empty((len(frames) - settings.step, 2, *frames.shape[1:]), flow.dtype)
+        flow = np.empty((len(frames) - settings.step, 2, *frames.shape[1:3]), flow.dtype)
         for start, (part, _) in enumerate(parts):
             flow[start :: settings.step] = part
-    shape = (len(flow), *frames.shape[1:])
+    num_pairs, _, height, width = flow.shape
     counts = [clipped for _, clipped in parts if clipped is not None]
     if counts:
-        return Result(piece.job, first, shape, flow, sum(counts), None, fps, times[: len(flow)], end)
-    check_finite(np.isfinite(flow).all())
-    encoded, num_clipped = FORMATS[settings.format].encode(flow, settings.encoding)
-    pictures = colours(flow, settings.visualize) if settings.visualize else None
-    return Result(piece.job, first, shape, encoded, num_clipped, pictures, fps, times[: len(flow)], end)
+        encoded, num_clipped = flow, sum(counts)
+    else:
+        check_finite(np.isfinite(flow).all())
+        encoded, num_clipped = FORMATS[settings.format].encode(flow, settings.encoding)
+    drawn = draw(flow, jpegs) if settings.visualize else []
+    kept = [] if not settings.rgb else jpegs if end else jpegs[:num_pairs]
+    shape = num_pairs, height, width
+    return Result(piece.job, first, shape, encoded, num_clipped, drawn, kept, fps, times[:num_pairs], end)

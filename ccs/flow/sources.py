@@ -1,8 +1,9 @@
 """What `ccs flow videos/ ...` is asked to work on: files, directories and lists in, videos and output names out.
 
-An output is named by the path of its video below the directory that was given, without the suffix; a single file by
-its own name; a line of a list by its path below the current directory. `--root` names another directory for all. What
-is taken for no video below a directory is counted on standard error, and taken where it is named itself.
+A video is a file, or a folder of frames (`ccs.frames.stills`). An output is named by the path of its video below the
+directory that was given, without the suffix; a single file by its own name; a line of a list by its path below the
+directory that relative paths start at. `--root` names another directory for all. What is taken for no video below a
+directory is counted on standard error, and taken where it is named itself.
 """
 
 from __future__ import annotations
@@ -12,18 +13,21 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from ccs.datasets.disk import EXTENSIONS, decoded, extensions, form, lines, nfc, numbered, scan, stem
+from ccs.datasets import lists
+from ccs.datasets.disk import EXTENSIONS, decoded, extensions, form, nfc, read_text, scan, stem
+from ccs.frames.stills import frame_names
 from ccs.stage import CcsError
 
-LISTS = (".txt", ".lst", ".list")
-TABLES = (".csv", ".tsv", ".json", ".jsonl", ".xls", ".xlsx", ".ods")  # which columns hold paths, they do not say
+LISTS = (".txt", ".lst", ".list", *lists.TABLES)
+OTHERS = (".json", ".jsonl", ".xls", ".xlsx", ".ods")  # tables that are not read
 
 
 class Source(NamedTuple):
-    """A video and the name of its output, such as `biking/v_01`."""
+    """A video, the name of its output, such as `biking/v_01`, and its label where a list has one."""
 
     path: str
     name: str
+    label: str | None = None
 
 
 def find(inputs: Sequence[str], root: str | None, output: str) -> list[Source]:
@@ -56,12 +60,17 @@ def _of_input(text: str, root: str | None, output: str) -> Iterator[Source]:
                 f"{extensions(others)}. A video among them is taken when it is named itself"
             )
         if not paths:
-            raise CcsError(f"{text}: no video in this directory or below: expected files such as *.mp4 ({EXTENSIONS})")
-        yield from (_named(path, root or text, text) for path in paths)
-    elif suffix in TABLES and os.path.isfile(text):
+            raise CcsError(
+                f"{text}: no video in this directory or below: expected files such as *.mp4 ({EXTENSIONS}), or folders "
+                "with frames such as img_00001.jpg"
+            )
+        # frames in the directory itself: it is the video
+        above = os.path.dirname(os.path.abspath(text))
+        yield from (_named(path, root or (above if path == text else text), text) for path in paths)
+    elif suffix in OTHERS and os.path.isfile(text):
         raise CcsError(
             f"{text}: expected a video, a directory or a list ({', '.join(LISTS)}), found a {suffix} file: write the "
-            "paths of the videos alone into a list, one a line, or pipe them into `ccs flow -`"
+            "paths of the videos into a list, one a line, or pipe them into `ccs flow -`"
         )
     elif os.path.exists(text):
         yield _named(text, root or os.path.dirname(text), text)
@@ -73,31 +82,31 @@ def _of_input(text: str, root: str | None, output: str) -> Iterator[Source]:
 
 
 def _of_list(text: str, root: str | None) -> Iterator[Source]:
-    listed = list(_stdin() if text == "-" else lines(text, "a list of videos"))
-    if not listed:
-        raise CcsError(f"{'standard input' if text == '-' else text}: expected the path of a video a line, found none")
-    # a link that leads nowhere will be told as bad, as below a directory
-    absent = [f"{path} ({where})" for where, path in listed if not (os.path.isfile(path) or _leads_nowhere(path))]
-    if absent:
+    content = decoded(sys.stdin.buffer.read(), "standard input") if text == "-" else read_text(text, "a list of videos")
+    source = "standard input" if text == "-" else text
+    base, rows = ".", lists.parse(content, source)
+    if root and not any(_is_there(row.path) for row in rows):
+        base, rows = root, lists.parse(content, source, root)
+    paths = [os.path.join(base, row.path) if base != "." else row.path for row in rows]
+    if absent := [f"{path} ({row.where})" for path, row in zip(paths, rows, strict=True) if not _is_there(path)]:
         first = "; ".join(absent[:5])
         raise CcsError(
-            f"{len(absent)} of {len(listed)} listed videos are not there: {first}: correct the list (relative paths "
-            f"start at {os.getcwd()})"
+            f"{len(absent)} of {len(rows)} listed videos are not there: {first}: correct the list (relative paths "
+            f"start at {os.getcwd()}, or all of them at --root)"
         )
-    for where, path in listed:
-        yield _named(path, root or ".", where)
+    if clips := {"start", "end"} & {name for row in rows for name, cell in row.columns.items() if cell}:
+        _say(f"{source}: its column {min(clips)} is not used: whole videos are read, or the part of --start and --end")
+    for path, row in zip(paths, rows, strict=True):
+        yield _named(path, root or ".", row.where)._replace(label=row.label)
 
 
-def _leads_nowhere(path: str) -> bool:
-    return os.path.islink(path) and not os.path.exists(path)
-
-
-def _stdin() -> Iterator[tuple[str, str]]:
-    return numbered(decoded(sys.stdin.buffer.read(), "standard input"), "standard input")
+def _is_there(path: str) -> bool:
+    # a link that leads nowhere will be told as bad, as below a directory
+    return os.path.lexists(path)
 
 
 def _walk(directory: str, output: str, above: tuple[str, ...], others: list[str]) -> Iterator[str]:
-    """The videos of a directory and those below it; names of other files go to `others`."""
+    """The videos of a directory and those below it, itself if it has frames; names of other files go to `others`."""
     real = os.path.realpath(directory)
     if real in above:
         _say(f"{directory}: is a link to a directory above it, and is not followed")
@@ -105,7 +114,10 @@ def _walk(directory: str, output: str, above: tuple[str, ...], others: list[str]
     if above and real == output:
         return
     inside = scan(directory)
-    others += inside.others
+    if not inside.videos and frame_names(inside.others):
+        yield directory
+    else:
+        others += inside.others
     # links to nothing are not passed over: those named as videos will be told as bad
     lost = [name for name in inside.lost if stem(name) != name]
     for name in sorted(inside.lost.keys() - lost):
@@ -126,4 +138,4 @@ def _named(path: str, root: str, given: str) -> Source:
             f"{path} ({given}): expected a path below {os.path.abspath(root or '.')}, which outputs are named by: name "
             "a directory above all videos with --root"
         )
-    return Source(path, stem(below))
+    return Source(path, below if os.path.isdir(path) else stem(below))

@@ -1,4 +1,4 @@
-"""Videos in and out for `ccs flow videos/ ...`: grey frames a chunk at a time, counts for the progress bar, pictures.
+"""Videos for `ccs flow videos/ ...`: frames a chunk at a time, and counts for the progress bar.
 
 Decoding, and what makes a video bad, are those of the frames stage (`ccs.frames.film`, `.judgement`). A grey frame is
 the luma that this stage would put into its JPEG: 0.299 R + 0.587 G + 0.114 B from 0 to 255, which is OpenCV's grey.
@@ -6,6 +6,7 @@ the luma that this stage would put into its JPEG: 0.299 R + 0.587 G + 0.114 B fr
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections import deque
@@ -14,23 +15,52 @@ from contextlib import contextmanager, suppress
 from queue import Full, Queue
 from typing import NamedTuple, TypeVar
 
+import cv2
 import numpy as np
 
 from ccs.flow.engines import MIN_SIDE
-from ccs.frames.film import ONE_FILE, Children, Ffmpeg, check_file, opened, shorter_side
+from ccs.frames import stills
+from ccs.frames.decode import encode_jpeg
+from ccs.frames.film import (
+    ONE_FILE,
+    WHOLE,
+    Children,
+    Clip,
+    Ffmpeg,
+    FilmReader,
+    Planes,
+    check_file,
+    check_stills,
+    opened,
+)
 from ccs.frames.judgement import BadVideo
 from ccs.stage import CcsError
 
 Key = TypeVar("Key")
 
 CHUNKS_AHEAD = 2  # of a video, decoded before they are asked for
+SAME_TIME = 1e-3  # seconds: Matroska's clock counts milliseconds
 AS_SHOWN = "round(iw*if(between(sar,1/4,4),sar,1))", "ih"  # the size of the video itself, with square pixels
+
+
+class Reading(NamedTuple):
+    """How videos are read."""
+
+    step: int = 1  # frames from the first of a pair to its second
+    size: tuple[str, str] = AS_SHOWN  # width and height, as ffmpeg reads them
+    clip: Clip = WHOLE
+    fps: float | None = None  # frames a second to be taken; None: all
+    min_side: int = MIN_SIDE  # px
+    in_colour: bool = False
+    quality: int | None = None  # of JPEGs of the frames; None: none are made
+    max_missing: float = 0.0  # share of a damaged video's frames that may be missing
 
 
 class End(NamedTuple):
     """What is known of a video when it has been decoded."""
 
     num_frames: int
+    num_decoded: int  # of which those are taken
     num_missing: int  # frames that a damaged video lacks
     note: str  # what to say of a video that is kept, or ""
 
@@ -38,58 +68,122 @@ class End(NamedTuple):
 class Chunk(NamedTuple):
     """Neighbouring frames: those of the pairs `first` and following, `step` frames more than there are pairs."""
 
-    frames: np.ndarray  # uint8 (frames, H, W)
+    frames: np.ndarray  # uint8 (frames, H, W), or (frames, H, W, 3) RGB
+    jpegs: list[bytes]  # of the same frames, or none
     first: int
     fps: float  # nominal
     times: np.ndarray  # (frames) seconds at which they are shown, NaN where that is not known
     end: End | None  # in the last chunk
 
 
+class _Frame(NamedTuple):
+    pixels: np.ndarray
+    jpeg: bytes
+    time: float
+
+
 def chunks(
     path: str,
-    short_side: int | None,
-    step: int,
+    reading: Reading,
     max_pairs: Callable[[int, int], int],
-    max_missing: float,
     tool: Ffmpeg,
     children: Children,
     first_pairs: int | None = None,
 ) -> Iterator[Chunk]:
-    """Decode the video `path` and yield its frames; `max_pairs` tells from height and width how many pairs at a time.
+    """Decode `path`, a video or a folder of frames, and yield its frames.
 
-    The first chunk has no more than `first_pairs` where that is given.
-    `max_missing` is the share of a damaged video's frames that may be missing.
+    `max_pairs` tells from height and width how many pairs there are at a time; the first chunk has no more than
+    `first_pairs` where that is given.
 
     Raises `BadVideo` for what is wrong with the video, at the latest in place of the last chunk; `CcsError` where
     ffmpeg was stopped or the disk fails.
     """
-    try:
-        check_file(path)
-    except OSError as error:
-        raise BadVideo(f"cannot be read: {error.strerror}") from error
-    size = AS_SHOWN if short_side is None else shorter_side(short_side)
-    waiting: list[np.ndarray] = []
+    _check(path, reading)
+    step = reading.step
+    waiting: list[_Frame] = []
     first = limit = most = 0
-    with opened(path, size, tool, children) as film:
-        height, width = film.height, film.width
+    with opened(path, reading.size, tool, children, reading.clip) as film:
+        height, width, fps = film.height, film.width, reading.fps or film.fps
         if height:
-            if min(height, width) < MIN_SIDE:
-                raise BadVideo(f"its frames are {width}x{height}: flow needs sides of {MIN_SIDE} px or more")
+            if min(height, width) < reading.min_side:
+                raise BadVideo(f"its frames are {width}x{height}: flow needs sides of {reading.min_side} px or more")
             most = max_pairs(height, width)
             limit = min(first_pairs or most, most)
-        for luma, _, _ in film.frames():
+        shown = _timed(film) if reading.fps is None else _resampled(_timed(film), reading.fps, film.fps)
+        for planes, time in shown:
             if len(waiting) == limit + step:  # another frame is here, so that this chunk is not the last
-                times = film.times(first)[: len(waiting)]
-                yield Chunk(np.stack(waiting), first, film.fps, times, None)
+                yield _chunk(waiting, first, fps, None)
                 first += limit
                 del waiting[:limit]
                 limit = most
-            waiting.append(luma.copy())
-        _, verdict = film.finish(max_missing)
-        end, times = End(film.num_frames, *verdict), film.times(first)
+            pixels = _colours(planes) if reading.in_colour else planes[0].copy()
+            jpeg = b"" if reading.quality is None else encode_jpeg(planes, reading.quality)
+            waiting.append(_Frame(pixels, jpeg, time))
+        _, verdict = film.finish(reading.max_missing)
+        end = End(first + len(waiting), film.num_frames, *verdict)
     if end.num_frames <= step:
-        raise BadVideo(f"{end.num_frames} frames decoded, at least {step + 1} are needed for flow over {step} frames")
-    yield Chunk(np.stack(waiting), first, film.fps, times, end)
+        taken = f", {end.num_frames} of them at {reading.fps:g} a second" if reading.fps else ""
+        raise BadVideo(
+            f"{end.num_decoded} frames decoded{taken}, at least {step + 1} are needed for flow over {step} frames"
+        )
+    yield _chunk(waiting, first, fps, end)
+
+
+def _check(path: str, reading: Reading) -> None:
+    """Raise `BadVideo` for what cannot be decoded at all."""
+    try:
+        if not os.path.isdir(path):
+            check_file(path)
+            return
+        check_stills(path)
+    except OSError as error:
+        raise BadVideo(f"cannot be read: {error.strerror}") from error
+    if reading.fps or not reading.clip.is_whole:
+        raise BadVideo("a folder of frames, of which nobody knows the times: --fps, --start and --end are for videos")
+
+
+def _chunk(frames: list[_Frame], first: int, fps: float, end: End | None) -> Chunk:
+    pixels, jpegs, times = zip(*frames, strict=True)
+    return Chunk(np.stack(pixels), [jpeg for jpeg in jpegs if jpeg], first, fps, np.array(times), end)
+
+
+def _colours(planes: Planes) -> np.ndarray:
+    """RGB (H, W, 3) of a frame."""
+    luma, *chroma = planes
+    u, v = (cv2.resize(plane, luma.shape[::-1], interpolation=cv2.INTER_LINEAR) for plane in chroma)
+    return cv2.cvtColor(cv2.merge((luma, v, u)), cv2.COLOR_YCrCb2RGB)  # full range, BT.601, as JPEG's
+
+
+def _timed(film: FilmReader) -> Iterator[tuple[Planes, float]]:
+    """Its frames, with the seconds at which they are shown, NaN where that is not known."""
+    for planes in film.frames():
+        yield planes, float(film.times(film.num_frames - 1)[0])
+
+
+def _resampled(frames: Iterable[tuple[Planes, float]], fps: float, nominal: float) -> Iterator[tuple[Planes, float]]:
+    """The frames that are shown at the first one's time and every 1/`fps` seconds from there, as long as the last is.
+
+    A frame of which ffmpeg knows no time follows the one before by 1/`nominal` seconds.
+    """
+    shown: Planes | None = None  # from `since` on, for `lasts` seconds as far as is known
+    begin = since = 0.0
+    lasts = 1 / nominal if nominal else 0.0
+    count = 0
+    for planes, told in frames:
+        time = told if np.isfinite(told) else since + 1 / nominal if shown else 0.0
+        if shown is None:
+            begin = time
+        else:
+            lasts = time - since
+            while begin + count / fps < time - SAME_TIME:
+                yield shown, begin + count / fps
+                count += 1
+        luma, u, v = planes
+        shown = luma.copy(), u.copy(), v.copy()  # the next one takes their memory
+        since = time
+    while shown and begin + count / fps < since + lasts - SAME_TIME:
+        yield shown, begin + count / fps
+        count += 1
 
 
 @contextmanager
@@ -152,8 +246,8 @@ def _whatever_happens(decode: Callable[[], Iterator[Chunk]]) -> Iterator[Chunk |
 class PairCount:
     """How many pairs a job has: stated by the containers at first, as a thread asks ffmpeg, and counted in the end."""
 
-    def __init__(self, paths: Sequence[str], step: int, tool: Ffmpeg):
-        self._paths, self._step, self._tool = paths, step, tool
+    def __init__(self, paths: Sequence[str], reading: Reading, tool: Ffmpeg):
+        self._paths, self._reading, self._tool = paths, reading, tool
         self._known: dict[str, int] = {}
         self._stopped = False
         self._children = Children()
@@ -178,15 +272,19 @@ class PairCount:
         for path in self._paths:
             if self._stopped:
                 return
-            if path not in self._known and (num_frames := _stated_frames(path, self._tool, self._children)):
-                self._known.setdefault(path, max(num_frames - self._step, 0))
+            if path not in self._known and (
+                num_frames := _stated_frames(path, self._reading, self._tool, self._children)
+            ):
+                self._known.setdefault(path, max(num_frames - self._reading.step, 0))
 
 
-def _stated_frames(path: str, tool: Ffmpeg, children: Children) -> int:
+def _stated_frames(path: str, reading: Reading, tool: Ffmpeg, children: Children) -> int:
     """Duration times rate, which is near enough; 0 where the container does not say."""
     options = [word for name, value in ONE_FILE.items() for word in (f"-{name}", value)]
     line = [tool.path, "-nostdin", "-hide_banner", *options, "-i", f"file:{path}"]  # without an output it ends at once
     try:
+        if os.path.isdir(path):
+            return len(stills.find(path).names)
         check_file(path)
         with children.run(line) as process:
             assert process.stderr is not None
@@ -198,22 +296,7 @@ def _stated_frames(path: str, tool: Ffmpeg, children: Children) -> int:
     if not duration or not rate:
         return 0
     hours, minutes, seconds = map(float, duration.groups())
-    return round((3600 * hours + 60 * minutes + seconds) * float(rate[1]) * (1000 if rate[2] else 1))
-
-
-def colours(flow: np.ndarray, bound: float) -> np.ndarray:
-    """Pictures, uint8 RGB (pairs, H, W, 3), of `flow`: the hue is the direction, with red to the right.
-
-    No motion is white; the saturation grows with the square root of the speed, so that slow motion shows, and is full
-    from `bound` px on. It is the same scale for every picture of every video.
-    """
-    import torch
-    from torchvision.utils import flow_to_image
-
-    moves = torch.from_numpy(flow)
-    speed = torch.linalg.vector_norm(moves, dim=1, keepdim=True)
-    scaled = moves / speed.clamp(min=1e-6) * (speed / bound).clamp(max=1).sqrt()
-    # the library scales to the fastest pixel of the pictures: a row more gives them all the same
-    fastest = torch.zeros_like(scaled[:, :, :1])
-    fastest[:, 0] = 1
-    return flow_to_image(torch.cat([scaled, fastest], dim=2))[:, :, :-1].permute(0, 2, 3, 1).contiguous().numpy()
+    stated = 3600 * hours + 60 * minutes + seconds
+    end = stated if reading.clip.end is None else min(reading.clip.end, stated)
+    fps = reading.fps or float(rate[1]) * (1000 if rate[2] else 1)
+    return round(max(end - reading.clip.start, 0) * fps)

@@ -1,4 +1,4 @@
-"""Optical flow of any videos, without the pipeline: `ccs flow videos/ --output flow/ --format jpg --workers 8`.
+"""Optical flow of any videos, without the pipeline: `ccs flow videos/ -o flow/ --format jpg --workers 8`.
 
 Videos come in (`ccs.flow.sources`), their outputs go out (`ccs.flow.formats`), and `ccs.flow.jobs` does the work; here
 are the flags, the checks before any work starts, and what is said at the end. A call keeps the outputs of earlier ones
@@ -10,38 +10,50 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ccs.flow.engines import BACKENDS, choose
+from ccs.datasets.disk import SUFFIXES
+from ccs.flow import rawframes
+from ccs.flow.engines import BACKENDS
 from ccs.flow.formats import FORMATS, is_visualized, obstacle, read_record, remove_leftovers
 from ccs.flow.jobs import Job, OutputSettings, Work
+from ccs.flow.methods import METHODS, choose
 from ccs.flow.quantise import check_bound
 from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
-from ccs.flow.sources import Source, find
+from ccs.flow.sources import LISTS, OTHERS, Source, find
 from ccs.frames.film import check_ffmpeg, find_ffmpeg
 from ccs.frames.settings import DamageSettings, FfmpegSettings, FramesSettings
 from ccs.settings import Flags, add_settings, settings_from
 from ccs.stage import CcsError, run
 
-USAGE = """ccs flow VIDEO|DIR|LIST.txt|- ... --output DIR [flags]
+USAGE = """ccs flow VIDEO|DIR|LIST.txt|- ... -o DIR [flags]
        ccs flow --frames SHARD.h5 --output SHARD.h5 [flags]"""
 
+# of what an output is not called: directories of these names, which are not there, are files to whoever asks for them
+FILE_SUFFIXES = frozenset((".h5", ".hdf5", ".npy", ".npz", ".flo", ".jpg", ".jpeg", ".png", ".gif", *LISTS, *OTHERS))
+
 DESCRIPTION = """\
-TV-L1 optical flow of videos. Inputs are video files, directories (searched for
-videos by their extensions, subdirectories too) and lists, one path a line
-(LIST.txt, .lst or .list, or - for standard input). Outputs mirror the paths
-below the given directory:
+Optical flow of videos. Inputs are video files, folders of frames (VIDEO/
+img_00001.jpg and the like, in the order of their numbers), directories
+(searched for both, subdirectories too) and lists (LIST.txt, .lst, .list, .csv
+or .tsv, or - for standard input): a path a line, or `path label`, or
+`path num_frames label`, or a table with a column path. Outputs mirror the
+paths below the given directory:
 
   h5   DIR/VIDEO.h5: 8 bits, lossless, 128 + flow * 127 / bound; the layout of
-       the pipeline's flow shards
+       the pipeline's flow shards, and with --rgb of its frames shards
   jpg  DIR/VIDEO/flow_x_00001.jpg and flow_y_00001.jpg, as TSN has them: 8 bits,
-       (flow + bound) * 255 / (2 * bound)
+       (flow + bound) * 255 / (2 * bound). With --rgb it is the layout that
+       mmaction2 calls rawframes, and --lists writes its lists
   npy  DIR/VIDEO/flow.npy: float32 (pairs, 2, H, W) in pixels, x (to the right)
        then y (down)
   flo  DIR/VIDEO/flow_00001.flo: float32, Middlebury's format
+
+T frames have T-N pairs with --step N (T-1 without), and frame i begins pair i.
 
 Run the same command again to go on after an interruption: what is whole, of the
 same file and made with the same settings is kept, all else is made anew. A
@@ -50,9 +62,10 @@ then."""
 
 EPILOG = """\
 examples:
-  ccs flow videos/ --output flow/ --format jpg --short-side 256 --workers 8
-  ccs flow videos/ --output flow/ --format h5 --gpus 2
-  find videos -name '*.avi' | ccs flow - --root videos --output flow/
+  ccs flow videos/ -o flow/ --format jpg --short-side 256 --workers 8
+  ccs flow videos/ -o rawframes/ --format jpg --rgb --lists --size 340x256
+  ccs flow videos/ -o flow/ --format h5 --gpus 2
+  find videos -name '*.avi' | ccs flow - --root videos -o flow/
 
 the pipeline's stage, with --workers, --backend, --bound and the TV-L1 settings:
   ccs flow --frames data/demo/frames/0003.h5 --output data/demo/flow/0003.h5"""
@@ -73,11 +86,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     max_missing = settings_from(args, DamageSettings).max_missing_fraction
     if args.workers < 1:
         raise CcsError(f"--workers: expected 1 or more, found {args.workers}")
+    check_directory(args.output)
     print("ccs: flow: looking for videos, and for what is done of them", file=sys.stderr)
     tool = check_ffmpeg(find_ffmpeg(args.ffmpeg))
+    if settings.fps and not tool.prompt:
+        raise CcsError(f"--fps: needs an ffmpeg of 5.1 or newer, found {tool.version} ({tool.path}): see --ffmpeg")
     sources = find(args.inputs, args.root, args.output)
+    labels = rawframes.labels(sources) if args.lists else None
     asked_gpus = select_gpus(args.gpus) if args.gpus else 0
-    backend = choose(args.backend, parameters.gamma)
+    backend = choose(args.method, args.backend, parameters.gamma)
     work = Work(backend, args.workers, settings, parameters, tool, memory, max_missing)
     if asked_gpus:
         work.check_gpus(asked_gpus)
@@ -90,6 +107,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if waiting:
         work.engine.prepare()
     work.do(waiting)
+    if labels:
+        rawframes.write_lists([job for job in jobs if not job.failure], Path(args.output), labels)
     _conclude(jobs, args.output, work)
 
 
@@ -102,7 +121,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("inputs", nargs="+", metavar="VIDEO|DIR|LIST.txt|-", help="what to compute the flow of")
-    parser.add_argument("--output", required=True, metavar="DIR", help="where outputs go; made if it is not there")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="DIR", help="where outputs go, a directory; made if it is not there"
+    )
     parser.add_argument("--format", choices=list(FORMATS), default="h5", help="see above (default: h5)")
     parser.add_argument(
         "--bound",
@@ -119,7 +140,22 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         choices=[0, 1],
         default=1,
-        help="in the names of jpg and flo files: 1 as in TSN, 0 as in denseflow (default: 1)",
+        help="of the first frame and of the first pair, in the names of files: 1 as in TSN and mmaction2, 0 as in "
+        "denseflow (default: 1)",
+    )
+    parser.add_argument(
+        "--rgb",
+        action="store_true",
+        help="also write the frames that the flow is of, in colour and of its size: DIR/VIDEO/img_00001.jpg and "
+        "following, T of them; in h5 the group frames, as the pipeline has it",
+    )
+    parser.add_argument(
+        "--lists",
+        action="store_true",
+        help="also write the lists that mmaction2 and TSN read, `VIDEO num_frames label`, of what is whole (format "
+        "jpg): DIR/flow_list.txt, with the number of pairs, and with --rgb DIR/rgb_list.txt, with that of frames; "
+        "labels are the input list's, or count the classes, which are the names of the folders that videos are in "
+        "(DIR/classes.txt)",
     )
     parser.add_argument(
         "--short-side",
@@ -128,6 +164,18 @@ def _parser() -> argparse.ArgumentParser:
         help="scale the frames to exactly this shorter side, up or down, before the flow, which is then in pixels of "
         "the scaled frames (default: the size of the video)",
     )
+    parser.add_argument("--size", metavar="WxH", help="scale them to exactly this instead, such as 340x256")
+    parser.add_argument(
+        "--fps",
+        type=float,
+        metavar="N",
+        help="take the frames that are shown at every 1/N seconds from the first on, of whatever rate the video is, "
+        "before all else; a slower video's are repeated (default: all frames)",
+    )
+    for name, text in (("start", "the frames from this time on"), ("end", "the frames before this time")):
+        parser.add_argument(
+            f"--{name}", type=_seconds, metavar="TIME", help=f"only {text}, in seconds or hh:mm:ss (default: all)"
+        )
     parser.add_argument(
         "--step",
         type=int,
@@ -138,17 +186,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--visualize",
         action="store_true",
-        help="also write DIR/VIDEO.mp4: hue is direction (red: right), white is no motion, saturation grows with the "
-        "square root of the speed and is full at --bound",
+        help="also write DIR/VIDEO.mp4, the frames beside their flow: hue is direction (red: right), white is no "
+        "motion, saturation grows with the square root of the speed and is full at the video's own fastest motion "
+        "(75th percentile of the pairs' 99th), on one scale in all of the video",
     )
     parser.add_argument(
         "--root", metavar="DIR", help="name outputs by the paths below this directory (default: the one given)"
     )
     parser.add_argument(
+        "--method",
+        choices=list(METHODS),
+        default="tvl1",
+        help="; ".join(f"{name}: {text}" for name, text in METHODS.items()) + " (default: tvl1)",
+    )
+    parser.add_argument(
         "--backend",
         choices=["auto", *BACKENDS],
         default="auto",
-        help="auto takes the fastest, and keeps what another one has made (default: auto)",
+        help="who computes TV-L1: auto takes the fastest, and keeps what another one has made (default: auto)",
     )
     parser.add_argument(
         "--workers", type=int, default=_num_cores(), metavar="N", help="processes on a CPU (default: all cores)"
@@ -163,6 +218,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _seconds(text: str) -> float:
+    """Of a time such as 12.5, 1:30 or 00:01:30.5."""
+    if not re.fullmatch(r"(?:(?:\d+:)?[0-5]?\d:)?[0-5]?\d(?:\.\d*)?|\d+(?:\.\d*)?", text):
+        raise argparse.ArgumentTypeError(f"expected seconds or hh:mm:ss, found {text!r}")
+    return sum(float(part) * 60**place for place, part in enumerate(reversed(text.split(":"))))
+
+
 def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -170,14 +232,40 @@ def _num_cores() -> int:
 def _settings(args: argparse.Namespace) -> OutputSettings:
     """The settings, without those that the format does not use: changing them changes no output."""
     check_bound(args.bound)
+    if args.lists and args.format != "jpg":
+        raise CcsError(f"--lists: are of the format jpg, found {args.format}: add --format jpg, or leave out --lists")
+    is_folder = not FORMATS[args.format].suffix
     return OutputSettings(
         format=args.format,
         bound=args.bound if FORMATS[args.format].eight_bit else None,
-        quality=args.quality if args.format == "jpg" else None,
-        first_number=args.first_number if args.format in ("jpg", "flo") else None,
+        quality=args.quality if args.format == "jpg" or args.rgb else None,
+        first_number=args.first_number if args.format in ("jpg", "flo") or (is_folder and args.rgb) else None,
         short_side=args.short_side,
+        size=args.size,
         step=args.step,
-        visualize=args.bound if args.visualize else None,
+        fps=args.fps,
+        start=args.start,
+        end=args.end,
+        rgb=args.rgb,
+        visualize=args.visualize,
+        method=args.method,
+    )
+
+
+def check_directory(output: str) -> None:
+    """`CcsError` where `--output` is a file, or would be a directory with a name that only files have."""
+    if os.path.isdir(output):
+        return
+    suffix = os.path.splitext(output.rstrip("/"))[1].lower()
+    if not os.path.lexists(output) and suffix not in SUFFIXES | FILE_SUFFIXES:
+        return
+    directory = os.path.dirname(output.rstrip("/")) or "flow"
+    meant = [f"{directory}/VIDEO{FORMATS[name].suffix} (--format {name})" for name in FORMATS if FORMATS[name].suffix]
+    meant += [f"{directory}/VIDEO/flow_x_00001.jpg (--format jpg)", f"{directory}/VIDEO.mp4 (--visualize)"]
+    found = "a file" if os.path.lexists(output) else f"a name that ends in {suffix}"
+    raise CcsError(
+        f"--output {output}: expected a directory, as each video has an output of its own, found {found}: with "
+        f"--output {directory} they are {', '.join(meant)}"
     )
 
 

@@ -19,7 +19,7 @@ import simplejpeg
 
 from ccs.datasets.manifests import VideoFile
 from ccs.frames import imported
-from ccs.frames.film import WHOLE, Children, Clip, Ffmpeg, FilmReader, check_file, opened, shorter_side
+from ccs.frames.film import WHOLE, Children, Clip, Ffmpeg, FilmReader, Planes, check_file, opened, shorter_side
 from ccs.frames.imported import ImportedFlow
 from ccs.frames.judgement import BadVideo, Moments
 from ccs.frames.settings import FramesSettings
@@ -87,14 +87,16 @@ def import_video(video: VideoFile, settings: FramesSettings, bound: float, turns
 
 def _encode(film: FilmReader, quality: int) -> list[np.ndarray]:
     """The frames as JPEG files: ffmpeg's planes are JPEG's own, so that nothing is converted or subsampled twice."""
-    jpegs = []
-    for planes in film.frames():
-        try:
-            jpeg = simplejpeg.encode_jpeg_yuv_planes(*planes, quality=quality)
-        except ValueError as error:
-            raise BadVideo(f"frames of {film.width}x{film.height} cannot be JPEG images: {error}") from error
-        jpegs.append(np.frombuffer(jpeg, np.uint8))
-    return jpegs
+    return [np.frombuffer(encode_jpeg(planes, quality), np.uint8) for planes in film.frames()]
+
+
+def encode_jpeg(planes: Planes, quality: int) -> bytes:
+    """A frame as a JPEG file. Raises `BadVideo` where it is too large for one."""
+    try:
+        return simplejpeg.encode_jpeg_yuv_planes(*planes, quality=quality)
+    except ValueError as error:
+        height, width = planes[0].shape
+        raise BadVideo(f"frames of {width}x{height} cannot be JPEG images: {error}") from error
 
 
 def extract(

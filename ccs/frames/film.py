@@ -1,6 +1,7 @@
 """ffmpeg: video files in, their raw frames out, and when each is shown; whether an ffmpeg works.
 
-The frames stage makes JPEG files of the frames (`ccs.frames.decode`), `ccs flow` grey ones (`ccs.flow.streams`).
+The frames stage makes JPEG files of the frames (`ccs.frames.decode`), `ccs flow` those, grey ones or both
+(`ccs.flow.streams`), also of folders of frames (`ccs.frames.stills`).
 ffmpeg decodes and scales. Its output describes itself (YUV4MPEG), so the size and the number of frames are what the
 decoder gave; no header of the video is trusted, and no ffprobe is needed. What becomes of a video:
 
@@ -8,7 +9,8 @@ decoder gave; no header of the video is trusted, and no ffprobe is needed. What 
 - Pixels are square: a sample aspect ratio from 1/4 to 4 is applied by scaling, anything else is taken for an error.
 - Scaling is bicubic. A frame whose size changes midstream is scaled to the first frame's. 10 bits become 8, any colour
   matrix and range becomes JPEG's; chroma is subsampled (4:2:0) as in nearly all videos.
-- It is one file: ffmpeg opens nothing else, whatever the file says, and only as a container of video (`FORMATS`).
+- It is one file: ffmpeg opens nothing else, whatever the file says, and only as a container of video (`FORMATS`); or a
+  folder's pictures whose names are numbered.
 
 A video is bad when ffmpeg cannot open it, ends with an error or falls silent, when it is damaged and frames are missing
 (`ccs.frames.judgement`), more than `max_missing_fraction` allows, or when fewer than two frames decode. Whatever is
@@ -35,6 +37,7 @@ import ffmpeg
 import numpy as np
 import psutil
 
+from ccs.frames import stills
 from ccs.frames.judgement import BadVideo, Moments, Said, Verdict, judge, moments
 from ccs.signals import end_with_parent
 from ccs.stage import CcsError
@@ -42,6 +45,7 @@ from ccs.stage import CcsError
 _PIPE_BYTES = 1 << 20  # several frames, so that ffmpeg decodes while the last ones are used
 _FRAME = b"FRAME\n"
 SILENCE = 120.0  # seconds that ffmpeg may take for the next frame
+STILLS_FPS = 25  # of frames in a folder, which do not say: only the order of their times counts
 _TURN = 0.2  # seconds after which it is heard while it is waited for, at least
 _LISTEN_EVERY = 32  # frames: of each it says tens of bytes, and a pipe holds 64 KiB
 
@@ -56,6 +60,9 @@ FORMATS = (
     "txd usm vividas vmd wc3movie wsvqa xmv yop jpeg_pipe dfa rl2 iv8 ser simbiosis_imx argo_brp cdg pdv apv"
 )
 ONE_FILE = {"protocol_whitelist": "file,pipe", "format_whitelist": FORMATS.replace(" ", ",")}  # options of an input
+
+
+Planes = tuple[np.ndarray, np.ndarray, np.ndarray]  # Y, U, V; see `FilmReader.frames`
 
 
 class Ffmpeg(NamedTuple):
@@ -152,17 +159,29 @@ def shorter_side(pixels: int) -> tuple[str, str]:
 
 
 def command(path: str, size: tuple[str, str], tool: Ffmpeg, clock: int, clip: Clip = WHOLE) -> list[str]:
-    """The command line that decodes the first video stream of `path` into YUV4MPEG on standard output.
+    """The command line that decodes the first video stream of `path`, a file or a folder of frames, into YUV4MPEG.
 
-    `size` is the width and the height to scale to, as ffmpeg reads them: numbers or expressions. The frames' times go
-    to the descriptor `clock`.
+    That goes to standard output. `size` is the width and the height to scale to, as ffmpeg reads them: numbers or
+    expressions. The frames' times go to the descriptor `clock`.
     """
-    # "file:" keeps names with a colon from being taken for another protocol
     begin = {"ss": clip.start} if clip.start else {}
-    video = ffmpeg.input(f"file:{path}", threads=1, **begin, **ONE_FILE)["V:0"]
+    video = _input(path, threads=1, **begin)
     if clip.end is not None:
         video = ffmpeg.filter(video, "trim", end=clip.end - clip.start)  # a frame's time now counts from the start
     return _compile(video, size, tool, clock)
+
+
+def _input(path: str, **options: object) -> ffmpeg.nodes.FilterableStream:
+    """The first video stream of a file, or the frames of a folder."""
+    if os.path.isdir(path):
+        frames = stills.find(path)
+        # which is no file, and whose pattern is ours
+        sequence = {"format": "image2", "format_whitelist": "image2", "protocol_whitelist": "file"}
+        return ffmpeg.input(
+            f"file:{frames.pattern}", framerate=STILLS_FPS, start_number=frames.first, **sequence, **options
+        )["V:0"]
+    # "file:" keeps names with a colon from being taken for another protocol
+    return ffmpeg.input(f"file:{path}", **ONE_FILE, **options)["V:0"]
 
 
 def _compile(video: ffmpeg.nodes.FilterableStream, size: tuple[str, str], tool: Ffmpeg, clock: int) -> list[str]:
@@ -186,9 +205,9 @@ def _environment() -> dict[str, str]:
 
 def hidden_packets(path: str, tool: Ffmpeg, children: Children) -> int:
     """How many packets of a video are not to be shown (flag 4), as what an edit list cuts away."""
-    packets = ffmpeg.output(
-        ffmpeg.input(f"file:{path}", **ONE_FILE)["V:0"], "pipe:", c="copy", copyinkf=None, format="framecrc"
-    ).global_args("-nostdin", "-loglevel", "quiet")
+    packets = ffmpeg.output(_input(path), "pipe:", c="copy", copyinkf=None, format="framecrc").global_args(
+        "-nostdin", "-loglevel", "quiet"
+    )
     listed, num_hidden = b"", 0
     with children.run(ffmpeg.compile(packets, cmd=tool.path)) as process:
         assert process.stdout is not None
@@ -212,6 +231,17 @@ def check_file(path: str) -> None:
         raise BadVideo("the file is empty")
     with open(path, "rb"):
         pass
+
+
+def check_stills(folder: str) -> int:
+    """How many frames there are in a folder of frames; raises as `check_file`, and what `ccs.frames.stills` finds."""
+    try:
+        folder.encode()
+    except UnicodeEncodeError as error:
+        raise BadVideo("its path is not UTF-8: rename it") from error
+    names = stills.find(folder).names
+    stills.check_sizes(folder, names)
+    return len(names)
 
 
 class Children:
@@ -315,7 +345,7 @@ class FilmReader:
             header += byte
         self.height, self.width, self.fps = _parse_header(bytes(header), path)
 
-    def frames(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def frames(self) -> Iterator[Planes]:
         """Every frame that is whole, as its planes Y (H, W), U and V (half of each side, rounded up), uint8.
 
         They are JPEG's: full range, BT.601. The next frame takes the memory of the one before.

@@ -142,6 +142,8 @@ class Said:
 
 def cut_avi(path: str) -> str:
     """That an AVI is shorter than it says of itself, or "": ffmpeg scales its duration to what is there."""
+    if os.path.isdir(path):  # of frames
+        return ""
     with open(path, "rb") as file:
         head = file.read(12)
         size = os.fstat(file.fileno()).st_size

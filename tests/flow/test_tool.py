@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import cv2
@@ -22,15 +23,16 @@ import pytest
 
 import ccs
 from ccs import cli
-from ccs.flow import jobs
+from ccs.flow import jobs, streams
 from ccs.flow.engines import estimate
 from ccs.flow.formats import written
 from ccs.flow.quantise import dequantise
 from ccs.flow.sources import find
-from ccs.flow.streams import PairCount, chunks, read_ahead
-from ccs.flow.tool import main, select_gpus
+from ccs.flow.streams import AS_SHOWN, PairCount, Reading, chunks, read_ahead
+from ccs.flow.tool import _seconds, main, select_gpus
 from ccs.frames import __main__ as frames
-from ccs.frames.film import check_ffmpeg, find_ffmpeg
+from ccs.frames.film import Children, check_ffmpeg, find_ffmpeg, shorter_side
+from ccs.frames.film import opened as film_opened
 from ccs.provenance import modules
 from ccs.shards import __main__ as shards
 from ccs.stage import CcsError
@@ -130,6 +132,7 @@ def test_a_first_call_compiles_once_and_says_so_and_a_second_one_neither(tmp_pat
 
     def call(video: Path) -> tuple[str, list[str], set[str]]:
         line = [sys.executable, tmp_path / "call.py", video, "--output", tmp_path / "out", "--backend", "native"]
+        line += ["--rgb", "--visualize"]
         done = subprocess.run(
             [*line, "--workers", "2"], env={**os.environ, **environment}, capture_output=True, text=True, check=True
         )
@@ -148,7 +151,7 @@ def test_a_first_call_compiles_once_and_says_so_and_a_second_one_neither(tmp_pat
     assert "saved" not in after
     assert re.findall("pairs .*", after) == ["pairs 1", "pairs 10"]
     assert "numba" in imported
-    assert not {"ccs.flow.gpu", "numba.cuda", "torch"} & imported
+    assert not {"ccs.flow.gpu", "numba.cuda", "torch", "torchvision", "pandas", "snakemake"} & imported
 
     out, lines, imported = call(large)  # all is there, whatever the size
     assert "saved" not in out
@@ -237,9 +240,10 @@ def test_steps_over_several_frames(tmp_path):
 
 def grey_frames(path: Path, short_side: int | None = None, pairs: int = 5) -> list:
     tool = check_ffmpeg(FFMPEG)
+    size = shorter_side(short_side) if short_side else AS_SHOWN
 
     def decode(video, children):
-        return chunks(str(video), short_side, 1, lambda height, width: pairs, 0, tool, children)
+        return chunks(str(video), Reading(size=size), lambda height, width: pairs, tool, children)
 
     with read_ahead([path], decode, 2) as items:
         return [item for _, item in items]
@@ -420,30 +424,31 @@ def test_killed_midway_and_started_again(tmp_path, number, format):
 
 
 def test_visualize(tmp_path, monkeypatch, capsys):
-    """What moves to the right is red, the more so the faster; the scale is the same in every frame."""
-    slow, fast = texture(5, 35, 48, step=1), texture(5, 35, 48, step=4)
-    for name, images in (("slow", slow), ("fast", fast)):
+    """Frames beside their flow: what moves to the right is red, as much in a slow video as in a fast one."""
+    videos = {"slow": texture(5, 35, 48, step=1), "fast": texture(5, 35, 48, step=4)}
+    for name, images in videos.items():
         encode(tmp_path / "videos" / f"{name}.mkv", images)
-    arguments = [tmp_path / "videos", "--output", tmp_path / "flow", "--visualize", "--bound", "4", "--scales", "3"]
-    main([*map(str, arguments), "--backend", "opencv", "--workers", "1", "--warps", "4"])
-    colours = {}
-    for name in ("slow", "fast"):
+    arguments = [tmp_path / "videos", "--output", tmp_path / "flow", "--visualize", "--scales", "3", "--warps", "4"]
+    main([*map(str, arguments), "--backend", "opencv", "--workers", "1"])
+    for name, speed in (("slow", 1), ("fast", 4)):
         film = tmp_path / "flow" / f"{name}.mp4"
         assert decoded_frames(film) == 4
         capture = cv2.VideoCapture(str(film))
         images = np.stack([capture.read()[1] for _ in range(4)])
-        assert images.shape[1:3] == (36, 48)  # a row more: the codec wants even sides
-        hsv = np.stack([cv2.cvtColor(image[10:-10, 12:-12], cv2.COLOR_BGR2HSV_FULL) for image in images])
+        assert images.shape[1:3] == (36, 96)  # a row more: the codec wants even sides
+        assert np.abs(images[:, :35, :48, 0].astype(int) - videos[name][:4]).mean() < 6
+        hsv = np.stack([cv2.cvtColor(image[10:-10, 60:-12], cv2.COLOR_BGR2HSV_FULL) for image in images])
         hue, saturation = hsv[..., 0].astype(int), hsv[..., 1] / 255
         assert np.median(np.minimum(hue, 256 - hue)) < 12  # of 256 around the circle: red
-        colours[name] = np.median(saturation, axis=(1, 2))
-    np.testing.assert_allclose(colours["slow"], 0.5, atol=0.1)  # the root of 1 px in 4
-    np.testing.assert_allclose(colours["fast"], 1, atol=0.1)
+        assert np.median(saturation) > 0.8
+        with h5py.File(tmp_path / "flow" / f"{name}.h5") as file:
+            assert speed <= file.attrs["film_scale"] < 1.6 * speed
+    assert sorted(os.listdir(tmp_path / "flow")) == ["fast.h5", "fast.mp4", "slow.h5", "slow.mp4"]
 
     capsys.readouterr()
     (tmp_path / "flow" / "slow.mp4").unlink()
     monkeypatch.setattr(jobs.Work, "do", lambda work, waiting: None)
-    main([*map(str, arguments), "--backend", "opencv", "--workers", "1", "--warps", "4"])
+    main([*map(str, arguments), "--backend", "opencv", "--workers", "1"])
     assert "1 kept, 0 made, 1 redone" in capsys.readouterr().err
 
 
@@ -458,7 +463,7 @@ def test_the_log_has_the_rate_and_the_true_total(videos, tmp_path, capsys):
 
 
 def test_stated_counts(videos):
-    count = PairCount([str(videos / "a/run (1).mkv"), "absent.mp4"], 1, check_ffmpeg(FFMPEG))
+    count = PairCount([str(videos / "a/run (1).mkv"), "absent.mp4"], Reading(), check_ffmpeg(FFMPEG))
     count._thread.join()
     assert count.total() == 22  # 11, and as many for the other
     count.set("absent.mp4", 4)
@@ -529,7 +534,7 @@ def test_inputs_that_cannot_be_used_are_named_before_any_work(videos, tmp_path, 
     (tmp_path / "far.txt").write_text(f"{videos}/a/run (1).mkv\n")
     (tmp_path / "zero.txt").write_bytes(f"{videos}/a/run (1).mkv\n".encode("utf-16-le"))
     (tmp_path / "odd.txt").write_bytes("a.mp4\n".encode("utf-16")[:-1])
-    (tmp_path / "list.csv").write_text(f"video\n{videos}/a/run (1).mkv\n")
+    (tmp_path / "list.json").write_text(f'["{videos}/a/run (1).mkv"]')
     for name in ("a.avi", "a.mp4", "x/a.avi"):
         (tmp_path / "two" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "two" / name).touch()
@@ -541,7 +546,7 @@ def test_inputs_that_cannot_be_used_are_named_before_any_work(videos, tmp_path, 
         (["far.txt"], r"run \(1\).mkv \(far.txt, line 1\): expected a path below .*--root"),
         (["zero.txt"], "zero.txt: expected lines of text in UTF-8, found zero bytes"),
         (["odd.txt"], "odd.txt: expected text in UTF-16, as its first bytes say"),
-        (["list.csv"], r"list.csv: expected a video, a directory or a list .*, found a \.csv file: write the paths"),
+        (["list.json"], r"list.json: expected a video, a directory or a list .*, found a \.json file: write the paths"),
         (["two"], "two/a.avi and two/a.mp4 would both be written as a: rename"),
         (["two/a.avi", "two/x"], "two/a.avi and two/x/a.avi would both be written as a"),
     ]:
@@ -606,6 +611,20 @@ def test_unusable_flags_are_refused(videos, tmp_path, monkeypatch, flags, messag
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("name", ["y.mp4", "flow.h5", "deep/flow_x_00001.JPG", "list.txt", "flow.npy", "there"])
+def test_an_output_that_can_only_be_a_file_is_refused_and_told_what_is_meant(videos, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").touch()
+    with pytest.raises(
+        CcsError, match=rf"--output {name}: expected a directory, .* found a .*/VIDEO\.h5 .*/VIDEO\.mp4"
+    ):
+        main([str(videos), "-o", name, *FLAGS])
+    assert os.listdir(tmp_path) == ["there"]
+    (tmp_path / "v1.mp4").mkdir()  # somebody's own
+    main([str(videos / "a/b"), "-o", "v1.mp4", *FLAGS])
+    assert os.listdir("v1.mp4") == ["two.h5"]
+
+
 @pytest.mark.parametrize(
     ("visible", "asked", "expected"),
     [
@@ -638,7 +657,9 @@ def test_the_pipelines_stage_is_still_there_and_apart(capsys):
     assert "absent.h5: expected a frames shard" in capsys.readouterr().err
     stage = modules("ccs.flow")  # what an edit of makes the pipeline compute flow anew
     assert "ccs.flow.shard" in stage
-    assert not {"tool", "jobs", "formats", "sources", "streams"} & {name.split(".")[-1] for name in stage}
+    assert not {"tool", "jobs", "formats", "sources", "streams", "methods", "raft", "pictures"} & {
+        name.split(".")[-1] for name in stage
+    }
     with pytest.raises(SystemExit):
         cli.main(["flow", "--help"])
     text = capsys.readouterr().out
@@ -721,3 +742,282 @@ def test_a_name_as_long_as_names_may_be_has_its_flow_and_one_that_gets_too_long_
     flow(tmp_path / "v", "--output", tmp_path / "flow")
     assert "2 kept, 1 made" in capsys.readouterr().err
     assert (tmp_path / "flow" / f"{longer}.h5").exists()
+
+
+@pytest.fixture(scope="module")
+def colourful(tmp_path_factory) -> tuple[Path, np.ndarray]:
+    """A video in colour, one that does not lose any, and its frames (12, 36, 48, 3) BGR."""
+    images = np.stack([RIGHT, 255 - RIGHT, np.full_like(RIGHT, 90)], axis=-1)
+    images += (3 * np.arange(12, dtype=np.uint8))[:, None, None, None] * (images < 200)
+    return encode(tmp_path_factory.mktemp("colourful") / "clip.mkv", images), images
+
+
+def test_frames_come_with_the_flow_from_the_same_decode(colourful, tmp_path, monkeypatch, capsys):
+    video, images = colourful
+    opened = []
+    monkeypatch.setattr(streams, "opened", lambda path, *more: opened.append(path) or film_opened(path, *more))
+    for name, flags in (("jpg", ["--first-number", 0]), ("npy", []), ("h5", [])):
+        flow(video, "-o", tmp_path / name, "--format", name, "--rgb", "--step", 3, *flags)
+    assert opened == [str(video)] * 3
+    numbers = {"img": range(12), "flow_x": range(9), "flow_y": range(9)}
+    assert {*os.listdir(tmp_path / "jpg/clip")} == {
+        "flow.json",
+        *(f"{kind}_{number:05d}.jpg" for kind, each in numbers.items() for number in each),
+    }
+    files = [tmp_path / f"npy/clip/img_{number:05d}.jpg" for number in range(1, 13)]
+    assert {*os.listdir(files[0].parent)} == {"flow.json", "flow.npy", *(file.name for file in files)}
+    frames_of_npy = [file.read_bytes() for file in files]
+    assert [(tmp_path / f"jpg/clip/img_{number:05d}.jpg").read_bytes() for number in range(12)] == frames_of_npy
+    for index, file in enumerate(files):  # ffmpeg halves the chroma, and JPEG is lossy
+        away = [np.abs(cv2.imread(str(file)).astype(int) - image).mean() for image in images]
+        assert np.argmin(away) == index
+        assert away[index] < 12
+    # pair i begins with frame i
+    grey = np.stack([cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) for file in files])
+    pairs = np.load(tmp_path / "npy/clip/flow.npy")
+    of_files = np.empty_like(pairs)
+    for start in range(3):
+        of_files[start::3] = estimate(grey[start::3], "opencv", **FAST)
+    for index, pair in enumerate(pairs):
+        away = np.abs(of_files - pair).mean(axis=(1, 2, 3))
+        assert np.argmin(away) == index
+        assert away[index] < 0.2
+    # one file is both of the pipeline's shards, of neighbouring frames
+    flow(video, "-o", tmp_path / "h5", "--rgb")
+    shards.pack(tmp_path / "h5/clip.h5", tmp_path / "h5/clip.h5", tmp_path / "shard.h5")
+    with h5py.File(tmp_path / "h5/clip.h5") as file:
+        entry = file["frames/000000"]
+        assert entry["jpeg"][:].tobytes() == b"".join(frames_of_npy)
+        assert np.diff(entry["offset"]).tolist() == [*map(len, frames_of_npy)]
+        assert (entry.attrs["video"], entry.attrs["height"], entry.attrs["width"]) == ("clip", 36, 48)
+    capsys.readouterr()
+
+    monkeypatch.setattr(jobs.Work, "do", lambda work, waiting: None)
+
+    def state(*flags: str | int) -> str:
+        flow(video, "-o", tmp_path / "jpg", "--format", "jpg", "--step", 3, "--first-number", 0, *flags)
+        return re.search("1 (kept|made|redone)", capsys.readouterr().err)[1]
+
+    assert (state("--rgb"), state(), state("--rgb", "--quality", 50)) == ("kept", "kept", "redone")
+    (tmp_path / "jpg/clip/img_00011.jpg").unlink()
+    assert (state("--rgb"), state()) == ("redone", "redone")
+    # frames that somebody else has put there are not replaced
+    shutil.copytree(tmp_path / "npy/clip", tmp_path / "own/clip")
+    record = json.loads((tmp_path / "own/clip/flow.json").read_text())
+    record["settings"]["rgb"] = False
+    (tmp_path / "own/clip/flow.json").write_text(json.dumps(record))
+    with pytest.raises(CcsError, match=r"clip: there is a directory with other files, such as img_00001\.jpg"):
+        flow(video, "-o", tmp_path / "own", "--format", "npy", "--rgb", "--step", 3)
+
+
+def write_stills(folder: Path, names: list[str], images: np.ndarray = RIGHT) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, image in zip(names, images, strict=False):
+        cv2.imwrite(str(folder / name), image, [cv2.IMWRITE_JPEG_QUALITY, 100])
+
+
+def test_a_folder_of_frames_is_a_video(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    layouts = {
+        "tsn": [f"img_{number:05d}.jpg" for number in range(1, 6)],
+        "denseflow 100%d": [f"img_{number:05d}.jpg" for number in range(5)],
+        "deep/frames": [f"frame_{number:06d}.png" for number in range(1, 6)],
+        "deep/image": [f"image_{number:05d}.jpg" for number in range(99_998, 100_003)],
+        "deep/numbers": [f"{number}.png" for number in range(8, 13)],  # 10 comes after 9
+        "deep/tsm": [f"{number:06d}.jpg" for number in range(1, 6)],
+    }
+    for name, files in layouts.items():
+        write_stills(Path("in", name), files)
+    write_stills(Path("in/tsn"), ["flow_x_00001.jpg", "flow_y_00001.jpg"])
+    (Path("in") / "list.txt").write_text("tsn 5 0\ndeep/tsm 5 1\n")
+    flow("in", "-o", "flow", "--format", "npy")
+    assert "6 videos: 0 kept, 6 made" in capsys.readouterr().err
+    expected = estimate(RIGHT[:5], "opencv", **FAST)
+    for name, files in layouts.items():
+        pairs = np.load(Path("flow", name, "flow.npy"))
+        assert len(pairs) == 4, name
+        assert np.abs(pairs - expected).mean() < 0.03, name  # ffmpeg's inverse transform of JPEG is its own
+        assert json.loads(Path("flow", name, "flow.json").read_text())["source"]["name"] == Path(name).name
+        if files[0].endswith(".png"):
+            np.testing.assert_array_equal(pairs, expected)
+    os.utime("in/tsn/img_00004.jpg")
+    flow("in/list.txt", "-o", "flow", "--format", "npy", "--root", "in")
+    flow("in/tsn/", "-o", "flow", "--format", "npy")
+    assert re.findall(r"videos: (.*), 0 failed", capsys.readouterr().err) == [
+        "1 kept, 0 made, 1 redone",
+        "1 kept, 0 made, 0 redone",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["img_00001.jpg", "img_00002.jpg", "img_00005.jpg", "img_00007.jpg"], "1 to 7 these are not there: 3 to 4, 6"),
+        (["img_00001.jpg", "img_00002.jpg", "frame_00003.jpg"], "several forms: expected img_00003.jpg, found frame_"),
+        (["img_00001.jpg", "img_00001.png"], "img_00001.jpg and img_00001.png have the same number"),
+        (["img_1.jpg", "img_002.jpg"], "several forms: expected img_001.jpg, found img_1.jpg"),
+        (["img_00001.jpg"], "1 frames decoded, at least 2"),
+    ],
+)
+def test_folders_with_frames_that_lack_or_do_not_fit_are_told(tmp_path, names, message):
+    write_stills(tmp_path / "in", names)
+    with pytest.raises(CcsError, match=message):
+        flow(tmp_path / "in", "-o", tmp_path / "flow")
+    assert not tree(tmp_path / "flow")
+
+
+def test_frames_of_several_sizes_and_times_of_frames_are_told(tmp_path):
+    write_stills(tmp_path / "in", ["img_00001.jpg", "img_00002.jpg"])
+    with pytest.raises(CcsError, match="a folder of frames, of which nobody knows the times"):
+        flow(tmp_path / "in", "-o", tmp_path / "flow", "--fps", 5)
+    write_stills(tmp_path / "in", ["img_00003.jpg"], texture(1, 30, 40))
+    with pytest.raises(CcsError, match=r"several sizes: img_00001.jpg is 48x36, img_00003.jpg is 40x30"):
+        flow(tmp_path / "in", "-o", tmp_path / "flow")
+    (tmp_path / "in" / "img_00003.jpg").write_bytes(b"no picture")
+    with pytest.raises(CcsError, match=r"its frame img_00003.jpg is no JPEG or PNG"):
+        flow(tmp_path / "in", "-o", tmp_path / "flow")
+
+
+def by_ffmpeg(video: Path, filters: str) -> np.ndarray:
+    """Grey frames (T, 16, 24) after these filters."""
+    line = [FFMPEG, "-v", "error", "-i", video, "-vf", filters, "-fps_mode", "passthrough", "-f", "rawvideo"]
+    frames = subprocess.run([*line, "-pix_fmt", "gray", "pipe:"], capture_output=True, check=True).stdout
+    return np.frombuffer(frames, np.uint8).reshape(-1, 16, 24)
+
+
+@pytest.mark.parametrize("fps", [3, 10, 25, 40])
+@pytest.mark.parametrize("rate", ["25", "variable"])
+def test_other_rates_are_by_time(tmp_path, fps, rate):
+    """The frames that ffmpeg's filter fps takes, whose rule is told in the help."""
+    images = np.repeat(4 * np.arange(50, dtype=np.uint8), 16 * 24).reshape(-1, 16, 24)
+    times = [] if rate == "25" else ["-vf", "setpts='(N+N*N/30)/25/TB'", "-fps_mode", "passthrough"]
+    video = encode(tmp_path / "clip.mkv", images, *times, "-c:v", "ffv1")
+    expected = by_ffmpeg(video, f"fps={fps}:round=up")
+    reading = Reading(fps=fps)
+    children = Children()
+    found = list(chunks(str(video), reading, lambda height, width: 7, check_ffmpeg(FFMPEG), children))
+    frames = np.concatenate([chunk.frames[:7] if not chunk.end else chunk.frames for chunk in found])
+    num = len(expected)
+    assert 5 < num <= len(frames)
+    np.testing.assert_array_equal(frames[:num, 8, 8], expected[:, 8, 8])
+    assert (frames[num:] == frames[-1]).all()  # which is shown as long as the one before it, not one 25th
+    assert len(frames) - num <= (1 if rate == "25" else 0.2 * fps)
+    assert found[-1].end.num_decoded == 50
+    times = np.concatenate([chunk.times[:7] if not chunk.end else chunk.times for chunk in found])
+    np.testing.assert_allclose(np.diff(times), 1 / fps, atol=1e-6)
+
+
+def test_parts_sizes_and_rates_and_what_they_keep(tmp_path, capsys):
+    images = np.repeat(4 * np.arange(50, dtype=np.uint8), 16 * 24).reshape(-1, 16, 24)
+    video = encode(tmp_path / "clip.mkv", images)
+    flags = ["--format", "jpg", "--rgb", "--quality", "100", "--start", "0.4", "--end", "00:00:01.6"]
+
+    def levels(folder: str) -> list[int]:
+        files = sorted((tmp_path / folder / "clip").glob("img_*.jpg"))
+        assert len(list(files[0].parent.glob("flow_x_*.jpg"))) == len(files) - 1
+        pictures = [cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) for file in files]
+        assert {picture.shape for picture in pictures} == {(20, 40) if folder == "size" else (16, 24)}
+        return [round(float(picture.mean()) / 4) for picture in pictures]
+
+    flow(video, "-o", tmp_path / "part", *flags)
+    expected = (by_ffmpeg(video, "trim=start=0.4:end=1.6").mean(axis=(1, 2)) / 4).round().tolist()
+    assert levels("part") == expected == list(range(10, 40))
+    for _ in range(2):
+        flow(video, "-o", tmp_path / "size", *flags, "--fps", "5", "--size", "40x20")
+    assert levels("size") == [10, 15, 20, 25, 30, 35]
+    record = json.loads((tmp_path / "size/clip/flow.json").read_text())
+    counts = {name: record[name] for name in ("num_frames", "num_decoded", "num_pairs", "fps")}
+    assert counts == {"num_frames": 6, "num_decoded": 30, "num_pairs": 5, "fps": 5}
+    flow(video, "-o", tmp_path / "size", *flags, "--fps", "6", "--size", "40x20")
+    states = re.findall(r"1 (kept|made|redone)", capsys.readouterr().err)
+    assert states == ["made", "made", "kept", "redone"]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("1:30", 90), ("00:01:30.5", 90.5), ("2:00:00", 7200)])
+def test_times(text, seconds):
+    assert _seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["1:75", "-1", "1:2:3:4", "1m", ""])
+def test_what_is_no_time(text):
+    with pytest.raises(ArgumentTypeError, match="expected seconds or hh:mm:ss, found"):
+        _seconds(text)
+
+
+def test_lists_in_the_forms_that_people_have(videos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(videos)
+    for name, text in {
+        "labels.txt": "a/run (1).mkv 3\na/b/two.avi 0\n",
+        "table.csv": "label,path\nrun,a/run (1).mkv\ntwo,a/b/two.avi\n",
+        "table.tsv": "video\tstart\na/run (1).mkv\t1.5\na/b/two.avi\t\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+        found = find([str(tmp_path / name)], None, "flow")
+        assert [source.name for source in found] == ["a/run (1)", "a/b/two"], name
+        labels = {"labels.txt": ["3", "0"], "table.csv": ["run", "two"], "table.tsv": [None, None]}
+        assert [source.label for source in found] == labels[name]
+    assert "table.tsv: its column start is not used" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)  # where none of them is
+    found = find([str(tmp_path / "labels.txt")], str(videos), "flow")
+    assert [source.name for source in found] == ["a/run (1)", "a/b/two"]
+
+
+def test_lists_of_rawframes(tmp_path, monkeypatch):
+    """As mmaction2's tool would make them of the same files."""
+    monkeypatch.chdir(tmp_path)
+    for name, num_frames in (("walk/v2", 4), ("walk/v1", 3), ("run/v3", 5)):
+        encode(Path("videos", f"{name}.avi"), texture(num_frames, 20, 24))
+    (tmp_path / "videos/run/bad.avi").write_text("no video")
+    with pytest.raises(CcsError, match="1 of 4 videos have no flow"):
+        flow("videos", "-o", "out", "--format", "jpg", "--rgb", "--lists")
+    classes = Path("out/classes.txt").read_text().split()
+    assert classes == ["run", "walk"]
+    expected = {"rgb": set(), "flow": set()}
+    for folder in Path("out").glob("*/*"):
+        count = {kind: len(list(folder.glob(f"{prefix}*"))) for kind, prefix in (("rgb", "img_"), ("flow", "flow_x_"))}
+        for kind, lines in expected.items():
+            lines.add(f"{folder.parent.name}/{folder.name} {count[kind]} {classes.index(folder.parent.name)}")
+    for kind, lines in expected.items():
+        assert {*Path(f"out/{kind}_list.txt").read_text().splitlines()} == lines
+    assert "run/v3 5 0" in expected["rgb"]
+    Path("list.txt").write_text("videos/walk/v1.avi 7\nvideos/run/v3.avi 2\n")
+    flow("list.txt", "-o", "out2", "--format", "jpg", "--lists", "--root", "videos")
+    assert Path("out2/flow_list.txt").read_text() == "walk/v1 2 7\nrun/v3 4 2\n"
+    assert not Path("out2/rgb_list.txt").exists()
+    encode(Path("flat/a b.avi"), texture(3, 20, 24))
+    with pytest.raises(CcsError, match="'a b' has a blank in its name"):
+        flow("flat", "-o", "out3", "--format", "jpg", "--lists")
+    Path("flat/a b.avi").rename("flat/ab.avi")
+    with pytest.raises(CcsError, match=r"ab\.avi: expected a class"):
+        flow("flat", "-o", "out3", "--format", "jpg", "--lists")
+    assert not Path("out3").exists()
+
+
+@pytest.mark.slow
+def test_real_clips_have_the_names_counts_and_values_that_denseflow_documents(real_data, tmp_path):
+    """`denseflow LIST -b=20 -a=tvl1 -s=1 -cf`: CLASS/VIDEO/flow_x_%05d.jpg, a pair fewer than frames, and
+    255 * (flow + bound) / (2 * bound), rounded and clipped; `-s=0` adds img_%05d.jpg.
+    """
+    inputs = [real_data / "ucf101" / "videos", real_data / "hmdb51" / "videos"]
+    paths = [path for folder in inputs for path in folder.glob("*/*.avi")]
+    assert len(paths) == 22
+    flags = ["--short-side", "32", "--end", "2", "--backend", "native", "--workers", "1", "--rgb"]
+    for name, more in (("jpg", ["--first-number", "0"]), ("npy", [])):
+        main([*map(str, inputs), "-o", str(tmp_path / name), "--format", name, *flags, *more])
+    for path in paths:
+        clip = f"{path.parent.name}/{path.stem}"
+        line = [FFMPEG, "-v", "error", "-i", path, "-vf", "trim=end=2", "-map", "0:v:0", "-f", "framecrc", "pipe:"]
+        listed = subprocess.run([*line, "-fps_mode", "passthrough"], capture_output=True, check=True).stdout
+        num_frames = sum(not row.startswith(b"#") for row in listed.splitlines())
+        assert {*os.listdir(tmp_path / "jpg" / clip)} == {
+            "flow.json",
+            *(f"img_{number:05d}.jpg" for number in range(num_frames)),
+            *(f"flow_{axis}_{number:05d}.jpg" for axis in "xy" for number in range(num_frames - 1)),
+        }
+        pairs = np.load(tmp_path / "npy" / clip / "flow.npy")
+        assert len(pairs) == num_frames - 1
+        for number in (0, num_frames // 2):
+            for axis, plane in zip("xy", pairs[number], strict=True):
+                values = cv2.imread(str(tmp_path / f"jpg/{clip}/flow_{axis}_{number:05d}.jpg"), cv2.IMREAD_UNCHANGED)
+                expected = np.clip(255 * (plane + 20) / 40, 0, 255)
+                assert np.abs(values - expected).mean() < 1.5  # JPEG's error
