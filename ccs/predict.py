@@ -35,6 +35,7 @@ from ccs.figures import cam
 from ccs.flow import shard
 from ccs.flow.engines import BACKENDS, choose
 from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
+from ccs.flow.sources import Source, find
 from ccs.frames import decode
 from ccs.frames.film import Ffmpeg, check_ffmpeg, find_ffmpeg
 from ccs.frames.judgement import BadVideo
@@ -222,6 +223,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Command line. Raises `CcsError`, also at the end where videos could not be classified."""
     args = parser().parse_args(argv)
     _check(args)
+    # films are named as outputs of `ccs flow` are; without them two videos of one name are no matter
+    sources = find(args.videos, None if args.cam else os.sep, args.cam or os.devnull, "predict")
+    args.videos = [source.path for source in sources]
+    args.checkpoint = _checkpoint(args.checkpoint)
     state = checkpoint.read(args.checkpoint)
     preparation = preparation_of(state, args)
     classifier = Classifier(state, **given_settings(args, EvaluateSettings, prefix=""))
@@ -230,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"--cam: maps are of the one centre crop, expected --crops 1, found {classifier.settings.crops}, of the "
             "flag or of the run's evaluation: give --crops 1, or leave out --cam"
         )
-    films = _films(args)
+    films = _films(args, sources)
     tool = check_ffmpeg(find_ffmpeg(args.ffmpeg))
     BACKENDS[preparation.backend].prepare()
     rows: list[list[object]] = []
@@ -340,8 +345,18 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    flags.add_argument("videos", nargs="+", metavar="VIDEO", help="video files, of any kind that ffmpeg reads")
-    flags.add_argument("--checkpoint", required=True, metavar="FILE.pt", help="checkpoint.pt of ccs train")
+    flags.add_argument(
+        "videos",
+        nargs="+",
+        metavar="VIDEO|DIR|LIST.txt|-",
+        help="video files of any kind that ffmpeg reads, and directories and lists of them, as of ccs flow",
+    )
+    flags.add_argument(
+        "--checkpoint",
+        required=True,
+        metavar="FILE.pt|RUN",
+        help="checkpoint.pt of ccs train, or the folder of a run or of one of its seeds",
+    )
     flags.add_argument("--top", type=int, default=5, metavar="N", help="classes shown and written (default: 5)")
     flags.add_argument(
         "--segments",
@@ -388,20 +403,27 @@ def _check(args: argparse.Namespace) -> None:
     for flag, value in (("--top", args.top), ("--segments", args.segments), ("--workers", args.workers)):
         if value is not None and value < 1:
             raise CcsError(f"{flag}: expected 1 or more, found {value}")
-    for path in args.videos:
-        if not os.path.isfile(path):
-            found = "a directory: name the files in it" if os.path.isdir(path) else "nothing there: correct the path"
-            raise CcsError(f"{path}: expected a video file, found {found}")
 
 
-def _films(args: argparse.Namespace) -> dict[str, Path]:
+def _checkpoint(path: str) -> str:
+    """The file that is meant by a file, or by the folder of a run or of one of its seeds."""
+    if not os.path.isdir(path):
+        return path
+    seeds = sorted(Path(path).glob("seed*/checkpoint.pt"), key=lambda each: (len(each.parent.name), each.parent.name))
+    found = [each for each in (Path(path, "checkpoint.pt"), *seeds) if each.is_file()]
+    if not found:
+        raise CcsError(
+            f"--checkpoint {path}: expected a checkpoint.pt, or the folder of a run such as "
+            "results/runs/demo/split1/ccs, found no seed*/checkpoint.pt in it: correct the path, or train the run first"
+        )
+    if len(found) > 1:
+        print(f"ccs: predict: {path} has {len(found)} seeds: {found[0]} is taken", file=sys.stderr)
+    return str(found[0])
+
+
+def _films(args: argparse.Namespace, sources: Sequence[Source]) -> dict[str, Path]:
     """The film of each video where there is --cam; raises where it or --output cannot be written."""
-    films = {path: Path(args.cam, f"{Path(path).stem}.mp4") for path in args.videos} if args.cam else {}
-    by_film: dict[Path, str] = {}
-    for path, film in films.items():
-        other = by_film.setdefault(film, path)
-        if other != path:
-            raise CcsError(f"--cam: {other} and {path} would both become {film}; rename one, or call twice")
+    films = {source.path: Path(args.cam, f"{source.name}.mp4") for source in sources} if args.cam else {}
     _check_outputs([*filter(None, [args.output]), *map(str, films.values())], [*args.videos, args.checkpoint])
     return films
 

@@ -308,6 +308,35 @@ def test_a_variable_frame_rate_keeps_its_time(made, tmp_path, capsys):
     assert int(np.argmax(fits)) in (1, 2)  # frame 30, or 31 by rounding
 
 
+def test_directories_lists_and_the_folder_of_a_run(made, tmp_path, capsys):
+    """The same rows as of the files named one by one; films are named as the outputs of `ccs flow`."""
+    checkpoint_file = made.checkpoint("run")
+    files = sorted(str(path) for path in (made.root / "test").rglob("*.mp4"))
+    wanted = tmp_path / "files.csv"
+    predict.main([*files, "--checkpoint", checkpoint_file, "--output", str(wanted), "--segments", "2"])
+    for seed in (0, 3):
+        (tmp_path / f"run/seed{seed}").mkdir(parents=True)
+    (tmp_path / "run/seed3/checkpoint.pt").symlink_to(checkpoint_file)
+    (tmp_path / "list.txt").write_text("".join(f"{path} 1\n" for path in files))
+    for number, given in enumerate((str(made.root / "test"), str(tmp_path / "list.txt"))):
+        output = tmp_path / f"{number}.csv"
+        predict.main([given, "--checkpoint", str(tmp_path / "run"), "--output", str(output), "--segments", "2"])
+        assert sorted(map(tuple, map(dict.items, read_csv(output)))) == sorted(
+            map(tuple, map(dict.items, read_csv(wanted)))
+        )
+    (tmp_path / "run/seed0/checkpoint.pt").symlink_to(checkpoint_file)
+    capsys.readouterr()
+    (tmp_path / "some").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / f"some/{name}").mkdir()
+        (tmp_path / f"some/{name}/short.mp4").write_bytes((made.root / "test/spin/short.mp4").read_bytes())
+    flags = ["--cam", str(tmp_path / "films"), "--segments", "2"]
+    predict.main([str(tmp_path / "some"), "--checkpoint", str(tmp_path / "run"), *flags])
+    assert (tmp_path / "films/a/short.mp4").is_file()
+    assert (tmp_path / "films/b/short.mp4").is_file()
+    assert "run has 2 seeds: " in capsys.readouterr().err
+
+
 def test_one_bad_item_costs_only_itself(made, tmp_path, capsys, monkeypatch):
     """A file that goes while others are classified, and a name that is not UTF-8."""
     good = made.root / "test/spin/short.mp4"
@@ -335,8 +364,9 @@ def test_one_bad_item_costs_only_itself(made, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["nowhere.mp4"], "nowhere.mp4: expected a video file, found nothing"),
-        (["."], "found a directory"),
+        (["nowhere.mp4"], "nowhere.mp4: expected a video, a directory of videos or a list of videos"),
+        (["{empty}"], "empty: no video in this directory or below"),
+        (["{good}", "--checkpoint", "{empty}"], "found no seed*/checkpoint.pt in it"),
         (["{good}", "--top", "0"], "--top: expected 1 or more, found 0"),
         (["{good}", "--cam", "d", "--crops", "10"], "--cam: maps are of the one centre crop"),
         (
@@ -346,7 +376,7 @@ def test_one_bad_item_costs_only_itself(made, tmp_path, capsys, monkeypatch):
         (["{good}", "--segments", "251"], "--segments: expected at most 250, held in memory at once; found 251"),
         (["{good}", "--checkpoint", "{many}"], "found 300, by which the run is evaluated: give --segments"),
         (["{good}", "--checkpoint", "{later}"], "expected settings to evaluate it with, found {{'views': 3}}"),
-        (["{good}", "{other}", "--cam", "d"], "would both become"),
+        (["{good}", "{other}", "--cam", "d"], "would both be written as short: rename or leave out one"),
         (["{good}", "--cam", "{folder}"], "would be replaced"),
         (["{good}", "--cam", "{good}"], "its folder cannot be made"),
         (["{good}", "--output", "{good}/o.csv"], "its folder cannot be made"),
@@ -374,8 +404,10 @@ def test_errors_say_what_to_do(made, tmp_path, monkeypatch, flags, message):
     settings["network"] |= {"backbone": "i3d", "weights": "imagenet"}
     checkpoint.write(tmp_path / "inflated.pt", {**state, "settings": json.dumps(settings)})
     (tmp_path / "other").mkdir()
+    (tmp_path / "empty").mkdir()
     (tmp_path / "other/short.mp4").write_bytes(good.read_bytes())
     names = {"good": good, "other": tmp_path / "other/short.mp4", "folder": good.parent, "old": tmp_path / "old.pt"}
+    names["empty"] = tmp_path / "empty"
     names |= {name: tmp_path / f"{name}.pt" for name in ("ten", "many", "later", "inflated")}
     names["trn"] = made.checkpoint("trn", aggregation="trn") if "{trn}" in flags else ""
     with pytest.raises(CcsError, match=re.escape(message.format())):

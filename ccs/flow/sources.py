@@ -1,4 +1,4 @@
-"""What `ccs flow videos/ ...` is asked to work on: files, directories and lists in, videos and output names out.
+"""What `ccs flow` and `ccs predict` are asked to work on: files, directories and lists in, videos and output names out.
 
 A video is a file, or a folder of frames (`ccs.frames.stills`). An output is named by the path of its video below the
 directory that was given, without the suffix; a single file by its own name; a line of a list by its path below the
@@ -8,9 +8,10 @@ directory is counted on standard error, and taken where it is named itself.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from ccs.datasets import lists
@@ -30,32 +31,36 @@ class Source(NamedTuple):
     label: str | None = None
 
 
-def find(inputs: Sequence[str], root: str | None, output: str) -> list[Source]:
+def find(inputs: Sequence[str], root: str | None, output: str, command: str = "flow") -> list[Source]:
     """The videos of all inputs, directories in the order of names; what is below `output` is left out.
+
+    What is left out is said in the name of `command`.
 
     Raises `CcsError` for inputs that are absent or without videos, and for two with the same output.
     """
-    found = [source for text in inputs for source in _of_input(text, root, os.path.realpath(output))]
+    tell = functools.partial(_say, command)
+    found = [source for text in inputs for source in _of_input(text, root, os.path.realpath(output), tell)]
     by_name: dict[str, Source] = {}
     for source in found:
         other = by_name.setdefault(nfc(source.name), source)
         if os.path.realpath(other.path) != os.path.realpath(source.path):
             raise CcsError(
                 f"{other.path} and {source.path} would both be written as {source.name}"
-                f"{form(other.path, source.path)}: rename or leave out one, or name a directory above both with --root"
+                f"{form(other.path, source.path)}: rename or leave out one"
+                + (", or name a directory above both with --root" if command == "flow" else "")
             )
     return list(by_name.values())
 
 
-def _of_input(text: str, root: str | None, output: str) -> Iterator[Source]:
+def _of_input(text: str, root: str | None, output: str, tell: Callable[[str], None]) -> Iterator[Source]:
     suffix = os.path.splitext(text)[1].lower()
     if text == "-" or (suffix in LISTS and os.path.isfile(text)):
-        yield from _of_list(text, root)
+        yield from _of_list(text, root, tell)
     elif os.path.isdir(text):
         others: list[str] = []
-        paths = list(_walk(text, output, (), others))
+        paths = list(_walk(text, output, (), others, tell))
         if others:
-            _say(
+            tell(
                 f"{text}: {len(others)} files are left out, whose extensions are not those of videos: "
                 f"{extensions(others)}. A video among them is taken when it is named itself"
             )
@@ -81,7 +86,7 @@ def _of_input(text: str, root: str | None, output: str) -> Iterator[Source]:
         )
 
 
-def _of_list(text: str, root: str | None) -> Iterator[Source]:
+def _of_list(text: str, root: str | None, tell: Callable[[str], None]) -> Iterator[Source]:
     content = decoded(sys.stdin.buffer.read(), "standard input") if text == "-" else read_text(text, "a list of videos")
     source = "standard input" if text == "-" else text
     base, rows = ".", lists.parse(content, source)
@@ -95,7 +100,7 @@ def _of_list(text: str, root: str | None) -> Iterator[Source]:
             f"start at {os.getcwd()}, or all of them at --root)"
         )
     if clips := {"start", "end"} & {name for row in rows for name, cell in row.columns.items() if cell}:
-        _say(f"{source}: its column {min(clips)} is not used: whole videos are read, or the part of --start and --end")
+        tell(f"{source}: its column {min(clips)} is not used: whole videos are read, or the part of --start and --end")
     for path, row in zip(paths, rows, strict=True):
         yield _named(path, root or ".", row.where)._replace(label=row.label)
 
@@ -105,11 +110,13 @@ def _is_there(path: str) -> bool:
     return os.path.lexists(path)
 
 
-def _walk(directory: str, output: str, above: tuple[str, ...], others: list[str]) -> Iterator[str]:
+def _walk(
+    directory: str, output: str, above: tuple[str, ...], others: list[str], tell: Callable[[str], None]
+) -> Iterator[str]:
     """The videos of a directory and those below it, itself if it has frames; names of other files go to `others`."""
     real = os.path.realpath(directory)
     if real in above:
-        _say(f"{directory}: is a link to a directory above it, and is not followed")
+        tell(f"{directory}: is a link to a directory above it, and is not followed")
         return
     if above and real == output:
         return
@@ -121,14 +128,14 @@ def _walk(directory: str, output: str, above: tuple[str, ...], others: list[str]
     # links to nothing are not passed over: those named as videos will be told as bad
     lost = [name for name in inside.lost if stem(name) != name]
     for name in sorted(inside.lost.keys() - lost):
-        _say(f"{os.path.join(directory, name)}: is {inside.lost[name]}, and is left out")
+        tell(f"{os.path.join(directory, name)}: is {inside.lost[name]}, and is left out")
     yield from (os.path.join(directory, name) for name in sorted([*inside.videos, *lost]))
     for name in sorted(inside.folders):
-        yield from _walk(os.path.join(directory, name), output, (*above, real), others)
+        yield from _walk(os.path.join(directory, name), output, (*above, real), others, tell)
 
 
-def _say(text: str) -> None:
-    print(f"ccs: flow: {text}", file=sys.stderr)
+def _say(command: str, text: str) -> None:
+    print(f"ccs: {command}: {text}", file=sys.stderr)
 
 
 def _named(path: str, root: str, given: str) -> Source:
