@@ -16,8 +16,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from ccs import hdf5
 from ccs.datasets.disk import SUFFIXES
-from ccs.flow import rawframes
+from ccs.flow import rawframes, shard
 from ccs.flow.engines import BACKENDS
 from ccs.flow.formats import FORMATS, is_visualized, obstacle, read_record, remove_leftovers
 from ccs.flow.jobs import Job, OutputSettings, Work
@@ -44,11 +45,12 @@ or .tsv, or - for standard input): a path a line, or `path label`, or
 `path num_frames label`, or a table with a column path. Outputs mirror the
 paths below the given directory:
 
-  h5   DIR/VIDEO.h5: 8 bits, lossless, 128 + flow * 127 / bound; the layout of
-       the pipeline's flow shards, and with --rgb of its frames shards
   jpg  DIR/VIDEO/flow_x_00001.jpg and flow_y_00001.jpg, as TSN has them: 8 bits,
        (flow + bound) * 255 / (2 * bound). With --rgb it is the layout that
        mmaction2 calls rawframes, and --lists writes its lists
+  h5   DIR/VIDEO.h5: 8 bits, lossless, 128 + flow * 127 / bound; the layout of
+       the pipeline's flow shards, and with --rgb of its frames shards;
+       needs hdf5plugin (pip install 'ccs-video[h5]')
   npy  DIR/VIDEO/flow.npy: float32 (pairs, 2, H, W) in pixels, x (to the right)
        then y (down)
   flo  DIR/VIDEO/flow_00001.flo: float32, Middlebury's format
@@ -62,8 +64,8 @@ then."""
 
 EPILOG = """\
 examples:
-  ccs flow videos/ -o flow/ --format jpg --short-side 256 --workers 8
-  ccs flow videos/ -o rawframes/ --format jpg --rgb --lists --size 340x256
+  ccs flow videos/ -o flow/ --short-side 256 --workers 8
+  ccs flow videos/ -o rawframes/ --rgb --lists --size 340x256
   ccs flow videos/ -o flow/ --format h5 --gpus 2
   find videos -name '*.avi' | ccs flow - --root videos -o flow/
 
@@ -124,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-o", "--output", required=True, metavar="DIR", help="where outputs go, a directory; made if it is not there"
     )
-    parser.add_argument("--format", choices=list(FORMATS), default="h5", help="see above (default: h5)")
+    parser.add_argument("--format", choices=list(FORMATS), default="jpg", help="see above (default: jpg)")
     parser.add_argument(
         "--bound",
         type=float,
@@ -234,6 +236,8 @@ def _settings(args: argparse.Namespace) -> OutputSettings:
     check_bound(args.bound)
     if args.lists and args.format != "jpg":
         raise CcsError(f"--lists: are of the format jpg, found {args.format}: add --format jpg, or leave out --lists")
+    if args.format == "h5":
+        hdf5.blosc(*shard.COMPRESSION)  # told before any work
     is_folder = not FORMATS[args.format].suffix
     return OutputSettings(
         format=args.format,

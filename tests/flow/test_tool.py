@@ -40,6 +40,7 @@ from ccs.stage import CcsError
 FFMPEG = find_ffmpeg()
 FAST = {"scales": 2, "warps": 2, "outer_iterations": 2, "inner_iterations": 10}
 FLAGS = ["--backend", "opencv", "--workers", "1"]
+H5 = ["--format", "h5"]
 FLAGS += [part for name, value in FAST.items() for part in (f"--{name.replace('_', '-')}", str(value))]
 
 
@@ -70,7 +71,8 @@ def decoded_frames(path: Path) -> int:
 
 
 def flow(*arguments: str | Path) -> None:
-    main([*map(str, arguments), *FLAGS])
+    """Of the format h5 where none is given."""
+    main([*H5, *map(str, arguments), *FLAGS])
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -349,7 +351,7 @@ def test_bad_videos_do_not_stop_the_others(tmp_path, capfd):
     reasons = {name: reason for name, (_, reason) in bad.items()}
     reasons |= {"one.mkv": "1 frames decoded", "sound.mp4": "no video stream", "three.mkv": "3 frames decoded.*4 are"}
     with pytest.raises(SystemExit) as stop:
-        cli.main(["flow", str(tmp_path / "videos"), "--output", str(tmp_path / "flow"), "--step", "3", *FLAGS])
+        cli.main(["flow", str(tmp_path / "videos"), "--output", str(tmp_path / "flow"), "--step", "3", *H5, *FLAGS])
     assert stop.value.code == 1
     log = capfd.readouterr().err
     assert "9 videos: 0 kept, 2 made, 0 redone, 7 failed" in log
@@ -429,7 +431,7 @@ def test_visualize(tmp_path, monkeypatch, capsys):
     for name, images in videos.items():
         encode(tmp_path / "videos" / f"{name}.mkv", images)
     arguments = [tmp_path / "videos", "--output", tmp_path / "flow", "--visualize", "--scales", "3", "--warps", "4"]
-    main([*map(str, arguments), "--backend", "opencv", "--workers", "1"])
+    main([*H5, *map(str, arguments), "--backend", "opencv", "--workers", "1"])
     for name, speed in (("slow", 1), ("fast", 4)):
         film = tmp_path / "flow" / f"{name}.mp4"
         assert decoded_frames(film) == 4
@@ -448,7 +450,7 @@ def test_visualize(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     (tmp_path / "flow" / "slow.mp4").unlink()
     monkeypatch.setattr(jobs.Work, "do", lambda work, waiting: None)
-    main([*map(str, arguments), "--backend", "opencv", "--workers", "1"])
+    main([*H5, *map(str, arguments), "--backend", "opencv", "--workers", "1"])
     assert "1 kept, 0 made, 1 redone" in capsys.readouterr().err
 
 
@@ -622,7 +624,7 @@ def test_an_output_that_can_only_be_a_file_is_refused_and_told_what_is_meant(vid
     assert os.listdir(tmp_path) == ["there"]
     (tmp_path / "v1.mp4").mkdir()  # somebody's own
     main([str(videos / "a/b"), "-o", "v1.mp4", *FLAGS])
-    assert os.listdir("v1.mp4") == ["two.h5"]
+    assert os.listdir("v1.mp4") == ["two"]
 
 
 @pytest.mark.parametrize(
