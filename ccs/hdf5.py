@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import h5py
 import numpy as np
@@ -28,6 +29,7 @@ from ccs.stage import FULL, CcsError, error_number
 
 # Chunks are read once and not again, so HDF5's cache of 8 MiB a dataset is pure cost.
 READING = {"mode": "r", "rdcc_nbytes": 0, "locking": False}
+Compressor = Literal["lz4hc", "zstd"]  # of Blosc
 RESERVE = 1 << 14  # bytes that HDF5 may need more than it says
 # of HDF5, and of content that cannot be
 ERRORS = (
@@ -44,7 +46,7 @@ ERRORS = (
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
-def blosc(compressor: str, level: int) -> Mapping:
+def blosc(compressor: Compressor, level: int) -> Mapping:
     """Options of `create_dataset` for Blosc without shuffling, which only slows flow.
 
     Raises `CcsError` where hdf5plugin is not installed.

@@ -24,7 +24,7 @@ from ccs.frames.imported import decode_flow
 from ccs.stage import CcsError
 
 # Lossless, and no slower than a GPU makes flow: 0.3 ms a pair of 340x256 (level 5: 1.9 ms for a sixth less room)
-COMPRESSION = ("zstd", 1)
+COMPRESSION: tuple[hdf5.Compressor, int] = ("zstd", 1)
 _BLOCK = 64  # pairs of imported flow converted at a time
 
 

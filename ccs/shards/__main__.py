@@ -33,7 +33,10 @@ from ccs.stage import CcsError, atomic, progress, run
 
 __all__ = ["ShardReader", "main", "pack"]
 
-COMPRESSION = ("lz4hc", 5)  # decodes twice as fast as Zstandard and takes 1.4 times the room
+COMPRESSION: tuple[hdf5.Compressor, int] = (
+    "lz4hc",
+    5,
+)  # decodes twice as fast as Zstandard and takes 1.4 times the room
 BLOCK = 64  # frames or pairs copied at a time
 
 
