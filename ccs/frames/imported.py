@@ -1,9 +1,8 @@
 """Frames that were extracted before, and flow where it is there: a directory of pictures in, the shard's frames out.
 
-What counts, by its name: frames are img_00001.jpg, image_, frame_ or rgb_, or the number alone, flow is
-flow_x_00001.jpg and flow_y_00001.jpg, or x_ and y_; PNG as JPEG. That is how the tools of TSN, mmaction2 (denseflow)
-and `ccs flow --format jpg` name them. Numbers begin anywhere and leave none out. Of T frames there are T-1 pairs of
-flow, or T where a tool repeats the last one, which then is left out.
+Frames are named as `ccs.frames.stills` tells; flow is flow_x_00001.jpg and flow_y_00001.jpg, or x_ and y_, or PNG. So
+the tools of TSN, mmaction2 (denseflow) and `ccs flow --rgb` name them. Numbers begin anywhere and leave none out. Of T
+frames there are T-1 pairs of flow, or T where a tool repeats the last one, which then is left out.
 
 JPEGs of the size that the settings ask for, with the shards' subsampling (4:2:0), go in byte for byte; others are
 scaled and encoded anew. Pictures of flow go in as they are; the flow stage makes its values of them. All are decoded
@@ -14,7 +13,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -22,11 +21,12 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from ccs.frames import stills
 from ccs.frames.judgement import BadVideo, Moments
 from ccs.frames.settings import FramesSettings
 from ccs.stage import CcsError
 
-_NAME = re.compile(r"(?:(img|image|frame|rgb|flow[_-]?[xy]|[xy])[_-]?)?(\d{1,9})\.(?:jpe?g|png)", re.IGNORECASE)
+_FLOW = re.compile(r"(?:flow[_-]?)?([xy])[_-]?(\d{1,9})\.(?:jpe?g|png)")
 
 
 class Pictures(NamedTuple):
@@ -65,11 +65,12 @@ def read(directory: str, settings: FramesSettings, bound: float, num_frames: int
         CcsError: what is wrong with the disk.
     """
     try:
-        frames, x, y = _listed(directory)
+        frames = [os.path.join(directory, name) for name in stills.find(directory).names]
+        x, y = _listed(directory)
         _check_counts(frames, x, y, num_frames)
         jpegs = []
         size: tuple[int, int] | None = None
-        for path in frames.values():
+        for path in frames:
             jpeg, size = _frame(path, settings, size)
             jpegs.append(jpeg)
         height, width, _ = _look_at(jpegs[0])
@@ -84,30 +85,22 @@ def read(directory: str, settings: FramesSettings, bound: float, num_frames: int
     return ImportedFrames(_end_to_end(iter(jpegs)), height, width, unknown, flow)
 
 
-def _listed(directory: str) -> tuple[dict[int, str], dict[int, str], dict[int, str]]:
-    """The pictures of a directory by their numbers, in order: frames, and x and y of flow."""
-    kinds: dict[str, dict[int, str]] = {"frame": {}, "x": {}, "y": {}}
-    with os.scandir(directory) as entries:
-        for name in sorted(entry.name for entry in entries):
-            if not (match := _NAME.fullmatch(name)):
-                continue
-            last = (match[1] or "frame")[-1].lower()
-            pictures = kinds[last if last in ("x", "y") else "frame"]
-            other = pictures.setdefault(int(match[2]), os.path.join(directory, name))
-            if os.path.basename(other) != name:
-                raise BadVideo(f"{os.path.basename(other)} and {name} have the same number: remove one of them")
+def _listed(directory: str) -> tuple[dict[int, str], dict[int, str]]:
+    """The pictures of flow of a directory by their numbers, in order: those of x and of y."""
+    kinds: dict[str, dict[int, str]] = {"x": {}, "y": {}}
+    for match in filter(None, map(_FLOW.fullmatch, sorted(os.listdir(directory)))):
+        other = kinds[match[1]].setdefault(int(match[2]), os.path.join(directory, match[0]))
+        if os.path.basename(other) != match[0]:
+            raise BadVideo(f"{os.path.basename(other)} and {match[0]} have the same number: remove one of them")
     for name, pictures in kinds.items():
         numbers = sorted(pictures)
         if gap := next((a + 1 for a, b in pairwise(numbers) if b > a + 1), None):
-            what = "frame" if name == "frame" else f"{name} of flow"
-            raise BadVideo(f"{what} {gap} is not there, of those from {numbers[0]} to {numbers[-1]}")
+            raise BadVideo(f"{name} of flow {gap} is not there, of those from {numbers[0]} to {numbers[-1]}")
         kinds[name] = {number: pictures[number] for number in numbers}
-    return kinds["frame"], kinds["x"], kinds["y"]
+    return kinds["x"], kinds["y"]
 
 
-def _check_counts(
-    frames: Mapping[int, str], x: Mapping[int, str], y: Mapping[int, str], num_frames: int | None
-) -> None:
+def _check_counts(frames: Sequence[str], x: Mapping[int, str], y: Mapping[int, str], num_frames: int | None) -> None:
     if len(frames) < 2:
         raise BadVideo(
             f"a directory, not a file, with {len(frames)} frames (img_00001.jpg and so on), at least 2 are needed"

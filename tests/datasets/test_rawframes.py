@@ -86,7 +86,7 @@ def test_what_other_tools_wrote_goes_into_the_shards(tmp_path, capfd):
     assert {row["video"]: row["reason"] for row in bad} == {
         "walk/cut": bad[0]["reason"],
         "walk/few": "3 pairs of flow do not fit 6 frames: expected 5, or 6 with the last one repeated",
-        "walk/gap": "frame 3 is not there, of those from 1 to 6",
+        "walk/gap": "of its frames 1 to 6 these are not there: 3",
     }
     assert bad[0]["reason"].startswith("img_00004.jpg is no whole JPEG")
     assert list(flow["video"].asstr()) == list(frames["video"].asstr()) == ["run/a", "run/b", "walk/c"]
