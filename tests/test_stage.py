@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 import traceback
-import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -198,7 +197,7 @@ def test_without_standard_output_or_error_a_stage_works(closed):
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == status
         assert "Traceback" not in done.stderr
-        assert ("ccs: error: no stage" in done.stderr) is (status == 1 and "2" not in closed)
+        assert ("ccs: error: no command" in done.stderr) is (status == 1 and "2" not in closed)
 
 
 SHARING = """
@@ -317,8 +316,11 @@ def _noise(count: int) -> np.ndarray:
 def _frames_shard(folder: Path) -> None:
     from ccs import hdf5
     from ccs.frames.__main__ import write_shard
+    from ccs.frames.decode import DecodedVideo
+    from ccs.frames.judgement import Moments
 
-    video = types.SimpleNamespace(jpeg=_noise(9_000), offset=np.arange(0, 9_001, 1_000), height=8, width=8, fps=25.0)
+    unknown = Moments(np.full(9, np.nan), np.nan, 0, 0)
+    video = DecodedVideo(_noise(9_000), np.arange(0, 9_001, 1_000), 8, 8, 25.0, unknown, "")
     with atomic(folder / "out.h5") as part, hdf5.created(part) as file:
         write_shard(file, ((f"{number}" * 40, video) for number in range(12)))
 

@@ -47,7 +47,7 @@ def test_frames_that_a_method_cannot_use_cost_their_video_alone(tmp_path):
     encode(tmp_path / "in/good.mkv", RIGHT[:3])
     with pytest.raises(CcsError, match=r"1 of 2 .*\n.*small.mkv: its frames are 10x10: flow needs sides of 12 px"):
         main([str(tmp_path / "in"), "-o", str(tmp_path / "flow"), "--method", "dis", "--workers", "1"])
-    assert (tmp_path / "flow/good.h5").exists()
+    assert (tmp_path / "flow/good/flow_y_00002.jpg").exists()
 
 
 def test_raft_is_torchvisions(monkeypatch):

@@ -34,7 +34,7 @@ CLIPS = {
     "wmv2.wmv": ("-c:v", "wmv2", "-q:v", "4"),
 }
 NUM_FRAMES, PLACES = 40, 20
-FAST = ["--backend", "native", "--workers", "1", "--warps", "1", "--scales", "1"]
+FAST = ["--format", "h5", "--backend", "native", "--workers", "1", "--warps", "1", "--scales", "1"]
 FAST += ["--outer-iterations", "1", "--inner-iterations", "1"]
 
 
