@@ -34,6 +34,7 @@ from machine import processor
 from ccs import scores
 from ccs.config.configuration import runs_of
 from ccs.datasets.demo import THING_AND_MOTION
+from ccs.results import classes
 from ccs.tables.measurements import STREAMS
 from ccs.tables.significance import compare
 
@@ -105,12 +106,9 @@ def by_class(runs: Path, seeds: Sequence[int]) -> str:
     lines = []
     for folder in sorted(runs.iterdir()):
         if found := of_seeds(folder, seeds):
-            label = np.asarray(found[0].label)
-            right = np.mean([scores.logits(each, "fused").argmax(axis=1) == label for each in found], axis=0)
-            if not lines:
-                lines = ["| run | " + " | ".join(found[0].classes) + " |", "|---" * (1 + len(found[0].classes)) + "|"]
-            shares = (f"{100 * right[label == number].mean():.0f}" for number in range(len(found[0].classes)))
-            lines.append(f"| {folder.name} | {' | '.join(shares)} |")
+            names = found[0].classes
+            lines = lines or [f"| run | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+            lines.append(f"| {folder.name} | {' | '.join(f'{float(row[-1]):.0f}' for row in classes(found))} |")
     return "\n".join(lines)
 
 

@@ -42,6 +42,8 @@ from ccs.frames.judgement import BadVideo
 from ccs.frames.settings import FfmpegSettings, FramesSettings
 from ccs.models.network import snippet_of
 from ccs.models.settings import ANY_NUMBER
+from ccs.results import files_of_run
+from ccs.scores import softmax
 from ccs.settings import Flags, add_settings, given_settings
 from ccs.shards.reader import decode_jpeg, runs_of
 from ccs.stage import CcsError, atomic, check_writable, progress, run
@@ -287,12 +289,6 @@ def ranked(logits: Logits, classes: Sequence[str], top: int) -> list[Row]:
     return rows
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of (C) logits."""
-    exponential = np.exp(logits - logits.max())
-    return exponential / exponential.sum()
-
-
 def report(reader: VideoReader, table: Sequence[Row], fusion: tuple[float, float]) -> str:
     """The video's name, length and best classes, in columns of streams."""
     num_frames, duration = reader.num_frames[reader.path], reader.decoded.moments.seconds
@@ -409,8 +405,7 @@ def _checkpoint(path: str) -> str:
     """The file that is meant by a file, or by the folder of a run or of one of its seeds."""
     if not os.path.isdir(path):
         return path
-    seeds = sorted(Path(path).glob("seed*/checkpoint.pt"), key=lambda each: (len(each.parent.name), each.parent.name))
-    found = [each for each in (Path(path, "checkpoint.pt"), *seeds) if each.is_file()]
+    found = files_of_run(Path(path), "checkpoint.pt")
     if not found:
         raise CcsError(
             f"--checkpoint {path}: expected a checkpoint.pt, or the folder of a run such as "

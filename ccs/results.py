@@ -53,11 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def of_run(path: Path) -> list[Scores]:
     """The scores of all seeds at `path`, a file, a seed's folder or a run's; `CcsError` where there are none."""
-    if path.is_file():
-        files = [path]
-    else:
-        seeds = sorted(path.glob("seed*/scores.h5"), key=lambda each: (len(each.parent.name), each.parent.name))
-        files = [path / "scores.h5"] if (path / "scores.h5").is_file() else seeds
+    files = [path] if path.is_file() else files_of_run(path, "scores.h5")
     if not files:
         raise CcsError(
             f"{path}: expected the folder of a run, such as results/runs/demo/split1/ccs, or of a seed of it, found "
@@ -76,6 +72,13 @@ def of_run(path: Path) -> list[Scores]:
     return found
 
 
+def files_of_run(path: Path, name: str) -> list[Path]:
+    """The file `name` in the folder of a seed, or those of all seeds, in their order, in that of a run."""
+    if (path / name).is_file():
+        return [path / name]
+    return sorted(path.glob(f"seed*/{name}"), key=lambda each: (len(each.parent.name), each.parent.name))
+
+
 def classes(found: Sequence[Scores]) -> Iterator[tuple[object, ...]]:
     """Rows of classes.csv, in the order of the labels; of a class without test videos no accuracy."""
     label = np.asarray(found[0].label)
@@ -88,7 +91,7 @@ def classes(found: Sequence[Scores]) -> Iterator[tuple[object, ...]]:
 
 def videos(of_seed: Scores) -> Iterator[tuple[object, ...]]:
     """Rows of videos.csv of one seed, in the order of the scores; equal logits by class, as everywhere."""
-    probability = {stream: _softmax(scores.logits(of_seed, stream)) for stream in STREAMS}
+    probability = {stream: scores.softmax(scores.logits(of_seed, stream)) for stream in STREAMS}
     for index, (video, label, bad) in enumerate(zip(of_seed.video, of_seed.label, of_seed.quarantined, strict=True)):
         cells: list[object] = []
         for stream in STREAMS:
@@ -117,12 +120,6 @@ def report(found: Sequence[Scores]) -> str:
         number = len(found[0].video) if title == "all videos" else len(found[0].classes)
         lines.append(f"{title:<{width}}  {number:>6}  {rgb:>6.2f}  {flow:>6.2f}  {fused:>8.2f}")
     return "\n".join(lines)
-
-
-def _softmax(logits_NC: np.ndarray) -> np.ndarray:
-    """Probabilities by row; NaN rows stay so."""
-    exponential = np.exp(logits_NC.astype(np.float64) - logits_NC.max(axis=1, keepdims=True))
-    return exponential / exponential.sum(axis=1, keepdims=True)
 
 
 if __name__ == "__main__":

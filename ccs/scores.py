@@ -129,6 +129,12 @@ def logits(scores: Scores, stream: Stream) -> np.ndarray:
     return fuse(scores) if stream == "fused" else getattr(scores, stream)
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits (..., C), float64; NaN where they are."""
+    exponential = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return exponential / exponential.sum(axis=-1, keepdims=True)
+
+
 def hits(scores: Scores, stream: Stream, k: int = 1) -> np.ndarray:
     """Which videos have their label among the k highest logits: bool (N), False where quarantined.
 

@@ -273,6 +273,13 @@ def class_folders(dataset: str, root: str) -> dict[str, Folder]:
     return folders
 
 
+def check_split(dataset: str, split: int, of: str, number: int = 1) -> None:
+    """Raise `CcsError` unless the split is one of 1 to `number`; of: what it would be a split of."""
+    if not 1 <= split <= number:
+        there = f"1 to {number} do" if number > 1 else "only 1 does"
+        raise CcsError(f"dataset {dataset}: split {split} of {of} does not exist: {there}")
+
+
 def assemble(
     dataset: str,
     settings: AbsentSettings,
@@ -292,16 +299,18 @@ def assemble(
         settings.seed,
     )
     videos = [
-        Video(
-            item.video,
-            path,
-            item.label,
-            classes[item.label] if item.label >= 0 else "",
-            "val" if item.split == "train" and item.group in val else item.split,
-        )
-        for item, path in found
+        video._replace(split="val") if video.split == "train" and item.group in val else video
+        for (item, _), video in zip(found, videos_of(found, classes), strict=True)
     ]
     return finish(dataset, classes, videos, absent_of(listed, found))
+
+
+def videos_of(found: Sequence[tuple[Listed, str]], classes: Sequence[str]) -> list[Video]:
+    """The videos that `locate` has found, each in its listed part."""
+    return [
+        Video(item.video, path, item.label, classes[item.label] if item.label >= 0 else "", item.split)
+        for item, path in found
+    ]
 
 
 def locate(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from ccs.datasets.disk import Folder, Listed, assemble, directory, listing, nfc, read_json
+from ccs.datasets.disk import Folder, Listed, assemble, check_split, directory, listing, nfc, read_json
 from ccs.datasets.manifests import Manifest
 from ccs.datasets.settings import ListedSettings
 from ccs.settings import settings
@@ -26,8 +26,7 @@ class Settings(ListedSettings):
 
 def manifest(dataset: str, settings: Settings, split: int) -> Manifest:
     """The manifest of the only split, 1; raises `CcsError` as `ccs.datasets.adapters.load` says."""
-    if split != 1:
-        raise CcsError(f"dataset {dataset}: split {split} of Diving48 does not exist: only 1 does")
+    check_split(dataset, split, "Diving48")
     root = directory(dataset, "root", settings.root, "the Diving48 videos, VIDEO_00000.mp4")
     lists = directory(dataset, "lists", settings.lists, "the lists Diving48_V2_train.json and so on")
     vocabulary = read_json(os.path.join(lists, "Diving48_vocab.json"), list, "the classes of Diving48")

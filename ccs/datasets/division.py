@@ -24,13 +24,6 @@ class DivisionSettings(DatasetSettings):
     show each on its own"""
 
 
-def check_split(dataset: str, settings: DivisionSettings, split: int, of: str) -> None:
-    """Raise `CcsError` unless the split is 1, or one of 1 to `folds`; of: what it would be a split of."""
-    if not 1 <= split <= (settings.folds or 1):
-        there = f"1 to {settings.folds} do" if settings.folds else "only 1 does"
-        raise CcsError(f"dataset {dataset}: split {split} of {of} does not exist: {there}")
-
-
 def divide(
     dataset: str,
     settings: DivisionSettings,

@@ -21,6 +21,7 @@ from typing import Annotated
 from ccs.datasets.disk import (
     EXTENSIONS,
     Listing,
+    check_split,
     directory,
     extensions,
     finish,
@@ -31,7 +32,7 @@ from ccs.datasets.disk import (
     scan,
     stem,
 )
-from ccs.datasets.division import DivisionSettings, check_split, divide
+from ccs.datasets.division import DivisionSettings, divide
 from ccs.datasets.manifests import Manifest, Video
 from ccs.datasets.settings import Directory
 from ccs.settings import Field, Text, settings
@@ -65,7 +66,7 @@ def of_folders(
     listed_in: Callable[[str, str], Listing] = listing,
 ) -> Manifest:
     """`manifest`; listed_in: a function for the `Listing` of a class, in which videos are what counts as one."""
-    check_split(dataset, settings, split, "a folder")
+    check_split(dataset, split, "a folder", settings.folds or 1)
     group_of = _groups(dataset, group)
     root = directory(dataset, "root", root, "the videos, CLASS/*.mp4 (or CLASS/VIDEO/img_00001.jpg)")
     parts = _parts(dataset, root)

@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from ccs.datasets.disk import Folder, Listed, assemble, directory, listing, nfc, read_text
+from ccs.datasets.disk import Folder, Listed, assemble, check_split, directory, listing, nfc, read_text
 from ccs.datasets.lists import table
 from ccs.datasets.manifests import Manifest
 from ccs.datasets.settings import ListedSettings
@@ -32,8 +32,7 @@ class Settings(ListedSettings):
 
 def manifest(dataset: str, settings: Settings, split: int) -> Manifest:
     """The manifest of the only split, 1; raises `CcsError` as `ccs.datasets.adapters.load` says."""
-    if split != 1:
-        raise CcsError(f"dataset {dataset}: split {split} of Kinetics does not exist: only 1 does")
+    check_split(dataset, split, "Kinetics")
     root = directory(dataset, "root", settings.root, "the Kinetics clips, ID_000010_000020.mp4")
     lists = directory(dataset, "lists", settings.lists, "the lists train.csv and val.csv")
     rows = [(part, *row) for part, name in (("train", "train"), ("test", "val(idate)?")) for row in _rows(lists, name)]

@@ -31,6 +31,7 @@ from ccs.datasets.disk import (
     Listed,
     Listing,
     absent_of,
+    check_split,
     finish,
     lines,
     listing,
@@ -38,8 +39,9 @@ from ccs.datasets.disk import (
     nfc,
     note,
     stem,
+    videos_of,
 )
-from ccs.datasets.division import DivisionSettings, check_split, divide
+from ccs.datasets.division import DivisionSettings, divide
 from ccs.datasets.lists import Row
 from ccs.datasets.manifests import Manifest, Video
 from ccs.datasets.settings import AbsentSettings, Directory
@@ -103,7 +105,7 @@ def manifest(dataset: str, settings: Settings, split: int) -> Manifest:
 
 def of_lists(dataset: str, settings: Settings, split: int, listed_in: Callable[[str, str], Listing]) -> Manifest:
     """`manifest`; listed_in: a function for the `Listing` of a directory, in which videos are what counts as one."""
-    check_split(dataset, settings, split, "a list")
+    check_split(dataset, split, "a list", settings.folds or 1)
     entries = list(_entries(dataset, settings))
     given = {entry.part for entry in entries if entry.part}
     classes, label_of = _classes(dataset, settings, entries)
@@ -121,15 +123,9 @@ def of_lists(dataset: str, settings: Settings, split: int, listed_in: Callable[[
     folders = {path: _folder(dataset, path, listed_in) for path in sorted({item.folder for item in listed})}
     found = locate(dataset, settings, settings.root or entries[0].root or ".", listed, folders)
     videos = [
-        Video(
-            item.video,
-            path,
-            item.label,
-            classes[item.label] if item.label >= 0 else "",
-            item.split,
-            *extents[item.video],
-        )
-        for item, path in found
+        video._replace(start=start, end=end, num_frames=num_frames)
+        for video in videos_of(found, classes)
+        for start, end, num_frames in [extents[video.video]]
     ]
     groups = {item.video: item.group for item in listed}
     by = "the column group" if any(entry.row.columns.get("group") for entry in entries) else None

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 
-from ccs.datasets.disk import Folder, Listed, assemble, directory, listing, nfc, read_json
+from ccs.datasets.disk import Folder, Listed, assemble, check_split, directory, listing, nfc, read_json
 from ccs.datasets.manifests import Manifest
 from ccs.datasets.settings import ListedSettings
 from ccs.settings import settings
@@ -36,8 +36,7 @@ class Settings(ListedSettings):
 
 def manifest(dataset: str, settings: Settings, split: int) -> Manifest:
     """The manifest of the only split, 1; raises `CcsError` as `ccs.datasets.adapters.load` says."""
-    if split != 1:
-        raise CcsError(f"dataset {dataset}: split {split} of something-something-v2 does not exist: only 1 does")
+    check_split(dataset, split, "something-something-v2")
     root = directory(dataset, "root", settings.root, "the something-something-v2 videos, ID.webm")
     lists = directory(dataset, "lists", settings.lists, f"the lists {_PREFIX}labels.json and so on")
     classes = _classes(_path(lists, "labels"))

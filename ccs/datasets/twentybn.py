@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 
-from ccs.datasets.disk import Folder, Listed, assemble, directory, lines, nfc
+from ccs.datasets.disk import Folder, Listed, assemble, check_split, directory, lines, nfc
 from ccs.datasets.manifests import Manifest
 from ccs.datasets.rawframes import folders_in
 from ccs.datasets.settings import ImportSettings, ListedSettings
@@ -25,8 +25,7 @@ class FramesSettings(ListedSettings, ImportSettings):
 
 def of_lists(dataset: str, settings: FramesSettings, split: int, name: str) -> Manifest:
     """The manifest of split 1 of the data set whose lists are called NAME-train.csv and so on."""
-    if split != 1:
-        raise CcsError(f"dataset {dataset}: split {split} of {name} does not exist: only 1 does")
+    check_split(dataset, split, name)
     root = directory(dataset, "root", settings.root, f"the folders of {name}, ID/00001.jpg")
     lists = directory(dataset, "lists", settings.lists, f"the lists {name}-labels.csv and so on")
     classes = [nfc(text) for _, text in lines(os.path.join(lists, f"{name}-labels.csv"), "the list of classes")]

@@ -5,7 +5,6 @@ The pipeline computes TV-L1 alone, so that its stage does not import this.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,29 +25,6 @@ METHODS = {
 }
 
 
-def _by_opencv(create: Callable[[], Any]) -> Callable:
-    """`Backend.estimate` by an algorithm of OpenCV."""
-
-    def estimate(videos: Sequence[np.ndarray], parameters: Parameters, memory: int) -> list[np.ndarray]:
-        return [_pairs(create(), frames) for frames in videos]
-
-    return estimate
-
-
-def _pairs(algorithm: Any, frames: np.ndarray) -> np.ndarray:
-    num_frames, height, width = frames.shape
-    flow = np.empty((num_frames - 1, 2, height, width), np.float32)
-    for pair, (first, second) in enumerate(itertools.pairwise(frames)):
-        try:
-            flow[pair] = algorithm.calc(first, second, None).transpose(2, 0, 1)
-        except cv2.error as error:
-            raise CcsError(
-                f"flow: OpenCV's {type(algorithm).__name__} failed for frames of {width}x{height}: {error}: try "
-                "another --method, or larger frames (--short-side)"
-            ) from error
-    return flow
-
-
 def _raft():
     from ccs.flow import raft
 
@@ -60,15 +36,12 @@ def _raft_set_up(index: int) -> None:
 
 
 def _opencv(create: Callable[[], Any]) -> Backend:
-    return Backend(
+    """An algorithm of OpenCV that has no settings here; it is there in every build."""
+    advice = ": try another --method, or larger frames (--short-side)"
+    return BACKENDS["opencv"]._replace(
         available=lambda: None,
-        estimate=_by_opencv(create),
-        version=opencv.version,
-        num_processes=lambda num_workers: num_workers,
-        set_up=opencv.cpu_set_up,
+        estimate=lambda videos, parameters, memory: [opencv.of_pairs(create(), frames, advice) for frames in videos],
         pairs_per_task=16,
-        first_pairs=1,
-        tasks_at_once=1,
         illumination=False,
     )
 

@@ -11,7 +11,7 @@ Both are deterministic in everything but CUDA's stop test, whose sum is not orde
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -61,12 +61,17 @@ def cpu_estimate(frames: np.ndarray, parameters: Parameters) -> np.ndarray:
         medianFiltering=parameters.median_filtering,
         useInitialFlow=False,
     )
+    return of_pairs(algorithm, frames)
+
+
+def of_pairs(algorithm: Any, frames: np.ndarray, advice: str = "") -> np.ndarray:
+    """Flow, float32 (T-1, 2, H, W), of grey frames (T, H, W) by an algorithm of OpenCV on the CPU."""
     flow = _empty(frames)
     for pair, (first, second) in enumerate(itertools.pairwise(frames)):
         try:
             flow[pair] = algorithm.calc(first, second, None).transpose(2, 0, 1)
         except cv2.error as error:
-            raise CcsError(f"flow: OpenCV failed at pair {pair} of frames {frames.shape}: {error}") from error
+            raise CcsError(f"flow: OpenCV failed at pair {pair} of frames {frames.shape}: {error}{advice}") from error
     return flow
 
 

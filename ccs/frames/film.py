@@ -220,10 +220,7 @@ def hidden_packets(path: str, tool: Ffmpeg, children: Children) -> int:
 
 def check_file(path: str) -> None:
     """Raise `BadVideo` for what is no file with something in it or cannot be named to ffmpeg; `OSError` as it comes."""
-    try:
-        path.encode()
-    except UnicodeEncodeError as error:  # ffmpeg-python takes no other names
-        raise BadVideo("its path is not UTF-8: rename it") from error
+    _check_name(path)
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise BadVideo(f"a {'directory' if stat.S_ISDIR(status.st_mode) else 'pipe or device'}, not a file")
@@ -233,15 +230,17 @@ def check_file(path: str) -> None:
         pass
 
 
-def check_stills(folder: str) -> int:
-    """How many frames there are in a folder of frames; raises as `check_file`, and what `ccs.frames.stills` finds."""
+def check_stills(folder: str) -> None:
+    """As `check_file`, of a folder of frames: raises what `ccs.frames.stills` finds too."""
+    _check_name(folder)
+    stills.check_sizes(folder, stills.find(folder).names)
+
+
+def _check_name(path: str) -> None:
     try:
-        folder.encode()
-    except UnicodeEncodeError as error:
+        path.encode()
+    except UnicodeEncodeError as error:  # ffmpeg-python takes no other names
         raise BadVideo("its path is not UTF-8: rename it") from error
-    names = stills.find(folder).names
-    stills.check_sizes(folder, names)
-    return len(names)
 
 
 class Children:
