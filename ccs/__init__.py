@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Where this is the program, and no library of another's, Ctrl-C while it is being imported ends it without a traceback:
 # by the system's own action, until `ccs.stage.run` takes over. Where it is ignored, as in the background, it stays so.
