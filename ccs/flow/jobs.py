@@ -32,9 +32,11 @@ from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
 from ccs.flow.sources import Source
 from ccs.flow.streams import AS_SHOWN, Chunk, End, PairCount, Reading, chunks, read_ahead
 from ccs.frames import stills
-from ccs.frames.film import Children, Clip, Ffmpeg, shorter_side
+from ccs.frames.commands import Clip, Ffmpeg, shorter_side
+from ccs.frames.film import Children
 from ccs.frames.judgement import BadVideo, allowed
 from ccs.frames.settings import DamageSettings, FramesSettings
+from ccs.frames.stills import Stills
 from ccs.pool import ordered_map
 from ccs.stage import CcsError, atomic, check_name, progress, writing
 
@@ -131,10 +133,15 @@ class Job:
         self._film_stack = ExitStack()
         self._output: Output | None = None
         self._film: FlowFilm | None = None
+        self.frames: Stills | None = None  # where it is a folder
+        self.file: dict[str, str | int] = {}
         try:
-            self.file = _identity(source.path)
-        except (OSError, BadVideo):  # the decoder says so
-            self.file = {}
+            if os.path.isdir(source.path):
+                self.frames = stills.find(source.path)
+            self.file = _identity(source.path, self.frames)
+        except (OSError, BadVideo) as error:
+            self.fail(f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error))
+            return
         try:
             for path in (self.path, *([self.film_path] if work.settings.visualize else [])):
                 check_name(path)
@@ -143,6 +150,11 @@ class Job:
             return
         there = os.path.lexists(self.path)
         self.state = "kept" if there and self._is_done(asked_backend) else "redone" if there else "made"
+
+    @property
+    def video(self) -> str | Stills:
+        """What is decoded."""
+        return self.frames or self.source.path
 
     def _is_done(self, asked_backend: str) -> bool:
         """Whether the output is whole, of the same file and made with the same settings."""
@@ -241,12 +253,9 @@ class Job:
             stack.__exit__(BadVideo, stop, None)
 
 
-def _identity(path: str) -> dict[str, str | int]:
-    """What tells whether a video, or a folder of frames, is still the same. Raises `OSError` and `BadVideo`."""
-    files = [path]
-    if os.path.isdir(path):
-        files = [os.path.join(path, name) for name in stills.find(path).names]
-    found = [os.stat(file) for file in files]
+def _identity(path: str, frames: Stills | None) -> dict[str, str | int]:
+    """What tells whether a video, or a folder of frames, is still the same. Raises `OSError`."""
+    found = [os.stat(file) for file in (frames.paths if frames else [path])]
     name = os.path.basename(os.path.abspath(path))
     return {"name": name, "size": sum(s.st_size for s in found), "mtime_ns": max(s.st_mtime_ns for s in found)}
 
@@ -305,7 +314,7 @@ class Work:
             gpu_memory=self.gpu_memory,
         )
         num_decoders = min(1 + self.num_processes, MAX_DECODERS)
-        count = PairCount([job.source.path for job in jobs], self.reading, self.tool)
+        count = PairCount([job.video for job in jobs], self.reading, self.tool)
         with ExitStack() as stack:
             stack.callback(count.close)
             for job in jobs:
@@ -330,7 +339,7 @@ class Work:
 
     def _decode(self, jobs: Sequence[Job], index: int, children: Children) -> Iterator[Chunk]:
         first_pairs = None if index else self.engine.first_pairs
-        return chunks(jobs[index].source.path, self.reading, self._max_pairs, self.tool, children, first_pairs)
+        return chunks(jobs[index].video, self.reading, self._max_pairs, self.tool, children, first_pairs)
 
     def _max_pairs(self, height: int, width: int) -> int:
         """Pairs of this size that a worker takes at a time."""
@@ -360,12 +369,12 @@ class Work:
         for index, item in decoded:
             job = jobs[index]
             if isinstance(item, BadVideo):
-                count.set(job.source.path, job.num_pairs)
+                count.set(job.video, job.num_pairs)
                 job.fail(str(item))
                 _say(f"bad video {job.source.path}: {job.failure}")
                 continue
             if item.end:
-                count.set(job.source.path, item.end.num_frames - self.settings.step)
+                count.set(job.video, item.end.num_frames - self.settings.step)
                 if item.end.note:
                     _say(f"{job.source.path}: {item.end.note}")
             yield Piece(index, job.source.path, item)

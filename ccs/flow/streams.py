@@ -6,7 +6,6 @@ the luma that this stage would put into its JPEG: 0.299 R + 0.587 G + 0.114 B fr
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from collections import deque
@@ -19,21 +18,11 @@ import cv2
 import numpy as np
 
 from ccs.flow.engines import MIN_SIDE
-from ccs.frames import stills
+from ccs.frames.commands import WHOLE, Clip, Ffmpeg, stating
 from ccs.frames.decode import encode_jpeg
-from ccs.frames.film import (
-    ONE_FILE,
-    WHOLE,
-    Children,
-    Clip,
-    Ffmpeg,
-    FilmReader,
-    Planes,
-    check_file,
-    check_stills,
-    opened,
-)
+from ccs.frames.film import Children, FilmReader, Planes, check_file, check_stills, opened
 from ccs.frames.judgement import BadVideo
+from ccs.frames.stills import Stills
 from ccs.stage import CcsError
 
 Key = TypeVar("Key")
@@ -83,14 +72,14 @@ class _Frame(NamedTuple):
 
 
 def chunks(
-    path: str,
+    video: str | Stills,
     reading: Reading,
     max_pairs: Callable[[int, int], int],
     tool: Ffmpeg,
     children: Children,
     first_pairs: int | None = None,
 ) -> Iterator[Chunk]:
-    """Decode `path`, a video or a folder of frames, and yield its frames.
+    """Decode a file, or a folder of frames, and yield its frames.
 
     `max_pairs` tells from height and width how many pairs there are at a time; the first chunk has no more than
     `first_pairs` where that is given.
@@ -98,11 +87,11 @@ def chunks(
     Raises `BadVideo` for what is wrong with the video, at the latest in place of the last chunk; `CcsError` where
     ffmpeg was stopped or the disk fails.
     """
-    _check(path, reading)
+    _check(video, reading)
     step = reading.step
     waiting: list[_Frame] = []
     first = limit = most = 0
-    with opened(path, reading.size, tool, children, reading.clip) as film:
+    with opened(video, reading.size, tool, children, reading.clip) as film:
         height, width, fps = film.height, film.width, reading.fps or film.fps
         if height:
             if min(height, width) < reading.min_side:
@@ -129,13 +118,13 @@ def chunks(
     yield _chunk(waiting, first, fps, end)
 
 
-def _check(path: str, reading: Reading) -> None:
+def _check(video: str | Stills, reading: Reading) -> None:
     """Raise `BadVideo` for what cannot be decoded at all."""
     try:
-        if not os.path.isdir(path):
-            check_file(path)
+        if not isinstance(video, Stills):
+            check_file(video)
             return
-        check_stills(path)
+        check_stills(video)
     except OSError as error:
         raise BadVideo(f"cannot be read: {error.strerror}") from error
     if reading.fps or not reading.clip.is_whole:
@@ -246,22 +235,22 @@ def _whatever_happens(decode: Callable[[], Iterator[Chunk]]) -> Iterator[Chunk |
 class PairCount:
     """How many pairs a job has: stated by the containers at first, as a thread asks ffmpeg, and counted in the end."""
 
-    def __init__(self, paths: Sequence[str], reading: Reading, tool: Ffmpeg):
-        self._paths, self._reading, self._tool = paths, reading, tool
-        self._known: dict[str, int] = {}
+    def __init__(self, videos: Sequence[str | Stills], reading: Reading, tool: Ffmpeg):
+        self._videos, self._reading, self._tool = videos, reading, tool
+        self._known: dict[str | Stills, int] = {}
         self._stopped = False
         self._children = Children()
         self._thread = threading.Thread(target=self._ask, daemon=True)
         self._thread.start()
 
-    def set(self, path: str, num_pairs: int) -> None:
+    def set(self, video: str | Stills, num_pairs: int) -> None:
         """The true count of a video."""
-        self._known[path] = num_pairs
+        self._known[video] = num_pairs
 
     def total(self) -> int | None:
         """The sum; those not known yet are taken for average ones. None where none is known."""
         known = list(self._known.values())
-        return round(sum(known) / len(known) * len(self._paths)) if known else None
+        return round(sum(known) / len(known) * len(self._videos)) if known else None
 
     def close(self) -> None:
         """Stop asking."""
@@ -269,24 +258,22 @@ class PairCount:
         self._children.close()
 
     def _ask(self) -> None:
-        for path in self._paths:
+        for video in self._videos:
             if self._stopped:
                 return
-            if path not in self._known and (
-                num_frames := _stated_frames(path, self._reading, self._tool, self._children)
+            if video not in self._known and (
+                num_frames := _stated_frames(video, self._reading, self._tool, self._children)
             ):
-                self._known.setdefault(path, max(num_frames - self._reading.step, 0))
+                self._known.setdefault(video, max(num_frames - self._reading.step, 0))
 
 
-def _stated_frames(path: str, reading: Reading, tool: Ffmpeg, children: Children) -> int:
+def _stated_frames(video: str | Stills, reading: Reading, tool: Ffmpeg, children: Children) -> int:
     """Duration times rate, which is near enough; 0 where the container does not say."""
-    options = [word for name, value in ONE_FILE.items() for word in (f"-{name}", value)]
-    line = [tool.path, "-nostdin", "-hide_banner", *options, "-i", f"file:{path}"]  # without an output it ends at once
+    if isinstance(video, Stills):
+        return video.num_frames
     try:
-        if os.path.isdir(path):
-            return len(stills.find(path).names)
-        check_file(path)
-        with children.run(line) as process:
+        check_file(video)
+        with children.run(stating(video, tool)) as process:
             assert process.stderr is not None
             said = process.stderr.read().decode(errors="replace")
     except (OSError, BadVideo, CcsError):

@@ -32,8 +32,11 @@ from ccs.flow.sources import find
 from ccs.flow.streams import AS_SHOWN, PairCount, Reading, chunks, read_ahead
 from ccs.flow.tool import _seconds, main, select_gpus
 from ccs.frames import __main__ as frames
-from ccs.frames.film import Children, check_ffmpeg, find_ffmpeg, shorter_side
+from ccs.frames import imported
+from ccs.frames.commands import shorter_side
+from ccs.frames.film import Children, check_ffmpeg, find_ffmpeg
 from ccs.frames.film import opened as film_opened
+from ccs.frames.settings import FramesSettings
 from ccs.provenance import modules
 from ccs.shards import __main__ as shards
 from ccs.stage import CcsError
@@ -867,6 +870,22 @@ def test_folders_with_frames_that_lack_or_do_not_fit_are_told(tmp_path, names, m
     with pytest.raises(CcsError, match=message):
         flow(tmp_path / "in", "-o", tmp_path / "flow")
     assert not tree(tmp_path / "flow")
+
+
+def test_a_folder_of_frames_is_listed_once_when_it_is_found_and_once_when_it_is_taken(tmp_path, monkeypatch):
+    write_stills(tmp_path / "in/a", [f"img_{n}.png" for n in range(1, 6)])
+    Path(tmp_path, "list.txt").write_text("in/a\n")
+    monkeypatch.chdir(tmp_path)
+    listed: list[str] = []
+    for name in ("listdir", "scandir"):
+        ask = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda path=".", ask=ask: (listed.append(os.fspath(path)), ask(path))[1])
+    flow("in", "-o", "out")
+    assert listed.count("in/a") == 2
+    flow("list.txt", "-o", "out2")
+    assert listed.count("in/a") == 3
+    imported.read("in/a", FramesSettings(short_side=48), 20.0, None)
+    assert listed.count("in/a") == 4
 
 
 def test_frames_of_several_sizes_and_times_of_frames_are_told(tmp_path):
