@@ -30,18 +30,21 @@ from ccs.clips import transforms
 from ccs.clips.dataset import TestClips
 from ccs.clips.sampling import segment_starts
 from ccs.datasets import manifests
+from ccs.datasets.manifests import VideoFile
+from ccs.datasets.settings import ImportSettings
 from ccs.evaluate.scoring import video_logits
 from ccs.figures import cam
 from ccs.flow import shard
 from ccs.flow.engines import BACKENDS, choose
 from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
-from ccs.flow.sources import Source, find
+from ccs.flow.sources import INPUTS, find
 from ccs.frames import decode
 from ccs.frames.film import Ffmpeg, check_ffmpeg, find_ffmpeg
 from ccs.frames.judgement import BadVideo
 from ccs.frames.settings import FfmpegSettings, FramesSettings
 from ccs.models.network import snippet_of
 from ccs.models.settings import ANY_NUMBER
+from ccs.pool import num_cores
 from ccs.results import files_of_run
 from ccs.scores import softmax
 from ccs.settings import Flags, add_settings, given_settings
@@ -54,6 +57,7 @@ STREAMS = ("RGB", "Flow", "RGB+Flow")
 COLUMNS = ("video", "stream", "rank", "class", "probability", "logit")
 MAX_MAPS = 200  # of a video; more than one a second are not made
 MAX_SEGMENTS = 250  # which the network sees at once
+UNUSED = ImportSettings.bound  # of flow that is in a folder of frames
 NAME_LENGTH = 36  # of a class in the table; the CSV has all of it
 
 DESCRIPTION = """\
@@ -207,8 +211,8 @@ class Classifier:
         gets them in m interleaved groups, each of them a clip of all the video like the one that is classified.
         """
         num_frames, segments = reader.num_frames[reader.path], self.settings.segments
-        m = math.ceil(reader.decoded.moments.seconds / segments)
-        m = max(1, min(m, MAX_MAPS // segments))
+        seconds = reader.decoded.moments.seconds  # NaN of a folder of frames
+        m = max(1, min(math.ceil(seconds / segments), MAX_MAPS // segments)) if seconds > 0 else 1
         rgb, flow = (x[0].to(self.device) for x in self.clip(reader, m * segments))
         groups = [
             cam.class_activation_maps(self.trained.model, rgb[i::m], flow[i::m], stream=stream, label=label)
@@ -227,9 +231,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     _check(args)
     # films are named as outputs of `ccs flow` are; without them two videos of one name are no matter
     sources = find(args.videos, None if args.cam else os.sep, args.cam or os.devnull, "predict")
-    args.videos = [source.path for source in sources]
-    args.checkpoint = _checkpoint(args.checkpoint)
-    state = checkpoint.read(args.checkpoint)
+    videos, checkpoint_file = [source.path for source in sources], _checkpoint(args.checkpoint)
+    state = checkpoint.read(checkpoint_file)
     preparation = preparation_of(state, args)
     classifier = Classifier(state, **given_settings(args, EvaluateSettings, prefix=""))
     if args.cam and classifier.settings.crops != 1:
@@ -237,21 +240,23 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"--cam: maps are of the one centre crop, expected --crops 1, found {classifier.settings.crops}, of the "
             "flag or of the run's evaluation: give --crops 1, or leave out --cam"
         )
-    films = _films(args, sources)
+    films = {source.path: Path(args.cam, f"{source.name}.mp4") for source in sources} if args.cam else {}
+    _check_outputs([*filter(None, [args.output]), *map(str, films.values())], [*videos, checkpoint_file])
     tool = check_ffmpeg(find_ffmpeg(args.ffmpeg))
     BACKENDS[preparation.backend].prepare()
     rows: list[list[object]] = []
     num_bad = 0
     with (
-        closing(decode.extract([manifests.VideoFile(p, p) for p in args.videos], preparation.frames, tool)) as results,
-        progress(total=len(args.videos), desc="predict", unit="video") as bar,
+        closing(decode.extract([VideoFile(p, p) for p in videos], preparation.frames, tool, 1, UNUSED)) as results,
+        progress(total=len(videos), desc="predict", unit="video") as bar,
     ):
         for (path, *_), decoded in results:
             try:
                 if isinstance(decoded, BadVideo | CcsError):
                     raise decoded
-                if decoded.note:
-                    bar.write(f"ccs: predict: {path}: {decoded.note}", file=sys.stderr)
+                note = "the flow that is there is not used, its own is computed" if decoded.flow else decoded.note
+                if note:
+                    bar.write(f"ccs: predict: {path}: {note}", file=sys.stderr)
                 reader = VideoReader(path, decoded, preparation)
                 logits = classifier.logits(reader)
                 table = ranked(logits, classifier.classes, args.top)
@@ -267,9 +272,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with atomic(args.output) as part, open(part, "w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
     if num_bad:
-        raise CcsError(
-            f"{num_bad} of {len(args.videos)} videos could not be classified or filmed; they are named above"
-        )
+        raise CcsError(f"{num_bad} of {len(videos)} videos could not be classified or filmed; they are named above")
 
 
 def _printable(path: str) -> str:
@@ -292,7 +295,7 @@ def ranked(logits: Logits, classes: Sequence[str], top: int) -> list[Row]:
 def report(reader: VideoReader, table: Sequence[Row], fusion: tuple[float, float]) -> str:
     """The video's name, length and best classes, in columns of streams."""
     num_frames, duration = reader.num_frames[reader.path], reader.decoded.moments.seconds
-    seconds = f"{duration:.2f} s" if duration else "unknown duration"
+    seconds = f"{duration:.2f} s" if duration > 0 else "unknown duration"
     weights = ":".join(f"{weight:g}" for weight in fusion)
     titles = (*STREAMS[:-1], f"{STREAMS[-1]} ({weights})")
     columns = []
@@ -344,8 +347,9 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument(
         "videos",
         nargs="+",
-        metavar="VIDEO|DIR|LIST.txt|-",
-        help="video files of any kind that ffmpeg reads, and directories and lists of them, as of ccs flow",
+        metavar=INPUTS,
+        help="video files of any kind that ffmpeg reads, folders of frames, and directories and lists of them, as of "
+        "ccs flow",
     )
     flags.add_argument(
         "--checkpoint",
@@ -386,9 +390,8 @@ def parser() -> argparse.ArgumentParser:
         default=EngineSettings.backend,
         help="of optical flow; auto: fastest (default: %(default)s)",
     )
-    cores = os.cpu_count() or 1
     flags.add_argument(
-        "--workers", type=int, default=cores, metavar="N", help="threads for flow on a CPU (default: all cores)"
+        "--workers", type=int, default=num_cores(), metavar="N", help="threads for flow on a CPU (default: all cores)"
     )
     add_settings(flags, FfmpegSettings)
     return flags
@@ -414,13 +417,6 @@ def _checkpoint(path: str) -> str:
     if len(found) > 1:
         print(f"ccs: predict: {path} has {len(found)} seeds: {found[0]} is taken", file=sys.stderr)
     return str(found[0])
-
-
-def _films(args: argparse.Namespace, sources: Sequence[Source]) -> dict[str, Path]:
-    """The film of each video where there is --cam; raises where it or --output cannot be written."""
-    films = {source.path: Path(args.cam, f"{source.name}.mp4") for source in sources} if args.cam else {}
-    _check_outputs([*filter(None, [args.output]), *map(str, films.values())], [*args.videos, args.checkpoint])
-    return films
 
 
 def _check_outputs(outputs: Sequence[str], inputs: Sequence[str]) -> None:

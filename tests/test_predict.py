@@ -8,6 +8,7 @@ import json
 import os
 import re
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -335,6 +336,31 @@ def test_directories_lists_and_the_folder_of_a_run(made, tmp_path, capsys):
     assert (tmp_path / "films/a/short.mp4").is_file()
     assert (tmp_path / "films/b/short.mp4").is_file()
     assert "run has 2 seeds: " in capsys.readouterr().err
+
+
+def test_a_folder_of_frames_is_classified_as_the_video_that_they_are_of(made, tmp_path, capsys):
+    """Its frames are those of a frames shard, which it takes to the byte; flow beside them is not looked at."""
+    video, tool = str(made.root / "test/spin/short.mp4"), check_ffmpeg(find_ffmpeg())
+    checkpoint_file = made.checkpoint("stills")
+    settings = predict.FramesSettings(**checkpoint.read(checkpoint_file)["preparation"]["frames"])
+    ((_, whole),) = decode.extract([manifests.VideoFile("a", video)], settings, tool)
+    folder = tmp_path / "in" / "short"
+    folder.mkdir(parents=True)
+    for number, (start, stop) in enumerate(pairwise(whole.offset), start=1):
+        (folder / f"img_{number:05d}.jpg").write_bytes(whole.jpeg[start:stop].tobytes())
+    flags = ["--checkpoint", checkpoint_file, "--segments", "2", "--output"]
+    predict.main([video, *flags, str(tmp_path / "video.csv")])
+    predict.main([str(tmp_path / "in"), *flags, str(tmp_path / "frames.csv"), "--cam", str(tmp_path / "films")])
+    assert f"{folder}: {len(whole.offset) - 1} frames, unknown duration" in capsys.readouterr().out
+    of_video, of_frames = (read_csv(tmp_path / name) for name in ("video.csv", "frames.csv"))
+    assert [row | {"video": ""} for row in of_frames] == [row | {"video": ""} for row in of_video]
+    assert (tmp_path / "films/short.mp4").stat().st_size
+    for number in range(1, len(whole.offset) - 1):
+        for axis in "xy":
+            cv2.imwrite(str(folder / f"flow_{axis}_{number:05d}.jpg"), np.zeros((48, 64), np.uint8))
+    predict.main([str(folder), *flags, str(tmp_path / "frames.csv")])
+    assert "short: the flow that is there is not used" in capsys.readouterr().err
+    assert read_csv(tmp_path / "frames.csv") == of_frames
 
 
 def test_one_bad_item_costs_only_itself(made, tmp_path, capsys, monkeypatch):

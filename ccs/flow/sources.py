@@ -19,6 +19,7 @@ from ccs.datasets.disk import EXTENSIONS, decoded, extensions, form, nfc, read_t
 from ccs.frames.stills import frame_names
 from ccs.stage import CcsError
 
+INPUTS = "VIDEO|DIR|LIST.txt|-"  # what commands are asked to work on
 LISTS = (".txt", ".lst", ".list", *lists.TABLES)
 OTHERS = (".json", ".jsonl", ".xls", ".xlsx", ".ods")  # tables that are not read
 

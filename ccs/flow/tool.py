@@ -25,13 +25,14 @@ from ccs.flow.jobs import Job, OutputSettings, Work
 from ccs.flow.methods import METHODS, choose
 from ccs.flow.quantise import check_bound
 from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
-from ccs.flow.sources import LISTS, OTHERS, Source, find
+from ccs.flow.sources import INPUTS, LISTS, OTHERS, Source, find
 from ccs.frames.film import check_ffmpeg, find_ffmpeg
 from ccs.frames.settings import DamageSettings, FfmpegSettings, FramesSettings
+from ccs.pool import num_cores
 from ccs.settings import Flags, add_settings, settings_from
 from ccs.stage import CcsError, run
 
-USAGE = """ccs flow VIDEO|DIR|LIST.txt|- ... -o DIR [flags]
+USAGE = f"""ccs flow {INPUTS} ... -o DIR [flags]
        ccs flow --frames SHARD.h5 --output SHARD.h5 [flags]"""
 
 # of what an output is not called: directories of these names, which are not there, are files to whoever asks for them
@@ -122,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("inputs", nargs="+", metavar="VIDEO|DIR|LIST.txt|-", help="what to compute the flow of")
+    parser.add_argument("inputs", nargs="+", metavar=INPUTS, help="what to compute the flow of")
     parser.add_argument(
         "-o", "--output", required=True, metavar="DIR", help="where outputs go, a directory; made if it is not there"
     )
@@ -208,7 +209,7 @@ def _parser() -> argparse.ArgumentParser:
         help="who computes TV-L1: auto takes the fastest, and keeps what another one has made (default: auto)",
     )
     parser.add_argument(
-        "--workers", type=int, default=_num_cores(), metavar="N", help="processes on a CPU (default: all cores)"
+        "--workers", type=int, default=num_cores(), metavar="N", help="processes on a CPU (default: all cores)"
     )
     parser.add_argument(
         "--gpus", metavar="N|LIST", help="how many GPUs, or which: 0,2 (one alone: 2,) (default: all that are visible)"
@@ -225,10 +226,6 @@ def _seconds(text: str) -> float:
     if not re.fullmatch(r"(?:(?:\d+:)?[0-5]?\d:)?[0-5]?\d(?:\.\d*)?|\d+(?:\.\d*)?", text):
         raise argparse.ArgumentTypeError(f"expected seconds or hh:mm:ss, found {text!r}")
     return sum(float(part) * 60**place for place, part in enumerate(reversed(text.split(":"))))
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _settings(args: argparse.Namespace) -> OutputSettings:
