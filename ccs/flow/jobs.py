@@ -132,7 +132,7 @@ class Job:
         self._output: Output | None = None
         self._film: FlowFilm | None = None
         try:
-            self.file = _identity(source.path)
+            self.file = identity(source.path)
         except (OSError, BadVideo):  # the decoder says so
             self.file = {}
         try:
@@ -241,7 +241,7 @@ class Job:
             stack.__exit__(BadVideo, stop, None)
 
 
-def _identity(path: str) -> dict[str, str | int]:
+def identity(path: str) -> dict[str, str | int]:
     """What tells whether a video, or a folder of frames, is still the same. Raises `OSError` and `BadVideo`."""
     files = [path]
     if os.path.isdir(path):
@@ -401,7 +401,7 @@ def _every(frames: np.ndarray, step: int) -> list[np.ndarray]:
 
 def _encode(piece: Piece, parts: list[tuple[np.ndarray, int | None]], settings: OutputSettings) -> Result:
     """Of the flow of a piece's parts; where it is quantised already there are numbers of clipped values with it."""
-    frames, jpegs, first, fps, times, end = piece.chunk
+    frames, jpegs, first, fps, times, end, _ = piece.chunk
     flow = parts[0][0]
     if settings.step > 1:
         flow = np.empty((len(frames) - settings.step, 2, *frames.shape[1:3]), flow.dtype)
