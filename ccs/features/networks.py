@@ -108,8 +108,8 @@ class Trained:
     def __call__(self, shown: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Features (B, D) of windows, (B, T, F, C, H, W) both."""
         output: Output = self.network(shown["rgb"], shown["flow"])
-        embedded = {"rgb": output.z_rgb, "flow": output.z_flow}
-        return {stream: (embedded if self.layer == "z" else self._pooled)[stream] for stream in self.streams}
+        found = {"rgb": output.z_rgb, "flow": output.z_flow} if self.layer == "z" else self._pooled
+        return {stream: x for stream in self.streams if (x := found[stream]) is not None}
 
 
 Network = I3D | Trained

@@ -1,4 +1,4 @@
-"""What `ccs flow`, `ccs features` and `ccs predict` are asked to work on: files, directories and lists in, videos and output names out.
+"""What `ccs flow`, `ccs features` and `ccs predict` are asked to work on: files, directories and lists in, videos out.
 
 A video is a file, or a folder of frames (`ccs.frames.stills`). An output is named by the path of its video below the
 directory that was given, without the suffix; a single file by its own name; a line of a list by its path below the
