@@ -30,22 +30,25 @@ class Windows:
     """Of one video.
 
     Args:
-        stack, step: frames of a window, and from one to the next.
+        stack, step: frames of a window, and from one to the next. What is in no window is not kept.
         batch: windows that go out together; fewer in the end.
     """
 
     def __init__(self, stack: int, step: int, batch: int) -> None:
         self.stack, self.step, self.batch = stack, step, batch
-        self._streams: dict[str, np.ndarray] = {}
+        self._kept_step = min(step, stack)  # from a window to the next in what is kept
+        self._streams: dict[str, np.ndarray] = {}  # from the first window on that is not out yet
         self._times = np.empty(0)
-        self._first = 0  # frame of the video that the first here is
+        self._first_time = 0  # the frame that the first of these is of
         self._num_pairs = 0  # of the video, so far
         self._following = 0  # window
 
     def add(self, new: Prepared) -> Iterator[Batch]:
         """Take the next pairs, and give the batches that are whole with them, in the end all."""
-        old = self._streams
-        self._streams = {name: np.concatenate([old[name], x]) if name in old else x for name, x in new.streams.items()}
+        wanted = (self._num_pairs + np.arange(new.num_pairs)) % self.step < self.stack
+        for name, images in new.streams.items():
+            kept = images if wanted.all() else images[wanted]
+            self._streams[name] = np.concatenate([self._streams[name], kept]) if name in self._streams else kept
         times = new.times
         if not np.isfinite(times).all():  # nobody knows them: frames are evenly spaced
             times = (self._num_pairs + np.arange(len(times))) / (new.fps or 25)
@@ -53,25 +56,21 @@ class Windows:
         self._num_pairs += new.num_pairs
         while True:
             whole = max(0, (self._num_pairs - self.stack) // self.step + 1) - self._following
-            # the time at which the last window ends comes with the next frame
-            whole -= bool(whole) and self._end(self._following + whole - 1) >= self._first + len(self._times)
+            # the time at which the last one ends may come with the next frame
+            last_end = (self._following + whole - 1) * self.step + self.stack
+            whole -= whole > 0 and last_end >= self._first_time + len(self._times)
             if whole < (1 if new.end else self.batch):
                 return
             yield self._next(min(whole, self.batch))
 
-    def _end(self, window: int) -> int:
-        """The frame at which a window ends."""
-        return window * self.step + self.stack
-
     def _next(self, number: int) -> Batch:
-        begins = self.step * (self._following + np.arange(number)) - self._first
-        stop = begins[-1] + self.stack
-        streams = {name: x[begins[0] : stop] for name, x in self._streams.items()}
+        starts = self._kept_step * np.arange(number)
+        streams = {name: x[: starts[-1] + self.stack] for name, x in self._streams.items()}
+        begins = self.step * (self._following + np.arange(number)) - self._first_time
         times = np.stack([self._times[begins], self._times[begins + self.stack]], axis=1)
         self._following += number
-        done = min(self.step * self._following - self._first, len(self._times))
         # copies, as a view would keep all that it is of
-        self._streams = {name: x[done:].copy() for name, x in self._streams.items()}
-        self._times = self._times[done:]
-        self._first += done
-        return Batch(streams, (begins - begins[0]).tolist(), times)
+        self._streams = {name: x[self._kept_step * number :].copy() for name, x in self._streams.items()}
+        done = min(self.step * self._following - self._first_time, len(self._times))
+        self._times, self._first_time = self._times[done:].copy(), self._first_time + done
+        return Batch(streams, starts.tolist(), times)

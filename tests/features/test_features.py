@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -17,6 +19,10 @@ import torch.nn.functional as F
 
 from ccs.datasets.demo import encode
 from ccs.features import __main__ as features
+from ccs.features import networks
+from ccs.features.inputs import Prepared
+from ccs.features.windows import Windows
+from ccs.flow.streams import End
 from ccs.frames.film import find_ffmpeg
 from ccs.stage import CcsError
 
@@ -116,9 +122,7 @@ def decode(path: Path, height: int, width: int) -> tuple[np.ndarray, np.ndarray]
     chroma = frames[:, height * width :].reshape(-1, 2, height // 2, width // 2)
     # each colour sample is of four pixels; OpenCV rounds in a way of its own, by which a network would tell it
     upscaled = [[cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in two] for two in chroma]
-    rgb = [
-        cv2.cvtColor(cv2.merge((y, v, u)), cv2.COLOR_YCrCb2RGB) for y, (u, v) in zip(grey, upscaled, strict=True)
-    ]
+    rgb = [cv2.cvtColor(cv2.merge((y, v, u)), cv2.COLOR_YCrCb2RGB) for y, (u, v) in zip(grey, upscaled, strict=True)]
     y, u, v = grey.astype(float), *(np.array(upscaled, float).transpose(1, 0, 2, 3) - 128)
     by_definition = np.stack([y + 1.402 * v, y - 0.344136 * u - 0.714136 * v, y + 1.772 * u], axis=-1)  # BT.601
     assert np.abs(rgb - np.clip(by_definition, 0, 255)).max() < 1
@@ -186,8 +190,180 @@ def test_i3d_features_are_those_of_a_slow_computation_from_the_published_descrip
 
 @pytest.mark.slow
 def test_i3d_features_of_a_real_clip_at_the_published_sizes(tmp_path, weights, real_data):
-    clip = real_data / "weizmann" / "skip" / "ido_skip.avi"  # 180x144, 25 a second
-    features.main([str(clip), "--weights", weights, "-o", str(tmp_path), "--step", "100"])
+    whole, clip = real_data / "weizmann" / "skip" / "ido_skip.avi", tmp_path / "skip.avi"  # 180x144, 25 a second
+    subprocess.run([FFMPEG, "-v", "error", "-i", whole, "-c", "copy", "-frames:v", "17", clip], check=True)
+    features.main([str(clip), "--weights", weights, "-o", str(tmp_path / "out")])
     grey, rgb = decode(clip, 256, 320)
-    for stream, rows in slow_features(grey[:17], rgb[:17], weights, [0], stack=16, crop=224).items():
-        assert_close(np.load(tmp_path / f"ido_skip_{stream}.npy"), rows)
+    for stream, rows in slow_features(grey, rgb, weights, [0], stack=16, crop=224).items():
+        assert_close(np.load(tmp_path / "out" / f"skip_{stream}.npy"), rows)
+
+
+@pytest.mark.parametrize(("stack", "step"), [(16, 4), (5, 5), (3, 8), (4, 1)])
+def test_windows_of_any_length_video_in_chunks_of_any_size(stack, step):
+    rng = np.random.default_rng(stack)
+    for num_pairs in (*range(stack, stack + 2 * step + 2), 97):
+        windows, found, ends = Windows(stack, step, batch=3), [], []
+        edges = [0, *sorted(rng.choice(np.arange(1, num_pairs), min(3, num_pairs - 1), replace=False)), num_pairs]
+        for begin, stop in pairwise(edges):
+            end = End(num_pairs + 1, num_pairs + 1, 0, "") if stop == num_pairs else None
+            pairs, times = np.arange(begin, stop), np.arange(begin, stop + bool(end)) / 10
+            for batch in windows.add(Prepared(0, {"flow": pairs}, len(pairs), 10.0, times, end)):
+                found += [batch.streams["flow"][start : start + stack].tolist() for start in batch.starts]
+                ends += batch.times.tolist()
+                assert len(batch.starts) <= 3
+        begins = range(0, num_pairs - stack + 1, step)
+        assert found == [list(range(begin, begin + stack)) for begin in begins]
+        np.testing.assert_allclose(ends, [[begin / 10, (begin + stack) / 10] for begin in begins])
+
+
+class Tool:
+    """The command with small frames, RGB alone, on a folder of two videos."""
+
+    def __init__(self, folder: Path, weights: str) -> None:
+        self.videos, self.output = folder / "videos", folder / "out"
+        for name, num_frames in (("one/a.mp4", 30), ("b.mp4", 40)):
+            make_video(self.videos / name, num_frames, 25)
+        self.line = [str(self.videos), "--weights", weights, "-o", str(self.output), "--streams", "rgb"]
+        self.line += ["--short-side", "32", "--crop", "32"]
+
+    def run(self, *flags: str) -> None:
+        features.main([*self.line, *flags])
+
+    def files(self) -> set[str]:
+        return {str(path.relative_to(self.output)) for path in self.output.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def tool(tmp_path, weights) -> Tool:
+    return Tool(tmp_path, weights)
+
+
+def test_what_is_done_is_kept_and_what_has_changed_is_made_anew(tool, capsys):
+    tool.run()
+    names = {f"{video}{end}" for video in ("one/a", "b") for end in ("_rgb.npy", "_times.npy", ".json")}
+    assert tool.files() == names
+    assert np.load(tool.output / "b_rgb.npy").shape == (6, 1024)  # (40 - 1 - 16) // 4 + 1
+    record = json.loads((tool.output / "b.json").read_text())
+    assert (record["num_windows"], record["num_frames"], record["fps"]) == (6, 40, 25)
+    assert "2 videos: 0 kept, 2 made, 0 redone, 0 failed; 10 windows" in capsys.readouterr().err
+
+    def states(*flags: str) -> str:
+        tool.run(*flags)
+        return re.search(r"videos: (\d kept, \d made, \d redone)", capsys.readouterr().err)[1]
+
+    assert states() == "2 kept, 0 made, 0 redone"
+    (tool.output / "b_times.npy").unlink()  # as if killed between the names of two files
+    with open(tool.output / "one/a_rgb.npy", "rb+") as file:
+        file.truncate(1000)
+    assert states() == "0 kept, 0 made, 2 redone"
+    make_video(tool.videos / "b.mp4", 41, 25)
+    assert states() == "1 kept, 0 made, 1 redone"
+    assert states("--step", "8") == "0 kept, 0 made, 2 redone"
+    assert np.load(tool.output / "b_rgb.npy").shape == (4, 1024)
+    assert tool.files() == names
+    tool.line[2] = tool.line[2].split(",")[0].replace("rgb_imagenet", "other") + ","
+    torch.save(random_weights(3) | {"Mixed_5c.b0.bn.bias": torch.zeros(384)}, tool.line[2][:-1])
+    assert states("--step", "8") == "0 kept, 0 made, 2 redone"
+
+
+def test_bad_videos_are_named_and_the_others_done(tool, capsys):
+    (tool.videos / "bad.mp4").write_bytes(b"no video")
+    make_video(tool.videos / "short.mp4", 16, 25)
+    with pytest.raises(CcsError, match=r"2 of 4 videos have no features:\n.*bad.mp4: not a video") as error:
+        tool.run()
+    assert "short.mp4: 16 frames at 25 a second, a window needs 17: give a smaller --stack" in str(error.value)
+    assert {name for name in tool.files() if name.endswith(".npy")} == {
+        *("one/a_rgb.npy", "one/a_times.npy", "b_rgb.npy", "b_times.npy")
+    }
+    assert f"bad video {tool.videos / 'bad.mp4'}" in capsys.readouterr().err
+
+
+def test_an_interruption_leaves_whole_outputs_or_none(tool, monkeypatch, capsys):
+    original, calls = networks.features, []
+
+    def features_until(network, streams, starts):
+        if len(calls) == 2:  # in the second video
+            raise KeyboardInterrupt
+        calls.append(starts)
+        return original(network, streams, starts)
+
+    monkeypatch.setattr(networks, "features", features_until)
+    with pytest.raises(KeyboardInterrupt):
+        tool.run("--batch", "4")
+    assert tool.files() <= {"b_rgb.npy", "b_times.npy", "b.json"}
+    monkeypatch.undo()
+    tool.run()
+    assert re.search(r"[01] kept, [12] made, 0 redone", capsys.readouterr().err)
+    assert len(tool.files()) == 6
+
+
+def test_files_of_others_are_not_replaced(tool):
+    tool.output.mkdir()
+    (tool.output / "b_rgb.npy").write_bytes(b"precious")
+    with pytest.raises(CcsError, match=r"b_rgb.npy: is there, without a record of this tool"):
+        tool.run()
+    assert tool.files() == {"b_rgb.npy"}
+    assert (tool.output / "b_rgb.npy").read_bytes() == b"precious"
+    (tool.output / "b_rgb.npy").unlink()
+    (tool.output / "b.json").write_text('{"annotations": []}')
+    with pytest.raises(CcsError, match=r"b.json: is there, without"):
+        tool.run()
+    (tool.output / "b.json").unlink()
+    tool.run()
+    with pytest.raises(CcsError, match="b: there are features in the format npy"):
+        tool.run("--format", "joined")
+
+
+def test_formats_hold_the_same_numbers(tool, weights):
+    made = {}
+    for name in ("npy", "joined", "h5"):
+        tool.output = tool.videos.parent / name
+        tool.line[4:7] = [str(tool.output), "--streams", "both"]
+        tool.run("--format", name, "--step", "16", "--workers", "1")
+        tool.run("--format", name, "--step", "16")  # all is kept
+        made[name] = tool.output
+    rgb, flow = (np.load(made["npy"] / f"b_{stream}.npy") for stream in ("rgb", "flow"))
+    times = np.load(made["npy"] / "b_times.npy")
+    assert (len(rgb), len(flow), len(times)) == (2, 2, 2)
+    np.testing.assert_array_equal(np.load(made["joined"] / "b.npy"), np.hstack([rgb, flow]))
+    np.testing.assert_array_equal(np.load(made["joined"] / "b_times.npy"), times)
+    with h5py.File(made["h5"] / "b.h5") as file:
+        for key, expected in {"rgb": rgb, "flow": flow, "times": times}.items():
+            np.testing.assert_array_equal(file[key], expected)
+        assert file[key].dtype == np.float64
+        assert json.loads(file.attrs["settings"])["stack"] == 16
+        assert file.attrs["num_windows"] == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--weights", "nowhere.pt,"], "--weights, rgb: nowhere.pt is no file"),
+        (["--weights", ",flow.pt"], "expected the files of I3D as RGB.pt,FLOW.pt, found none of rgb"),
+        (["--crop", "300"], "--crop: expected 3 pixels to --short-side, which is 32, found 300"),
+        (["--layer", "z"], "--layer z: I3D has none"),
+        (["--step", "0"], "--step: expected 1 or more frames, found 0"),
+        (["--fps", "0"], "--fps: expected more than 0 and at most 1000 frames a second, found 0"),
+    ],
+)
+def test_what_cannot_be_is_told_before_any_work(tool, flags, message):
+    with pytest.raises(CcsError, match=message):
+        tool.run(*flags)
+    assert not tool.output.exists()
+
+
+def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path, weights):
+    """Three thousand frames more would take 60 KB each where they are held, grey and in colour."""
+    script = "import resource, sys; from ccs.features.__main__ import main; main(sys.argv[1:]); "
+    script += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    peaks = []
+    for num_frames in (1000, 4000):
+        video = tmp_path / f"{num_frames}.mp4"
+        source = f"testsrc=size=160x120:rate=25:duration={num_frames / 25}"
+        subprocess.run([FFMPEG, "-v", "error", "-f", "lavfi", "-i", source, "-pix_fmt", "yuv420p", video], check=True)
+        flags = ["--streams", "rgb", "--short-side", "120", "--crop", "120", "--step", "500", "--batch", "1"]
+        line = [sys.executable, "-c", script, str(video), "--weights", weights, "-o", str(tmp_path / "out"), *flags]
+        done = subprocess.run(line, capture_output=True, text=True, check=True, env=os.environ)
+        peaks.append(int(done.stdout) / 1024)  # MiB
+        assert len(np.load(tmp_path / "out" / f"{num_frames}_rgb.npy")) == (num_frames - 17) // 500 + 1
+    assert peaks[1] - peaks[0] < 40, peaks
