@@ -31,6 +31,7 @@ def _figures() -> dict[str, tuple[str, str]]:
 # name: module, what goes in and what comes out
 TOOLS = {
     "flow": ("ccs.flow.tool", "any videos -> optical flow, and their frames"),
+    "features": ("ccs.features.__main__", "any videos and I3D or a trained network -> features of windows in time"),
     "predict": ("ccs.predict", "any videos and a trained network -> classes with probabilities"),
     "results": ("ccs.results", "a run -> accuracy of each class and verdicts on each video, as CSV"),
     "datasets": ("ccs.datasets.__main__", "a data set's lists and videos -> what is missing"),

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ccs import trained
 from ccs.clips import transforms
 from ccs.clips.dataset import TestClips
 from ccs.clips.sampling import segment_starts
@@ -45,7 +46,6 @@ from ccs.frames.settings import FfmpegSettings, FramesSettings
 from ccs.models.network import snippet_of
 from ccs.models.settings import ANY_NUMBER
 from ccs.pool import num_cores
-from ccs.results import files_of_run
 from ccs.scores import softmax
 from ccs.settings import Flags, add_settings, given_settings
 from ccs.shards.reader import decode_jpeg, runs_of
@@ -231,7 +231,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     _check(args)
     # films are named as outputs of `ccs flow` are; without them two videos of one name are no matter
     sources = find(args.videos, None if args.cam else os.sep, args.cam or os.devnull, "predict")
-    videos, checkpoint_file = [source.path for source in sources], _checkpoint(args.checkpoint)
+    videos = [source.path for source in sources]
+    checkpoint_file = trained.find(args.checkpoint, "--checkpoint", "predict")
     state = checkpoint.read(checkpoint_file)
     preparation = preparation_of(state, args)
     classifier = Classifier(state, **given_settings(args, EvaluateSettings, prefix=""))
@@ -404,21 +405,6 @@ def _check(args: argparse.Namespace) -> None:
             raise CcsError(f"{flag}: expected 1 or more, found {value}")
 
 
-def _checkpoint(path: str) -> str:
-    """The file that is meant by a file, or by the folder of a run or of one of its seeds."""
-    if not os.path.isdir(path):
-        return path
-    found = files_of_run(Path(path), "checkpoint.pt")
-    if not found:
-        raise CcsError(
-            f"--checkpoint {path}: expected a checkpoint.pt, or the folder of a run such as "
-            "results/runs/demo/split1/ccs, found no seed*/checkpoint.pt in it: correct the path, or train the run first"
-        )
-    if len(found) > 1:
-        print(f"ccs: predict: {path} has {len(found)} seeds: {found[0]} is taken", file=sys.stderr)
-    return str(found[0])
-
-
 def _check_outputs(outputs: Sequence[str], inputs: Sequence[str]) -> None:
     """Raise where an output cannot be written or would replace an input or another output: before minutes of work."""
     for path in outputs:
@@ -433,19 +419,8 @@ def _check_outputs(outputs: Sequence[str], inputs: Sequence[str]) -> None:
 
 def preparation_of(state: dict[str, Any], args: argparse.Namespace) -> Preparation:
     """How this checkpoint's videos were prepared; raises `CcsError` where it does not say."""
-    try:
-        found = state["preparation"]
-        frames = FramesSettings(**found["frames"])
-        flow = dict(found["flow"])
-        bound = float(flow.pop("bound"))
-        del flow["backend"]
-        parameters = Parameters.from_names(flow)
-    except (CcsError, KeyError, TypeError, ValueError) as error:
-        raise CcsError(
-            f"{args.checkpoint}: expected the settings of the stages frames and flow that its training shards were "
-            f"made with, found {state['preparation']!r} ({error!r}): make the shards with this version and train again"
-        ) from error
-    return Preparation(frames, parameters, bound, choose(args.backend, parameters.gamma), args.workers)
+    found = trained.preparation(state, args.checkpoint)
+    return Preparation(*found, choose(args.backend, found.parameters.gamma), args.workers)
 
 
 if __name__ == "__main__":

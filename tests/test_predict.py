@@ -22,6 +22,7 @@ from ccs.datasets import __main__ as make_manifest
 from ccs.datasets import manifests
 from ccs.datasets.demo import encode
 from ccs.evaluate import __main__ as evaluate
+from ccs.features import __main__ as features
 from ccs.flow import __main__ as make_flow
 from ccs.flow.settings import Parameters
 from ccs.frames import __main__ as frames
@@ -259,6 +260,58 @@ def test_maps_along_a_long_video(made):
     bias = float(head.classify.weight[1] @ head.embed.bias + head.classify.bias[1])
     # the middle one of the three groups is the clip that is classified: its maps add up to the logit
     assert maps[1::3].sum() + bias == pytest.approx(logits.rgb[1], abs=1e-4)
+
+
+class Part(predict.VideoReader):
+    """The frames and pairs of a video from `begin` on: `num_frames` of them."""
+
+    def __init__(self, whole: predict.VideoReader, begin: int, num_frames: int) -> None:
+        super().__init__(whole.path, whole.decoded, whole.preparation)
+        self.begin, self.num_frames = begin, {whole.path: num_frames}
+
+    def frames(self, video, indices):
+        return super().frames(video, [self.begin + index for index in indices])
+
+    def flow(self, video, indices):
+        return super().flow(video, [self.begin + index for index in indices])
+
+
+def test_features_of_a_window_are_those_of_a_video_that_it_is_all_of(made, tmp_path):
+    """`ccs features` with a checkpoint: its z, classified, gives the logits of `predict` for these frames alone."""
+    file, path = made.checkpoint("features"), str(made.root / "test/walk/tall.mp4")
+    windows = ["--stack", "10", "--step", "4", "--workers", "1", "--batch", "3"]
+    for layer in ("z", "pooled"):
+        features.main([path, "--weights", file, "-o", str(tmp_path / layer), *windows, "--layer", layer])
+    found = {layer: [np.load(tmp_path / layer / f"tall_{s}.npy") for s in ("rgb", "flow")] for layer in ("z", "pooled")}
+    assert [x.shape for x in found["z"] + found["pooled"]] == 2 * [(4, 512)] + 2 * [(4, 1024)]
+
+    classifier = predict.Classifier(checkpoint.read(file), segments=2)
+    args = predict.parser().parse_args([path, "--checkpoint", file])
+    preparation = predict.preparation_of(checkpoint.read(file), args)
+    ((_, decoded),) = decode.extract([manifests.VideoFile(path, path)], preparation.frames, check_ffmpeg(FFMPEG))
+    whole, head = predict.VideoReader(path, decoded, preparation), classifier.trained.model.head
+    for window, begin in enumerate((0, 4, 8, 12)):  # 23 frames have 22 pairs, of which ten are a window
+        expected = classifier.logits(Part(whole, begin, 11))
+        for stream, logits in enumerate((expected.rgb, expected.flow)):
+            z, pooled = (torch.from_numpy(found[layer][stream][window]) for layer in ("z", "pooled"))
+            np.testing.assert_allclose(head.classify(z).detach(), logits, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(head.embed(pooled).detach(), z, rtol=1e-4, atol=1e-4)
+    times = np.load(tmp_path / "z" / "tall_times.npy")
+    np.testing.assert_allclose(times, [[begin / FPS, (begin + 10) / FPS] for begin in (0, 4, 8, 12)], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--short-side", "64", "--bound", "9"], "--short-side, --bound: a checkpoint says how its videos are"),
+        (["--warps", "3"], "the TV-L1 settings: a checkpoint says how"),
+        (["--stack", "4"], "--stack: this network looks at 5 neighbouring pairs of frames, expected as many or more"),
+    ],
+)
+def test_flags_that_a_checkpoint_contradicts(made, tmp_path, flags, message):
+    path = str(made.root / "test/walk/tall.mp4")
+    with pytest.raises(CcsError, match=message):
+        features.main([path, "--weights", made.checkpoint("features"), "-o", str(tmp_path), *flags])
 
 
 def test_report_and_bad_videos(made, tmp_path, capsys):

@@ -133,14 +133,12 @@ class Job:
         self._film_stack = ExitStack()
         self._output: Output | None = None
         self._film: FlowFilm | None = None
-        self.frames: Stills | None = None  # where it is a folder
+        self.video: str | Stills = source.path  # what is decoded
         self.file: dict[str, str | int] = {}
         try:
-            if os.path.isdir(source.path):
-                self.frames = stills.find(source.path)
-            self.file = _identity(source.path, self.frames)
-        except (OSError, BadVideo) as error:
-            self.fail(f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error))
+            self.video, self.file = identify(source.path)
+        except BadVideo as error:
+            self.fail(str(error))
             return
         try:
             for path in (self.path, *([self.film_path] if work.settings.visualize else [])):
@@ -150,11 +148,6 @@ class Job:
             return
         there = os.path.lexists(self.path)
         self.state = "kept" if there and self._is_done(asked_backend) else "redone" if there else "made"
-
-    @property
-    def video(self) -> str | Stills:
-        """What is decoded."""
-        return self.frames or self.source.path
 
     def _is_done(self, asked_backend: str) -> bool:
         """Whether the output is whole, of the same file and made with the same settings."""
@@ -253,11 +246,16 @@ class Job:
             stack.__exit__(BadVideo, stop, None)
 
 
-def _identity(path: str, frames: Stills | None) -> dict[str, str | int]:
-    """What tells whether a video, or a folder of frames, is still the same. Raises `OSError`."""
-    found = [os.stat(file) for file in (frames.paths if frames else [path])]
+def identify(path: str) -> tuple[str | Stills, dict[str, str | int]]:
+    """What is decoded at `path`, and what tells whether it is still the same; raises `BadVideo`."""
+    try:
+        video = stills.find(path) if os.path.isdir(path) else path
+        found = [os.stat(file) for file in (video.paths if isinstance(video, Stills) else [video])]
+    except OSError as error:
+        raise BadVideo(f"cannot be read: {error.strerror}") from error
     name = os.path.basename(os.path.abspath(path))
-    return {"name": name, "size": sum(s.st_size for s in found), "mtime_ns": max(s.st_mtime_ns for s in found)}
+    sizes, times = [s.st_size for s in found], [s.st_mtime_ns for s in found]
+    return video, {"name": name, "size": sum(sizes), "mtime_ns": max(times)}
 
 
 def _num_decoded(record: Mapping) -> int:
@@ -410,7 +408,7 @@ def _every(frames: np.ndarray, step: int) -> list[np.ndarray]:
 
 def _encode(piece: Piece, parts: list[tuple[np.ndarray, int | None]], settings: OutputSettings) -> Result:
     """Of the flow of a piece's parts; where it is quantised already there are numbers of clipped values with it."""
-    frames, jpegs, first, fps, times, end = piece.chunk
+    frames, jpegs, first, fps, times, end, _ = piece.chunk
     flow = parts[0][0]
     if settings.step > 1:
         flow = np.empty((len(frames) - settings.step, 2, *frames.shape[1:3]), flow.dtype)

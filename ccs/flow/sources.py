@@ -1,4 +1,4 @@
-"""What `ccs flow` and `ccs predict` are asked to work on: files, directories and lists in, videos and output names out.
+"""What `ccs flow`, `ccs features` and `ccs predict` are asked to work on: files, directories and lists in, videos out.
 
 A video is a file, or a folder of frames (`ccs.frames.stills`). An output is named by the path of its video below the
 directory that was given, without the suffix; a single file by its own name; a line of a list by its path below the
@@ -48,7 +48,7 @@ def find(inputs: Sequence[str], root: str | None, output: str, command: str = "f
             raise CcsError(
                 f"{other.path} and {source.path} would both be written as {source.name}"
                 f"{form(other.path, source.path)}: rename or leave out one"
-                + (", or name a directory above both with --root" if command == "flow" else "")
+                + (", or name a directory above both with --root" if command != "predict" else "")
             )
     return list(by_name.values())
 

@@ -1,4 +1,4 @@
-"""Videos for `ccs flow videos/ ...`: frames a chunk at a time, and counts for the progress bar.
+"""Videos for `ccs flow videos/ ...` and `ccs features`: frames a chunk at a time, and counts for the progress bar.
 
 Decoding, and what makes a video bad, are those of the frames stage (`ccs.frames.film`, `.judgement`). A grey frame is
 the luma that this stage would put into its JPEG: 0.299 R + 0.587 G + 0.114 B from 0 to 255, which is OpenCV's grey.
@@ -43,6 +43,7 @@ class Reading(NamedTuple):
     in_colour: bool = False
     quality: int | None = None  # of JPEGs of the frames; None: none are made
     max_missing: float = 0.0  # share of a damaged video's frames that may be missing
+    square: int | None = None  # side of the centre square of the frames that is given in colour too, px
 
 
 class End(NamedTuple):
@@ -63,12 +64,14 @@ class Chunk(NamedTuple):
     fps: float  # nominal
     times: np.ndarray  # (frames) seconds at which they are shown, NaN where that is not known
     end: End | None  # in the last chunk
+    square: np.ndarray | None = None  # uint8 (frames, 3, side, side) RGB: the centres of the same frames, if asked for
 
 
 class _Frame(NamedTuple):
     pixels: np.ndarray
     jpeg: bytes
     time: float
+    square: np.ndarray | None
 
 
 def chunks(
@@ -107,7 +110,8 @@ def chunks(
                 limit = most
             pixels = _colours(planes) if reading.in_colour else planes[0].copy()
             jpeg = b"" if reading.quality is None else encode_jpeg(planes, reading.quality)
-            waiting.append(_Frame(pixels, jpeg, time))
+            square = None if reading.square is None else _centre(_colours(planes), reading.square)
+            waiting.append(_Frame(pixels, jpeg, time, square))
         _, verdict = film.finish(reading.max_missing)
         end = End(first + len(waiting), film.num_frames, *verdict)
     if end.num_frames <= step:
@@ -132,8 +136,9 @@ def _check(video: str | Stills, reading: Reading) -> None:
 
 
 def _chunk(frames: list[_Frame], first: int, fps: float, end: End | None) -> Chunk:
-    pixels, jpegs, times = zip(*frames, strict=True)
-    return Chunk(np.stack(pixels), [jpeg for jpeg in jpegs if jpeg], first, fps, np.array(times), end)
+    pixels, jpegs, times, squares = zip(*frames, strict=True)
+    square = None if squares[0] is None else np.stack(squares)
+    return Chunk(np.stack(pixels), [jpeg for jpeg in jpegs if jpeg], first, fps, np.array(times), end, square)
 
 
 def _colours(planes: Planes) -> np.ndarray:
@@ -141,6 +146,12 @@ def _colours(planes: Planes) -> np.ndarray:
     luma, *chroma = planes
     u, v = (cv2.resize(plane, luma.shape[::-1], interpolation=cv2.INTER_LINEAR) for plane in chroma)
     return cv2.cvtColor(cv2.merge((luma, v, u)), cv2.COLOR_YCrCb2RGB)  # full range, BT.601, as JPEG's
+
+
+def _centre(image: np.ndarray, side: int) -> np.ndarray:
+    """The centre square of an image (H, W, C), as planes (C, side, side)."""
+    top, left = ((length - side) // 2 for length in image.shape[:2])
+    return np.ascontiguousarray(image[top : top + side, left : left + side].transpose(2, 0, 1))
 
 
 def _timed(film: FilmReader) -> Iterator[tuple[Planes, float]]:
