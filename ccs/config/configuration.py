@@ -19,6 +19,7 @@ from ccs.datasets.disk import nfc
 from ccs.datasets.manifests import Manifest
 from ccs.flow.settings import FlowSettings, GpuSettings
 from ccs.frames.settings import FfmpegSettings, FramesSettings
+from ccs.models.catalogue import WEIGHTS
 from ccs.models.settings import ANY_NUMBER
 from ccs.quarantine import QuarantineSettings
 from ccs.settings import Different, Field, Ge, Integer, Le, by_name, from_names, nearest, settings, word
@@ -305,13 +306,13 @@ def check_weights(name: str, run: Mapping) -> None:
     """Raises `CcsError` where a file among the weights of the run `name` is not there."""
     for key, path in weights_files(run).items():
         if not Path(path).is_file():
-            raise CcsError(f"runs.{name}: {key}: no file {path}; expected none, imagenet or a path")
+            raise CcsError(f"runs.{name}: {key}: no file {path}; expected none, {', '.join(WEIGHTS)} or a path")
 
 
 def weights_files(run: Mapping) -> dict[str, str]:
     """The files among the run's weights, by their keys."""
     keys = ("weights", "weights_flow")
-    return {key: run[key] for key in keys if run[key] not in ("none", "imagenet", "same")}
+    return {key: run[key] for key in keys if run[key] not in ("none", "same", *WEIGHTS)}
 
 
 # -- for the rules -----------------------------------------------------------------------------------------------------

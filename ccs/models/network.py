@@ -44,7 +44,7 @@ class CCS(nn.Module):
         self, num_classes: int, settings: NetworkSettings, *, segments: int, load_weights: bool = True
     ) -> None:
         super().__init__()
-        weights = (settings.weights, settings.weights if settings.weights_flow == "same" else settings.weights_flow)
+        weights = settings.weights_of_streams
         self.pretrained = [each != "none" for each in weights]  # of RGB and of flow
         self.partial_bn = [settings.partial_bn and each for each in self.pretrained]
         build = functools.partial(backbones.build, settings.backbone, load_weights=load_weights)

@@ -25,9 +25,10 @@ class NetworkSettings:
     backbone: Annotated[Text, OneOf(tuple(BACKBONES))] = "resnet101"
     """one per stream; bninception, i3d, i3d_x0_5, i3d_x0_25 or a classification network of torchvision"""
     weights: Annotated[Text, Field(min_length=1)] = "imagenet"
-    """none (random), imagenet (torchvision's) or the path of a state dict"""
+    """none (random), imagenet, kinetics or charades (published; each backbone has some) or the path of a state dict"""
     weights_flow: Annotated[Text, Field(min_length=1)] = "same"
-    """of the flow stream; same (as weights), none, imagenet or the path of a state dict"""
+    """of the flow stream; same (as weights; published ones have a file for flow, if any), one of their names, none or
+    the path of a state dict"""
     connection: Literal["none", "nonlocal", "concat", "average"] = "nonlocal"
     """the connection block (Eq. 1-3) or what replaces it (sec. 4.3)"""
     connection_value: Literal["self", "other"] = "self"
@@ -47,6 +48,11 @@ class NetworkSettings:
     """freeze all batch norm of a pretrained backbone but its first; without pretrained weights it is off"""
     flow_length: Annotated[Integer, Ge(1)] = 5
     """flow pairs per snippet; 3-D backbones see as many frames, others one"""
+
+    @property
+    def weights_of_streams(self) -> tuple[str, str]:
+        """Of RGB and of flow."""
+        return self.weights, self.weights if self.weights_flow == "same" else self.weights_flow
 
 
 @settings

@@ -92,13 +92,23 @@ def changed(path, value):
         ),
         (
             "runs.ccs",
-            {"backbone": "bninception"},
-            "runs.ccs.weights: 'imagenet' is not possible here (torchvision has no weights of BN-Inception",
+            {"backbone": "bninception", "weights": "charades"},
+            "runs.ccs.weights: 'charades' is not possible here (bninception has imagenet and kinetics: give one of",
+        ),
+        (
+            "runs.ccs",
+            {"weights_flow": "kinetics"},
+            "runs.ccs.weights_flow: 'kinetics' is not possible here (resnet101 has imagenet: give it, none or a path)",
+        ),
+        (
+            "runs.ccs",
+            {"backbone": "bninception", "weights": "kinetics", "flow_length": 10},
+            "runs.ccs.flow_length: 10 is not 5 (the flow stream of bninception called kinetics takes 5",
         ),
         (
             "runs.ccs",
             {"backbone": "i3d_x0_25", "weights": "none", "weights_flow": "imagenet"},
-            "runs.ccs.weights_flow: 'imagenet' is not possible here (slim versions of I3D have no pretrained",
+            "runs.ccs.weights_flow: 'imagenet' is not possible here (nobody publishes weights of i3d_x0_25: give",
         ),
         ("seeds", [], "seeds: []"),
     ],
@@ -168,7 +178,9 @@ def test_a_run_is_its_own_changes_on_its_bases_on_train():
 def test_a_base_or_train_is_judged_by_what_becomes_of_it_in_a_run():
     """Combinations are of runs: `train` and bases may leave to the run what makes them whole."""
     for given in (
-        {"train": {"backbone": "bninception"}, "runs": {"a": {"weights": "none"}}},
+        {"train": {"backbone": "i3d_x0_5"}, "runs": {"a": {"weights": "none"}}},
+        {"train": {"backbone": "bninception", "weights": "kinetics"}, "runs": {"a": {"base": "i3d"}}},
+        {"runs": {"a": {"backbone": "bninception", "weights": "kinetics", "weights_flow": "none", "flow_length": 10}}},
         {"train": {"aggregation": "concat"}, "runs": {"a": {"evaluate": {"segments": 24}}}},
         {"bases": {"mine": {"shared": False}}, "runs": {"a": {"base": "mine", "ranking": False}}},
         {"runs": {"a": {"evaluate": None}}},
