@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -274,6 +274,27 @@ def check_runs(config: Mapping, manifest: Manifest) -> None:
                 f"ccs: warning: runs.{name}: flip mirrors {manifest.dataset}'s videos, where left and right are labels",
                 file=sys.stderr,
             )
+
+
+def fetch_weights(config: Mapping, names: Iterable[str]) -> None:
+    """Fetch the published weights of these runs, or say on standard error why they cannot be had.
+
+    Before the first job: where training runs there may be no network, and it begins only after all flow.
+    """
+    from ccs.models import published  # brings Python's HTTP and TLS
+
+    seen = {()}  # of no name, or of torchvision, which fetches its own
+    for name in names:
+        run = config["runs"][name]
+        for key, flow in (("weights", False), ("weights_flow", True)):
+            weights = run["weights"] if run[key] == "same" else run[key]
+            files = published.files(run["backbone"], weights, flow=flow)
+            if files not in seen:
+                seen.add(files)
+                try:
+                    published.fetch(run["backbone"], weights, flow=flow)
+                except CcsError as error:
+                    print(f"ccs: warning: runs.{name}: {key} {weights}: {error}", file=sys.stderr)
 
 
 def warn_of_scratch(config: Mapping) -> None:

@@ -49,11 +49,6 @@ class NetworkSettings:
     flow_length: Annotated[Integer, Ge(1)] = 5
     """flow pairs per snippet; 3-D backbones see as many frames, others one"""
 
-    @property
-    def weights_of_streams(self) -> tuple[str, str]:
-        """Of RGB and of flow."""
-        return self.weights, self.weights if self.weights_flow == "same" else self.weights_flow
-
 
 @settings
 class LossSettings:

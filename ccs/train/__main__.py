@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader
 from ccs.clips.dataset import TestClips, TrainClips, loaded, loader, usable_videos, videos_digest
 from ccs.clips.sampling import BalancedBatches, Course
 from ccs.datasets import manifests
-from ccs.models.backbones import published
-from ccs.models.network import snippet_of
+from ccs.models import published
+from ccs.models.network import snippet_of, weights_of_streams
 from ccs.models.settings import NetworkSettings
 from ccs.settings import Flags, add_settings, given_settings, settings_from, word
 from ccs.shards.reader import ShardReader
@@ -168,8 +168,8 @@ def train(
 def _weights_digests(settings: NetworkSettings) -> dict[str, str]:
     """The files that the streams begin with, by the first digits of their SHA-256; not torchvision's."""
     digests = {}
-    for stream, weights in zip(("rgb", "flow"), settings.weights_of_streams, strict=True):
-        if (settings.backbone, weights) in published.FILES:
+    for stream, weights in zip(("rgb", "flow"), weights_of_streams(settings), strict=True):
+        if published.files(settings.backbone, weights, flow=stream == "flow"):
             path = published.fetch(settings.backbone, weights, flow=stream == "flow")
         else:
             path = Path(weights)

@@ -81,7 +81,7 @@ def conflicts(network: NetworkSettings, clips: ClipSettings, losses: LossSetting
         given = getattr(network, name)
         if why := unpublished(network.backbone, given):
             yield name, f"{given!r} is not possible here ({why})"
-    pretrained = network.weights_of_streams[1]
+    pretrained = network.weights if network.weights_flow == "same" else network.weights_flow
     pairs = BACKBONES[network.backbone].flow_pairs.get(pretrained, network.flow_length)
     if network.flow_length != pairs:
         why = f"the flow stream of {network.backbone} called {pretrained} takes {pairs}; else give weights_flow another"

@@ -19,9 +19,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ccs.models import backbones
+from ccs.models import backbones, published
 from ccs.models.backbones import __main__ as command
-from ccs.models.backbones import bninception, i3d, published
+from ccs.models.backbones import bninception, i3d
 from ccs.models.catalogue import OWN
 from ccs.models.settings import NetworkSettings
 from ccs.stage import CcsError
@@ -152,6 +152,15 @@ def test_digests_are_those_of_git_and_sha256sum(tmp_path):
         assert not file.is_at(path)
 
 
+def test_the_folder_is_that_of_torch(monkeypatch):
+    for environment in ({}, {"XDG_CACHE_HOME": "/cache"}, {"XDG_CACHE_HOME": "/cache", "TORCH_HOME": "~/torch"}):
+        for name in ("XDG_CACHE_HOME", "TORCH_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        assert published.folder() == Path(torch.hub.get_dir(), "checkpoints")
+
+
 # from the server into the folder
 
 
@@ -235,7 +244,7 @@ def test_processes_that_want_it_together_fetch_once_and_see_no_half(server, tabl
     file = file_of(server, "silent")
     tabled(file)
     code = (
-        "from ccs.models.backbones import published\n"
+        "from ccs.models import published\n"
         f"published.FILES = {{('x', 'imagenet'): ((published.File{tuple(file)!r},), ())}}\n"
         "published.SECONDS = 120\n"
         "published.fetch('x', 'imagenet', flow=False)"

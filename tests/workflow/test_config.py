@@ -26,6 +26,7 @@ from ccs import cli
 from ccs.config import configuration as config
 from ccs.config import files, pages
 from ccs.datasets.manifests import Manifest
+from ccs.models import published
 from ccs.provenance import NOT_COUNTED
 from ccs.stage import CcsError
 
@@ -226,6 +227,35 @@ def test_random_weights_with_settings_for_pretrained_ones_are_told(capsys):
     assert "but lr 0.001 and dropout 0.8 0.7 (the defaults)" in first
     assert "runs.d: weights: none" in second
     assert "but lr 0.001 (the defaults)" in second
+
+
+def test_published_weights_of_runs_that_are_left_are_fetched_once_before_the_first_job(monkeypatch, capsys):
+    asked = []
+
+    def fetch(*names, flow):
+        asked.append((*names, flow))
+        if names[0] == "i3d":
+            raise CcsError("rgb_imagenet.pt: could not be fetched")
+
+    monkeypatch.setattr(published, "fetch", fetch)
+    runs = {
+        "a": {"weights": "kinetics"},
+        "again": {"weights": "kinetics", "lr": 0.1},
+        "both": {"weights": "imagenet"},  # flow begins with the file of RGB
+        "flow": {"base": "i3d", "weights": "none", "weights_flow": "kinetics"},
+        "torchvision": {"backbone": "resnet18", "weights": "imagenet"},
+        "trained": {"base": "i3d", "weights": "charades"},
+    }
+    given = {**SMALL, "train": {"backbone": "bninception", "weights": "none"}, "runs": runs}
+    config.fetch_weights(config.complete(given), [name for name in runs if name != "trained"])
+    assert asked == [
+        ("bninception", "kinetics", False),
+        ("bninception", "kinetics", True),
+        ("bninception", "imagenet", False),
+        ("i3d", "kinetics", True),
+    ]
+    told = capsys.readouterr().err
+    assert told == "ccs: warning: runs.flow: weights_flow kinetics: rgb_imagenet.pt: could not be fetched\n"
 
 
 def test_a_class_that_no_data_set_has_is_refused():

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ccs.models import backbones
-from ccs.models.backbones import published
+from ccs.models import backbones, published
 from ccs.models.catalogue import BACKBONES, OWN, WEIGHTS
 from ccs.settings import Flags
 from ccs.stage import CcsError, run

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ccs.models.backbones import published
+from ccs.models import published
 from ccs.models.backbones import weights as pretrained
 from ccs.models.backbones.backbone import Backbone
 

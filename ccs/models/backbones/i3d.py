@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ccs.models.backbones import published, torchvision
+from ccs.models import published
+from ccs.models.backbones import torchvision
 from ccs.models.backbones import weights as pretrained
 from ccs.models.backbones.backbone import Backbone
 

@@ -18,13 +18,11 @@ import shutil
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
-
-import torch
 
 from ccs import __version__
 from ccs.stage import CcsError, atomic
@@ -123,8 +121,15 @@ FILES: dict[tuple[str, str], tuple[tuple[File, ...], tuple[File, ...]]] = {
 
 
 def folder() -> Path:
-    """Where files lie: torch.hub's folder, which TORCH_HOME moves."""
-    return Path(torch.hub.get_dir()) / "checkpoints"
+    """Where files lie: torch.hub's folder, which TORCH_HOME moves; PyTorch takes long to import and is not asked."""
+    usual = os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch")
+    return Path(os.path.expanduser(os.environ.get("TORCH_HOME", usual)), "hub", "checkpoints")
+
+
+def files(backbone: str, weights: str, *, flow: bool) -> tuple[File, ...]:
+    """Those of the table, each as good as the others, for RGB or for flow; none where it has none."""
+    rgb_files, flow_files = FILES.get((backbone, weights), ((), ()))
+    return (flow_files or rgb_files) if flow else rgb_files
 
 
 def fetch(backbone: str, weights: str, *, flow: bool) -> Path:
@@ -134,18 +139,16 @@ def fetch(backbone: str, weights: str, *, flow: bool) -> Path:
 
     Raises:
         CcsError: it cannot be had from any address, or another file lies there under its name.
-        KeyError: there is no such file in `FILES`.
     """
-    rgb_files, flow_files = FILES[backbone, weights]
-    files = (flow_files or rgb_files) if flow else rgb_files
-    if path := _present(files):
+    wanted = files(backbone, weights, flow=flow)
+    if path := _present(wanted):
         return path
-    with _alone(files[0].name):
-        return _present(files) or _download_any(files)  # another process may have fetched it meanwhile
+    with _alone(wanted[0].name):
+        return _present(wanted) or _download_any(wanted)  # another process may have fetched it meanwhile
 
 
-def _present(files: tuple[File, ...]) -> Path | None:
-    for file in files:
+def _present(wanted: tuple[File, ...]) -> Path | None:
+    for file in wanted:
         path = folder() / file.name
         if path.is_file():
             if not file.is_at(path):
@@ -158,9 +161,9 @@ def _present(files: tuple[File, ...]) -> Path | None:
     return None
 
 
-def _download_any(files: tuple[File, ...]) -> Path:
+def _download_any(wanted: tuple[File, ...]) -> Path:
     failures = []
-    for file, address in _tries(files):
+    for file, address in [(each, address) for each in wanted for address in each.addresses]:
         print(f"ccs: fetching {file.name} from {address}", file=sys.stderr, flush=True)
         path = folder() / file.name
         try:
@@ -172,15 +175,11 @@ def _download_any(files: tuple[File, ...]) -> Path:
             failures.append(f"{address}: {_reason(error)}")
         else:
             return path
-    names = ", or ".join(f"{file.name} ({file.digest})" for file in files)
+    names = ", or ".join(f"{file.name} ({file.digest})" for file in wanted)
     raise CcsError(
         f"{names}: could not be fetched. {'; '.join(failures)}. Where there is no network, or no server has it any "
         f"more, get it elsewhere and put it into {folder()}, under that name; it is checked there"
     )
-
-
-def _tries(files: tuple[File, ...]) -> Iterator[tuple[File, str]]:
-    return ((file, address) for file in files for address in file.addresses)
 
 
 class _WrongError(Exception):
