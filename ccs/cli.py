@@ -34,6 +34,7 @@ TOOLS = {
     "features": ("ccs.features.__main__", "any videos and I3D or a trained network -> features of windows in time"),
     "predict": ("ccs.predict", "any videos and a trained network -> classes with probabilities"),
     "results": ("ccs.results", "a run -> accuracy of each class and verdicts on each video, as CSV"),
+    "weights": ("ccs.models.backbones.__main__", "a backbone -> its published weights, fetched and checked"),
     "datasets": ("ccs.datasets.__main__", "a data set's lists and videos -> what is missing"),
     "run": ("ccs.project", "a configuration -> the paper's tables and figures, all stages by Snakemake"),
 }

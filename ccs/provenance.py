@@ -31,6 +31,7 @@ NOT_COUNTED = {
     "ccs.flow.settings": _VALUES,
     "ccs.models.settings": _VALUES,
     "ccs.models.catalogue": "names and hints; the rules count the module of a run's own backbone",
+    "ccs.models.published": "where published weights are fetched; a training notes which it had",
     "ccs.clips.settings": _VALUES,
     "ccs.train.settings": _VALUES,
     "ccs.datasets.settings": _VALUES,

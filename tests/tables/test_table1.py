@@ -128,6 +128,15 @@ def test_only_a_benchmarks_own_split_shares_columns_with_the_published_rows(buil
     assert len(headings) == 5
 
 
+def test_names_of_weights_are_written_as_the_published_rows_write_them(build):
+    for weights in ("imagenet", "kinetics"):
+        csv, *_ = build(
+            "table1", scores_with((5, 5, 5), settings={"network": {"weights": weights}}), rows={"ccs": "CCS"}
+        )
+        assert csv["pretrain"][0] in set(published("table1")["pretrain"])
+        assert weights in csv["pretrain"][0].lower()
+
+
 def test_a_whole_benchmark_split_stands_beside_the_published_rows_without_caution(build):
     scores = scores_with((2000, 2500, 3000), 3783, dataset="ucf101", settings={"weights": "imagenet"})
     other = scores_with((5, 6, 6), run="two_stream")

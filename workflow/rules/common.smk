@@ -229,6 +229,11 @@ def weights_files(wildcards):
     return [f"{path} {status.st_size} {status.st_mtime_ns}" for path, status in statuses.items()]
 
 
+def runs_to_train():
+    """Known once Snakemake has planned its jobs."""
+    return sorted({job.wildcards.run for job in workflow.dag.needrun_jobs() if job.rule.name == "train"})
+
+
 # A param that is a function of `output` or `threads` is left out when Snakemake looks for changed params: these do not
 # change what comes out, or only when something else does.
 def directory_of_videos(wildcards, output):
