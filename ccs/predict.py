@@ -42,8 +42,7 @@ from ccs.frames.judgement import BadVideo
 from ccs.frames.settings import FfmpegSettings, FramesSettings
 from ccs.models.network import snippet_of
 from ccs.models.settings import ANY_NUMBER
-from ccs.results import files_of_run
-from ccs.scores import softmax
+from ccs.scores import files_of_run, softmax
 from ccs.settings import Flags, add_settings, given_settings
 from ccs.shards.reader import decode_jpeg, runs_of
 from ccs.stage import CcsError, atomic, check_writable, progress, run
