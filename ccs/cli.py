@@ -31,7 +31,7 @@ def _figures() -> dict[str, tuple[str, str]]:
 # name: module, what goes in and what comes out
 TOOLS = {
     "flow": ("ccs.flow.tool", "any videos -> optical flow, and their frames"),
-    "predict": ("ccs.predict", "any videos and a trained network -> classes with probabilities"),
+    "predict": ("ccs.prediction", "any videos and a trained network -> classes with probabilities"),
     "results": ("ccs.results", "a run -> accuracy of each class and verdicts on each video, as CSV"),
     "datasets": ("ccs.datasets.__main__", "a data set's lists and videos -> what is missing"),
     "run": ("ccs.project", "a configuration -> the paper's tables and figures, all stages by Snakemake"),
