@@ -32,6 +32,7 @@ def _figures() -> dict[str, tuple[str, str]]:
 TOOLS = {
     "flow": ("ccs.flow.tool", "any videos -> optical flow, and their frames"),
     "predict": ("ccs.prediction", "any videos and a trained network -> classes with probabilities"),
+    "export": ("ccs.export", "a trained network -> ONNX or a program of torch.export"),
     "results": ("ccs.results", "a run -> accuracy of each class and verdicts on each video, as CSV"),
     "datasets": ("ccs.datasets.__main__", "a data set's lists and videos -> what is missing"),
     "run": ("ccs.project", "a configuration -> the paper's tables and figures, all stages by Snakemake"),

@@ -203,7 +203,11 @@ def preprocessing(state: Mapping[str, Any], trained: TrainedNetwork, evaluation:
     logits = {"shape": ["batch", len(state["classes"])], "type": "float32", "values": "logits; softmax: probabilities"}
     return {
         "inputs": inputs,
-        "outputs": {"rgb": logits, "flow": logits, "fused": {**logits, "sum": "fusion[0] * rgb + fusion[1] * flow"}},
+        "outputs": {
+            "rgb_logits": logits,
+            "flow_logits": logits,
+            "fused_logits": {**logits, "sum": "fusion[0] * rgb_logits + fusion[1] * flow_logits"},
+        },
         "classes": list(state["classes"]),
         "fusion": list(evaluation.fusion),
         "segments": K,
