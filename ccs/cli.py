@@ -32,7 +32,8 @@ def _figures() -> dict[str, tuple[str, str]]:
 TOOLS = {
     "flow": ("ccs.flow.tool", "any videos -> optical flow, and their frames"),
     "features": ("ccs.features.__main__", "any videos and I3D or a trained network -> features of windows in time"),
-    "predict": ("ccs.predict", "any videos and a trained network -> classes with probabilities"),
+    "predict": ("ccs.prediction", "any videos and a trained network -> classes with probabilities"),
+    "export": ("ccs.export", "a trained network -> ONNX or a program of torch.export"),
     "results": ("ccs.results", "a run -> accuracy of each class and verdicts on each video, as CSV"),
     "weights": ("ccs.models.backbones.__main__", "a backbone -> its published weights, fetched and checked"),
     "datasets": ("ccs.datasets.__main__", "a data set's lists and videos -> what is missing"),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ccs.flow.settings import Parameters
 from ccs.frames.settings import FramesSettings
-from ccs.results import files_of_run
+from ccs.scores import files_of_run
 from ccs.stage import CcsError
 
 
@@ -22,17 +22,17 @@ class Preparation(NamedTuple):
     bound: float  # of its flow in 8 bits, px
 
 
-def find(path: str, flag: str, command: str) -> str:
+def find(path: str, command: str) -> str:
     """The checkpoint that is meant by a file, or by the folder of a run or of one of its seeds.
 
-    `flag` has named it to `command`, for messages; raises `CcsError` for a folder without a checkpoint.
+    `command` asks, for messages; raises `CcsError` for a folder without a checkpoint.
     """
     if not os.path.isdir(path):
         return path
     found = files_of_run(Path(path), "checkpoint.pt")
     if not found:
         raise CcsError(
-            f"{flag} {path}: expected a checkpoint.pt, or the folder of a run such as "
+            f"{path}: expected a checkpoint.pt, or the folder of a run such as "
             "results/runs/demo/split1/ccs, found no seed*/checkpoint.pt in it: correct the path, or train the run first"
         )
     if len(found) > 1:

@@ -69,6 +69,16 @@ def test_classes_and_videos(run, capsys):
         {"class": "stand, up", "videos": "0", "rgb": "", "flow": "", "fused": ""},
         {"class": "wave", "videos": "2", "rgb": "75.00", "flow": "25.00", "fused": "50.00"},
     ]
+    # 3 and 3 of 5 videos; of sit 2 and 1 of 3, of wave 1 and 2 of 2 (stand, up has none to be right about)
+    rgb = {(row["seed"], row["over"]): row["rgb"] for row in table(run / "accuracy.csv")}
+    assert rgb == {
+        ("0", "all videos"): "60.00",
+        ("0", "mean of classes"): "66.67",
+        ("10", "all videos"): "60.00",
+        ("10", "mean of classes"): "58.33",
+        ("mean", "all videos"): "60.00",
+        ("mean", "mean of classes"): "62.50",
+    }
     rows = table(run / "videos.csv")
     assert [(row["seed"], row["video"]) for row in rows] == [(seed, video) for seed in ("0", "10") for video in "vwxyz"]
     first, last = rows[0], rows[4]
@@ -81,7 +91,7 @@ def test_classes_and_videos(run, capsys):
     assert shown.splitlines()[1].split()[0] == "sit"  # told worst (as often as wave, and before it)
     # all videos: RGB (2 + 1 + 1 ... ) 6 of 10; mean of the two classes that have videos
     assert shown.splitlines()[-2].split()[-3:] == ["60.00", "30.00", "50.00"]
-    assert shown.splitlines()[-1].split()[-3:] == ["62.50", "29.17", "50.00"]
+    assert shown.splitlines()[-1].split()[-4:] == ["2", "62.50", "29.17", "50.00"]
 
 
 def test_one_seed_and_another_folder(run, tmp_path):
@@ -95,6 +105,7 @@ def test_without_labels_there_are_verdicts_alone(tmp_path):
     results.main([str(tmp_path / "unlabelled.h5")])
     assert [row["fused"] for row in table(tmp_path / "videos.csv")] == list(CLASSES)
     assert not (tmp_path / "classes.csv").exists()
+    assert not (tmp_path / "accuracy.csv").exists()
 
 
 def test_errors(run, tmp_path):
@@ -103,5 +114,5 @@ def test_errors(run, tmp_path):
     with pytest.raises(CcsError, match=r"found no scores.h5 in it"):
         results.main([str(tmp_path)])
     write(run / "seed3/scores.h5", 3, np.eye(3), np.eye(3), label=(0, 1, 2))
-    with pytest.raises(CcsError, match=r"expected the videos and classes of .*seed0.* found others"):
+    with pytest.raises(CcsError, match=r"seed 3, on 'd' split 1: expected the test videos of run 'r', seed 0"):
         results.main([str(run)])

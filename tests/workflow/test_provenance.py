@@ -16,12 +16,14 @@ FILES = {
     "toy/__init__.py": "__version__ = '1'\n",
     "toy/stage.py": "from __future__ import annotations\nimport os.path\nfrom toy import used as u\n",
     "toy/used.py": "def f():\n    from .deep.leaf import name\n    return name\n",
+    "toy/typed.py": "",
     "toy/deep/__init__.py": "from . import side\nfrom .. import up\n",
     "toy/deep/__main__.py": "import toy.other\n",
     "toy/deep/leaf.py": "name = 1\n",
     "toy/deep/side.py": "",
     "toy/up.py": "import toy.used, toy.stage\n",  # a circle
-    "toy/other.py": "",
+    "toy/other.py": "if TYPE_CHECKING:\n    import toy.typed\nelse:\n    import toy.untyped\n",
+    "toy/untyped.py": "",
     "toy/data.csv": "1\n",
 }
 
@@ -44,7 +46,7 @@ def digest(root, stage="toy.stage", *data):
 def test_it_covers_what_is_imported_however_deep(root):
     reached = ("toy", "toy.deep", "toy.deep.leaf", "toy.deep.side", "toy.stage", "toy.up", "toy.used")
     assert modules("toy.stage", root) == reached  # not the __main__ of a package that is only imported
-    assert modules("toy.deep", root) == tuple(sorted({*reached, "toy.deep.__main__", "toy.other"}))
+    assert modules("toy.deep", root) == tuple(sorted({*reached, "toy.deep.__main__", "toy.other", "toy.untyped"}))
     before = digest(root)
     for name in reached:
         file = root / f"{name.replace('.', '/')}.py"

@@ -17,7 +17,7 @@ import functools
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -88,6 +88,21 @@ class Logits(NamedTuple):
     rgb: np.ndarray
     flow: np.ndarray
     fused: np.ndarray
+
+
+class Prediction(NamedTuple):
+    """What a network says of one video.
+
+    video: its path. classes: C names. rgb, flow, fused: float64 (C), the probabilities of the classes, 0 to 1 and 1 in
+    all, by each stream alone and by both. logits: what they are the softmax of.
+    """
+
+    video: str
+    classes: tuple[str, ...]
+    rgb: np.ndarray
+    flow: np.ndarray
+    fused: np.ndarray
+    logits: Logits
 
 
 class Row(NamedTuple):
@@ -166,13 +181,23 @@ class Classifier:
 
     Args:
         state: as `ccs.train.checkpoint.read` gives it.
+        path: of the checkpoint, for messages.
         given: settings of `EvaluateSettings` in the place of those that the run is evaluated with.
             10 crops are 5 for a network trained without `flip`.
+
+    Attributes:
+        model: the network, a `torch.nn.Module` in evaluation mode, on `device`: clips of both streams in, uint8
+            (B, K, F, 3, S, S) and (B, K, L, 2, S, S), their logits (B, C) out, `.rgb` and `.flow`.
+        classes: C names, in the order of the logits.
+        preprocessing: what the clips are made of, and what becomes of the logits, as values for JSON; see
+            `ccs.train.checkpoint.preprocessing`.
+        settings: how videos are scored: segments, crops, and the weights of RGB's and flow's logits in both together.
     """
 
-    def __init__(self, state: dict[str, Any], **given: Any) -> None:
+    def __init__(self, state: dict[str, Any], path: str, **given: Any) -> None:
         self.trained = checkpoint.network(state)
         self.classes = tuple(state["classes"])
+        self._trained_on = trained.preparation(state, path)
         network, clips = self.trained.network, self.trained.clips
         self.settings = dataclasses.replace(checkpoint.evaluation(state, network, clips), **given)
         if self.settings.segments > MAX_SEGMENTS:
@@ -185,7 +210,53 @@ class Classifier:
                 f"--segments: this network puts {clips.segments} segments together (aggregation "
                 f"{network.aggregation}): expected a multiple of {clips.segments}, found {self.settings.segments}"
             )
-        self.device = cam.to_device(self.trained.model)
+        self.model = self.trained.model
+        self.device = cam.to_device(self.model)
+        self.preprocessing = checkpoint.preprocessing(state, self.trained, self.settings)
+
+    def preparation(self, backend: str = "auto", workers: int | None = None) -> Preparation:
+        """How videos are prepared for it, with flow of `backend` by so many threads on a CPU (None: all cores)."""
+        engine = choose(backend, self._trained_on.parameters.gamma)
+        return Preparation(*self._trained_on, engine, workers or num_cores())
+
+    def predict(
+        self,
+        videos: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        *,
+        backend: str = "auto",
+        workers: int | None = None,
+        ffmpeg: str | None = None,
+    ) -> list[Prediction]:
+        """Classify video files, as `ccs predict` does.
+
+        Args:
+            videos: the path of a file of any kind that ffmpeg reads, or several.
+            backend: of optical flow, as in `ccs.flow.estimate`.
+            workers: threads for flow on a CPU; None: all cores.
+            ffmpeg: path of the program; None: the one on the PATH, or else the one that imageio-ffmpeg brings.
+
+        Returns:
+            A prediction for each path, in their order.
+
+        Raises:
+            CcsError: one of them is not there or cannot be decoded.
+        """
+        paths = [os.fspath(path) for path in ([videos] if isinstance(videos, str | os.PathLike) else videos)]
+        preparation = self.preparation(backend, workers)
+        tool = check_ffmpeg(find_ffmpeg(ffmpeg))
+        BACKENDS[preparation.backend].prepare()
+        found = []
+        with closing(_decoded(paths, preparation, tool)) as results:
+            for (path, *_), decoded in results:
+                try:
+                    if isinstance(decoded, BadVideo | CcsError):
+                        raise decoded
+                    logits = self.logits(VideoReader(path, decoded, preparation))
+                except (BadVideo, CcsError) as error:
+                    raise CcsError(f"{_printable(path)}: {error}") from error
+                rgb, flow, fused = map(softmax, logits)
+                found.append(Prediction(path, self.classes, rgb, flow, fused, logits))
+        return found
 
     def clip(self, reader: VideoReader, segments: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The clips that `evaluate` would show to the network, (crops, segments, ...) of both streams."""
@@ -225,6 +296,30 @@ class Classifier:
         return maps.reshape(-1, *maps.shape[2:]), times.ravel()
 
 
+def load(path: str | os.PathLike[str], **evaluation: Any) -> Classifier:
+    """The network of a checkpoint, ready to use, on a GPU where PyTorch has one.
+
+    Args:
+        path: checkpoint.pt of `ccs train`, or the folder of a run or of one of its seeds.
+        evaluation: `segments`, `crops` (1 or 10) or `fusion` (weights of the RGB and the flow logits), in the place of
+            those that the run is evaluated with.
+
+    Raises:
+        CcsError: there is no such checkpoint, it is not of this version, or it cannot be evaluated so.
+    """
+    file = trained.find(os.fspath(path), "predict")
+    return Classifier(checkpoint.read(file), file, **evaluation)
+
+
+def predict(
+    videos: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    checkpoint: str | os.PathLike[str],
+    **evaluation: Any,
+) -> list[Prediction]:
+    """Classify video files by a checkpoint: `load` and `Classifier.predict` in one, with their arguments and errors."""
+    return load(checkpoint, **evaluation).predict(videos)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line. Raises `CcsError`, also at the end where videos could not be classified."""
     args = parser().parse_args(argv)
@@ -232,10 +327,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     # films are named as outputs of `ccs flow` are; without them two videos of one name are no matter
     sources = find(args.videos, None if args.cam else os.sep, args.cam or os.devnull, "predict")
     videos = [source.path for source in sources]
-    checkpoint_file = trained.find(args.checkpoint, "--checkpoint", "predict")
-    state = checkpoint.read(checkpoint_file)
-    preparation = preparation_of(state, args)
-    classifier = Classifier(state, **given_settings(args, EvaluateSettings, prefix=""))
+    checkpoint_file = trained.find(args.checkpoint, "predict")
+    classifier = load(checkpoint_file, **given_settings(args, EvaluateSettings, prefix=""))
+    preparation = classifier.preparation(args.backend, args.workers)
     if args.cam and classifier.settings.crops != 1:
         raise CcsError(
             f"--cam: maps are of the one centre crop, expected --crops 1, found {classifier.settings.crops}, of the "
@@ -248,7 +342,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows: list[list[object]] = []
     num_bad = 0
     with (
-        closing(decode.extract([VideoFile(p, p) for p in videos], preparation.frames, tool, 1, UNUSED)) as results,
+        closing(_decoded(videos, preparation, tool)) as results,
         progress(total=len(videos), desc="predict", unit="video") as bar,
     ):
         for (path, *_), decoded in results:
@@ -274,6 +368,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
     if num_bad:
         raise CcsError(f"{num_bad} of {len(videos)} videos could not be classified or filmed; they are named above")
+
+
+def _decoded(
+    paths: Iterable[str], preparation: Preparation, tool: Ffmpeg
+) -> Generator[tuple[VideoFile, decode.DecodedVideo | BadVideo | CcsError]]:
+    """The frames of video files and folders of frames, or what is wrong with them, in their order."""
+    return decode.extract([VideoFile(path, path) for path in paths], preparation.frames, tool, 1, UNUSED)
 
 
 def _printable(path: str) -> str:
@@ -415,12 +516,6 @@ def _check_outputs(outputs: Sequence[str], inputs: Sequence[str]) -> None:
         if outputs.count(path) > 1 or os.path.abspath(path) in map(os.path.abspath, set(outputs) - {path}):
             raise CcsError(f"{path}: both --output and a film of --cam would be written there; choose another --output")
         check_writable(path)
-
-
-def preparation_of(state: dict[str, Any], args: argparse.Namespace) -> Preparation:
-    """How this checkpoint's videos were prepared; raises `CcsError` where it does not say."""
-    found = trained.preparation(state, args.checkpoint)
-    return Preparation(*found, choose(args.backend, found.parameters.gamma), args.workers)
 
 
 if __name__ == "__main__":
