@@ -48,7 +48,16 @@ def find(inputs: Sequence[str], root: str | None, output: str, command: str = "f
             raise CcsError(
                 f"{other.path} and {source.path} would both be written as {source.name}"
                 f"{form(other.path, source.path)}: rename or leave out one"
-                + (", or name a directory above both with --root" if command == "flow" else "")
+                + (
+                    ", or name a directory above both with --root"
+                    if command == "flow" and _differ(other, source)
+                    else ""
+                )
+            )
+        if other.label != source.label:
+            raise CcsError(
+                f"{source.path}: expected one label, found {other.label} and {source.label}, as it is named twice: "
+                "leave out one of the two"
             )
     return list(by_name.values())
 
@@ -104,6 +113,12 @@ def _of_list(text: str, root: str | None, tell: Callable[[str], None]) -> Iterat
         tell(f"{source}: its column {min(clips)} is not used: whole videos are read, or the part of --start and --end")
     for path, row in zip(paths, rows, strict=True):
         yield _named(path, root or ".", row.where)._replace(label=row.label)
+
+
+def _differ(one: Source, other: Source) -> bool:
+    """Whether the directories of two videos can tell their outputs apart."""
+    above = [os.path.realpath(os.path.dirname(os.path.abspath(source.path))) for source in (one, other)]
+    return above[0] != above[1]
 
 
 def _is_there(path: str) -> bool:

@@ -334,9 +334,10 @@ def _conclude(jobs: Sequence[Job], output: str, work: Work) -> None:
     print(f"{output}: {len(jobs)} videos: {text}{speed}", file=sys.stderr)
     if failed := [job for job in jobs if job.failure]:
         listed = "\n".join(f"  {job.source.path}: {job.failure}" for job in failed)
+        others = "; the others are done" if len(failed) < len(jobs) else ""
         raise CcsError(
-            f"{len(failed)} of {len(jobs)} videos have no flow:\n{listed}\nRepair, replace or leave out these files "
-            "and run the same command again; the others are done"
+            f"{len(failed)} of {len(jobs)} videos have no flow:\n{listed}\nRepair, replace or leave out these files, "
+            f"or change what is asked for, and run the command again{others}"
         )
 
 
