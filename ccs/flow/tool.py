@@ -257,6 +257,8 @@ def check_directory(output: str) -> None:
     """`CcsError` where `--output` is a file, or would be a directory with a name that only files have."""
     if os.path.isdir(output):
         return
+    if not output:
+        raise CcsError("--output: expected a directory, found an empty text: name one, such as flow, or . for this one")
     suffix = os.path.splitext(output.rstrip("/"))[1].lower()
     if not os.path.lexists(output) and suffix not in SUFFIXES | FILE_SUFFIXES:
         return

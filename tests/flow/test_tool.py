@@ -532,6 +532,21 @@ def test_outputs_whose_names_would_look_alike_are_refused(tmp_path):
         names([tmp_path])
 
 
+def test_outputs_beside_the_videos_are_not_taken_for_videos_by_the_same_call(tmp_path, monkeypatch, capsys):
+    encode(tmp_path / "in/a.avi", texture(3, 24, 36))
+    encode(tmp_path / "in/deep/b.avi", texture(3, 24, 36))
+    monkeypatch.chdir(tmp_path / "in")
+    for output in (".", str(tmp_path / "in")):
+        flow(tmp_path / "in", "-o", output, "--format", "jpg", "--rgb")
+    said = capsys.readouterr().err
+    assert re.findall(r"2 videos: (\d) kept, (\d) made", said) == [("0", "2"), ("2", "0")]
+    assert "left out" not in said
+    with pytest.raises(CcsError, match=r"img_00001.jpg: expected a video.*, found a picture: name the folder"):
+        flow("a/img_00001.jpg", "-o", "out")
+    with pytest.raises(CcsError, match=r"--output: expected a directory, found an empty text"):
+        flow("a.avi", "-o", "")
+
+
 def test_two_that_cannot_be_told_apart_and_advice_that_helps(tmp_path):
     """A directory above both helps where they are in different ones; a list says one thing of a video."""
     for name in ("a/x.avi", "a/x.mp4", "b/x.avi"):
