@@ -16,12 +16,14 @@ from typing import NamedTuple
 
 from ccs.datasets import lists
 from ccs.datasets.disk import EXTENSIONS, decoded, extensions, form, nfc, read_text, scan, stem
+from ccs.flow.formats import RECORD
 from ccs.frames.stills import frame_names
 from ccs.stage import CcsError
 
 INPUTS = "VIDEO|DIR|LIST.txt|-"  # what commands are asked to work on
 LISTS = (".txt", ".lst", ".list", *lists.TABLES)
 OTHERS = (".json", ".jsonl", ".xls", ".xlsx", ".ods")  # tables that are not read
+PICTURES = (".jpg", ".jpeg", ".png")
 
 
 class Source(NamedTuple):
@@ -33,7 +35,9 @@ class Source(NamedTuple):
 
 
 def find(inputs: Sequence[str], root: str | None, output: str, command: str = "flow") -> list[Source]:
-    """The videos of all inputs, directories in the order of names; what is below `output` is left out.
+    """The videos of all inputs, directories in the order of names.
+
+    Left out is what is below `output`, and, where that is among the inputs, what earlier calls have written there.
 
     What is left out is said in the name of `command`.
 
@@ -48,7 +52,16 @@ def find(inputs: Sequence[str], root: str | None, output: str, command: str = "f
             raise CcsError(
                 f"{other.path} and {source.path} would both be written as {source.name}"
                 f"{form(other.path, source.path)}: rename or leave out one"
-                + (", or name a directory above both with --root" if command != "predict" else "")
+                + (
+                    ", or name a directory above both with --root"
+                    if command != "predict" and _differ(other, source)
+                    else ""
+                )
+            )
+        if other.label != source.label:
+            raise CcsError(
+                f"{source.path}: expected one label, found {other.label} and {source.label}, as it is named twice: "
+                "leave out one of the two"
             )
     return list(by_name.values())
 
@@ -78,6 +91,11 @@ def _of_input(text: str, root: str | None, output: str, tell: Callable[[str], No
             f"{text}: expected a video, a directory or a list ({', '.join(LISTS)}), found a {suffix} file: write the "
             "paths of the videos into a list, one a line, or pipe them into `ccs flow -`"
         )
+    elif suffix in PICTURES and os.path.isfile(text):
+        raise CcsError(
+            f"{text}: expected a video, a directory or a list ({', '.join(LISTS)}), found a picture: name the folder "
+            "with all frames of its video"
+        )
     elif os.path.exists(text):
         yield _named(text, root or os.path.dirname(text), text)
     else:
@@ -106,6 +124,12 @@ def _of_list(text: str, root: str | None, tell: Callable[[str], None]) -> Iterat
         yield _named(path, root or ".", row.where)._replace(label=row.label)
 
 
+def _differ(one: Source, other: Source) -> bool:
+    """Whether the directories of two videos can tell their outputs apart."""
+    above = [os.path.realpath(os.path.dirname(os.path.abspath(source.path))) for source in (one, other)]
+    return above[0] != above[1]
+
+
 def _is_there(path: str) -> bool:
     # a link that leads nowhere will be told as bad, as below a directory
     return os.path.lexists(path)
@@ -122,9 +146,11 @@ def _walk(
     if above and real == output:
         return
     inside = scan(directory)
-    if not inside.videos and frame_names(inside.others):
+    # what an earlier call has written beside the videos
+    is_output = output in above and RECORD in inside.others
+    if not inside.videos and frame_names(inside.others) and not is_output:
         yield directory
-    else:
+    elif not is_output:
         others += inside.others
     # links to nothing are not passed over: those named as videos will be told as bad
     lost = [name for name in inside.lost if stem(name) != name]

@@ -257,6 +257,8 @@ def check_directory(output: str) -> None:
     """`CcsError` where `--output` is a file, or would be a directory with a name that only files have."""
     if os.path.isdir(output):
         return
+    if not output:
+        raise CcsError("--output: expected a directory, found an empty text: name one, such as flow, or . for this one")
     suffix = os.path.splitext(output.rstrip("/"))[1].lower()
     if not os.path.lexists(output) and suffix not in SUFFIXES | FILE_SUFFIXES:
         return
@@ -334,9 +336,10 @@ def _conclude(jobs: Sequence[Job], output: str, work: Work) -> None:
     print(f"{output}: {len(jobs)} videos: {text}{speed}", file=sys.stderr)
     if failed := [job for job in jobs if job.failure]:
         listed = "\n".join(f"  {job.source.path}: {job.failure}" for job in failed)
+        others = "; the others are done" if len(failed) < len(jobs) else ""
         raise CcsError(
-            f"{len(failed)} of {len(jobs)} videos have no flow:\n{listed}\nRepair, replace or leave out these files "
-            "and run the same command again; the others are done"
+            f"{len(failed)} of {len(jobs)} videos have no flow:\n{listed}\nRepair, replace or leave out these files, "
+            f"or change what is asked for, and run the command again{others}"
         )
 
 

@@ -532,6 +532,37 @@ def test_outputs_whose_names_would_look_alike_are_refused(tmp_path):
         names([tmp_path])
 
 
+def test_outputs_beside_the_videos_are_not_taken_for_videos_by_the_same_call(tmp_path, monkeypatch, capsys):
+    encode(tmp_path / "in/a.avi", texture(3, 24, 36))
+    encode(tmp_path / "in/deep/b.avi", texture(3, 24, 36))
+    monkeypatch.chdir(tmp_path / "in")
+    for output in (".", str(tmp_path / "in")):
+        flow(tmp_path / "in", "-o", output, "--format", "jpg", "--rgb")
+    said = capsys.readouterr().err
+    assert re.findall(r"2 videos: (\d) kept, (\d) made", said) == [("0", "2"), ("2", "0")]
+    assert "left out" not in said
+    with pytest.raises(CcsError, match=r"img_00001.jpg: expected a video.*, found a picture: name the folder"):
+        flow("a/img_00001.jpg", "-o", "out")
+    with pytest.raises(CcsError, match=r"--output: expected a directory, found an empty text"):
+        flow("a.avi", "-o", "")
+
+
+def test_two_that_cannot_be_told_apart_and_advice_that_helps(tmp_path):
+    """A directory above both helps where they are in different ones; a list says one thing of a video."""
+    for name in ("a/x.avi", "a/x.mp4", "b/x.avi"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"not opened yet")
+    with pytest.raises(CcsError, match=r"a/x.avi and .*/a/x.mp4 would both be written as x: rename or leave out one$"):
+        find([str(tmp_path / "a")], None, "out")
+    apart = [str(tmp_path / "a/x.avi"), str(tmp_path / "b/x.avi")]
+    with pytest.raises(CcsError, match=r"written as x: rename or leave out one, or name a directory above both"):
+        find(apart, None, "out")
+    assert names(apart, str(tmp_path)) == ["a/x", "b/x"]
+    (tmp_path / "list.txt").write_text("a/x.avi 0\na/x.avi 1\n")
+    with pytest.raises(CcsError, match=r"x.avi: expected one label, found 0 and 1, as it is named twice"):
+        find([str(tmp_path / "list.txt")], str(tmp_path), "out")
+
+
 def test_inputs_that_cannot_be_used_are_named_before_any_work(videos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "none").mkdir()
