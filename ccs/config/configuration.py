@@ -283,7 +283,7 @@ def fetch_weights(config: Mapping, names: Iterable[str]) -> None:
     """
     from ccs.models import published  # brings Python's HTTP and TLS
 
-    seen = {()}  # of no name, or of torchvision, which fetches its own
+    seen: set[tuple[published.File, ...]] = {()}  # of no name, or of torchvision, which fetches its own
     for name in names:
         run = config["runs"][name]
         for key, flow in (("weights", False), ("weights_flow", True)):
