@@ -52,6 +52,7 @@ STAGES = {
     **_figures(),
     "curves": ("ccs.figures.curves", "histories of a run -> its training curves"),
     "details": ("ccs.tables.details", "scores -> what a table or figure was made with"),
+    "mistakes": ("ccs.mistakes", "scores and training shards -> a page of the surest mistakes, with frames and flow"),
     "submission": ("ccs.submission", "scores of unlabelled videos -> a file for the benchmark's server"),
 }
 COMMANDS = {**TOOLS, **STAGES}

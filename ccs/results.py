@@ -2,6 +2,7 @@
 
     ccs results results/runs/demo/split1/ccs                 # accuracy.csv, classes.csv, videos.csv beside its seeds
     ccs results results/runs/demo/split1/ccs/seed0 --output DIR
+    ccs results results/runs/demo/split1/ccs --mistakes mistakes.html     # a page of `ccs.mistakes`, too
 
 accuracy.csv, rows of each seed and of the mean over them: seed, over, and rgb, flow and fused, the percentage that each
 stream alone and both together have right, over "all videos" and as the "mean of classes", in which each class counts
@@ -20,9 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ccs import scores
+from ccs import mistakes, scores
 from ccs.scores import STREAMS, Scores
 from ccs.settings import Flags
+from ccs.shards.reader import ShardReader
 from ccs.stage import CcsError, atomic, run
 
 METRICS = {"all videos": scores.accuracy, "mean of classes": scores.mean_class_accuracy}
@@ -39,6 +41,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("run", metavar="RUN", help="folder of a run, of one of its seeds, or a scores.h5")
     parser.add_argument("-o", "--output", metavar="DIR", help="where the tables go (default: RUN)")
+    parser.add_argument(
+        "--mistakes", metavar="FILE.html", help="also write a page of the surest mistakes, with frames and flow"
+    )
+    parser.add_argument(
+        "--number", type=int, default=mistakes.NUMBER, metavar="N", help="of them (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--shards",
+        nargs="+",
+        metavar="H5",
+        help="training shards with the pictures (default: data/DATASET/shards/*.h5 of the run's project)",
+    )
     args = parser.parse_args(argv)
     found = of_run(Path(args.run))
     output = Path(args.output or (args.run if Path(args.run).is_dir() else Path(args.run).parent))
@@ -52,6 +66,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             csv.writer(file, lineterminator="\n").writerows(rows)
     if labelled:
         print(report(found))
+    if args.mistakes:
+        shards = args.shards or shards_of(Path(args.run), found[0].dataset)
+        mistakes.write(args.mistakes, found, ShardReader(shards), args.number)
     print(f"ccs: wrote {', '.join(str(output / name) for name in tables)}", file=sys.stderr)
 
 
@@ -65,6 +82,18 @@ def of_run(path: Path) -> list[Scores]:
         )
     found = [scores.read(file) for file in files]
     scores.check_same_videos(found)
+    return found
+
+
+def shards_of(path: Path, dataset: str) -> list[Path]:
+    """The training shards of a data set in the project that a run is in; `CcsError` where there are none."""
+    folders = [folder / "data" / dataset / "shards" for folder in path.resolve().parents]
+    found = next((shards for folder in folders if (shards := sorted(folder.glob("*.h5")))), None)
+    if found is None:
+        raise CcsError(
+            f"{path}: expected the training shards data/{dataset}/shards/*.h5 in a folder above it, found none: name "
+            "them with --shards, or make them first"
+        )
     return found
 
 

@@ -33,7 +33,7 @@ def trained(folder, **network) -> str:
     model = CCS(len(CLASSES), settings, segments=3)
     with torch.no_grad():
         for name, parameter in model.head.named_parameters():
-            parameter.mul_(30 if name.endswith("weight") else 1)
+            parameter.mul_((30 if settings.shared else 900) if name.endswith("weight") else 1)
     every = training.Settings(settings, clips, LossSettings(ranking=settings.shared), training.TrainSettings())
     state = {
         "model": model.state_dict(),
@@ -61,8 +61,8 @@ def noise(size: int) -> dict[str, np.ndarray]:
     [
         ({"aggregation": "mean"}, (".onnx", ".pt2")),
         ({"aggregation": "trn_multiscale", "connection_value": "other"}, (".onnx",)),
-        ({"aggregation": "product", "connection": "average", "shared": False}, (".onnx",)),
-        ({"aggregation": "max", "connection": "concat"}, (".pt2",)),  # what is converted to ONNX
+        ({"aggregation": "max", "connection": "average", "shared": False}, (".onnx",)),
+        ({"aggregation": "product", "connection": "concat"}, (".pt2",)),  # what is converted to ONNX
         ({"aggregation": "concat", "connection": "none"}, (".pt2",)),
     ],
     ids=lambda value: "-".join(map(str, value.values() if isinstance(value, dict) else value)),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import math
+import re
 
+import cv2
+import h5py
 import numpy as np
 import pytest
 
@@ -106,6 +110,92 @@ def test_without_labels_there_are_verdicts_alone(tmp_path):
     assert [row["fused"] for row in table(tmp_path / "videos.csv")] == list(CLASSES)
     assert not (tmp_path / "classes.csv").exists()
     assert not (tmp_path / "accuracy.csv").exists()
+
+
+def write_shard(path, videos):
+    """A training shard, by its layout, of id -> grey frames (T, H, W) and the motion (x, y) of all pixels, as kept."""
+    path.parent.mkdir(parents=True)
+    jpegs = [cv2.imencode(".jpg", frame)[1].ravel() for frames, _ in videos.values() for frame in frames]
+    lengths = [len(frames) for frames, _ in videos.values()]
+    flow = [
+        np.tile(np.uint8(motion)[None, :, None, None], (n - 1, 1, 40, 60))
+        for n, (_, motion) in zip(lengths, videos.values(), strict=True)
+    ]
+    with h5py.File(path, "w") as file:
+        file.attrs.update(format=1, bound=20.0)
+        file["video"] = list(videos)
+        for name, values in (("num_frames", lengths), ("height", [40] * len(videos)), ("width", [60] * len(videos))):
+            file[name] = np.array(values, np.int32)
+        file["jpeg"] = np.concatenate(jpegs)
+        file["offset"] = np.cumsum([0, *map(len, jpegs)])
+        file["flow/40x60"] = np.concatenate(flow)
+
+
+@pytest.fixture
+def project(run, tmp_path):
+    """The run with the shards of its data set, where the pipeline has both."""
+    levels = {"v": (20, (128, 128)), "w": (60, (128, 160)), "x": (120, (96, 128)), "y": (200, (160, 128))}
+    videos = {name: (np.full((7, 40, 60), grey, np.uint8), motion) for name, (grey, motion) in levels.items()}
+    write_shard(tmp_path / "data/d/shards/0000.h5", videos)
+    moved = tmp_path / "results/runs/d/split1/r"
+    moved.parent.mkdir(parents=True)
+    return run.rename(moved)
+
+
+def pictures(text):
+    """Of an HTML page: RGB arrays."""
+    found = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', text)
+    return [cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), 1)[..., ::-1] for data in found]
+
+
+def test_the_page_of_mistakes(project, tmp_path, capsys):
+    results.main([str(project), "--mistakes", str(tmp_path / "m.html")])
+    text = (tmp_path / "m.html").read_text(encoding="utf-8")
+    # by hand, of RGB + 1.5 flow: y in seed 0 [7.5, 0, 3], x in seed 10 [1.5, 3, 0], w in seed 0 [0, 1, 1.5]
+    headings = [re.sub("<[^>]+>", "", each) for each in re.findall(r"<h2>(.*?)</h2>", text)]
+    assert headings == ["wave, taken for sit", "wave, taken for stand, up", "sit, taken for wave"]
+    assert re.findall(r'"video">(\w); wrong in (\d) of 2 seeds, this is seed (\d+)', text) == [
+        ("y", "1", "0"),
+        ("x", "1", "10"),
+        ("w", "1", "0"),
+    ]
+    rows = [re.sub("<[^>]+>", " ", each).split() for each in re.findall(r"<tr><th>RGB.*?</tr>", text)]
+    total = math.exp(7.5) + 1 + math.exp(3)
+    assert rows[:2] == [
+        ["RGB", "wave", *(f"{100 * math.exp(3) / (math.exp(3) + 2):.1f} %".split() * 2)],
+        ["RGB+Flow", "sit", *f"{100 * math.exp(7.5) / total:.1f} % {100 * math.exp(3) / total:.1f} %".split()],
+    ]
+    assert "3 of 5 test videos are mistaken by at least one of 2 seeds" in text
+    assert "1 more could not be decoded" in text
+    wheel, *strips = pictures(text)
+    assert len(strips) == 3 * 2 * 6
+    assert not re.findall(r"""(?:src|href)=["'](?!data:)|url\(|@import""", text)
+    assert (
+        wheel[88, 165, 0] > 220 > 60 > wheel[88, 165, 1]
+    )  # red to the right, blue and no red to the left (Baker et al.)
+    for strip, (grey, is_to_the_right) in enumerate([(200, True), (120, False)]):
+        frames, flow = strips[12 * strip :][:6], strips[12 * strip + 6 :][:6]
+        assert all(abs(frame.mean() - grey) < 2 for frame in frames)
+        red, _, blue = np.mean(flow, axis=(0, 1, 2))
+        assert (red > 220 > 60 > blue) if is_to_the_right else (blue > 220 > 60 > red)
+    results.main([str(project / "seed0"), "--mistakes", str(tmp_path / "one.html"), "--number", "1"])
+    one = (tmp_path / "one.html").read_text(encoding="utf-8")
+    assert re.findall(r'"video">(\w)</p>', one) == ["y"]
+    assert "2 of 5 test videos are mistaken (" in one
+
+
+def test_a_page_needs_the_shards_of_its_videos(project, tmp_path):
+    shard = tmp_path / "data/d/shards/0000.h5"
+    other = tmp_path / "other/0000.h5"
+    write_shard(other, {"v": (np.zeros((3, 40, 60), np.uint8), (128, 128))})
+    with pytest.raises(CcsError, match=r"y: expected this test video in the training shards from .*other"):
+        results.main([str(project), "--mistakes", str(tmp_path / "m.html"), "--shards", str(other)])
+    shard.unlink()
+    with pytest.raises(CcsError, match=r"expected the training shards data/d/shards/\*\.h5 in a folder above it"):
+        results.main([str(project), "--mistakes", str(tmp_path / "m.html")])
+    with pytest.raises(CcsError, match="--number: expected 1 or more, found 0"):
+        results.main([str(project), "--mistakes", str(tmp_path / "m.html"), "--shards", str(other), "--number", "0"])
+    assert not (tmp_path / "m.html").exists()
 
 
 def test_errors(run, tmp_path):

@@ -461,6 +461,12 @@ def run_histories(wildcards):
     return [f"{folder}/history.csv" for folder in ([each for each in every if each in needed] or every)]
 
 
+def scores_of_seeds(wildcards):
+    """Of one run on one test split."""
+    folder = f"results/runs/{wildcards.dataset}/split{wildcards.split}/{wildcards.run}"
+    return [f"{folder}/seed{seed}/scores.h5" for seed in config["seeds"]]
+
+
 def shown_scores(wildcards):
     return [f"{folder}/scores.h5" for folder in runs_folders(wildcards)]
 
