@@ -506,7 +506,7 @@ def _checkpoint(path: str) -> str:
             "results/runs/demo/split1/ccs, found no seed*/checkpoint.pt in it: correct the path, or train the run first"
         )
     if len(found) > 1:
-        print(f"ccs: predict: {path} has {len(found)} seeds: {found[0]} is taken", file=sys.stderr)
+        print(f"ccs: {path} has {len(found)} seeds: {found[0]} is taken", file=sys.stderr)
     return str(found[0])
 
 
