@@ -18,10 +18,10 @@ import os
 import statistics
 import subprocess
 import tempfile
-import threading
+import sys
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -55,13 +55,13 @@ class Timed(Work):
             yield new
 
 
-def random_network(folder: Path, settings: WindowSettings, **how: int) -> networks.I3D:
-    """I3D, with files for its weights."""
+def random_weights(folder: Path) -> dict[str, str]:
+    """Files of weights for I3D, by stream."""
     files = {}
     for stream, channels in (("rgb", 3), ("flow", 2)):
         files[stream] = str(folder / f"{stream}.pt")
         torch.save(i3d.I3D(channels).state_dict(), files[stream])
-    return networks.I3D(files, OfI3D(inputs.STREAMS, **how), settings.stack)
+    return files
 
 
 def busy_seconds() -> float:
@@ -130,7 +130,7 @@ def pace(args: argparse.Namespace, folder: Path, tool: Ffmpeg) -> None:
     cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(cores)
     settings = WindowSettings(step=args.step)
-    net = random_network(folder, settings)
+    net = networks.I3D(random_weights(folder), OfI3D(inputs.STREAMS), settings.stack)
     given = args.videos or [str(DATA / "ucf101")]
     paths, num_frames = [], 0
     work = Timed(net, settings, choose("auto", 0), cores, BATCH[net.device.type], tool)
@@ -157,51 +157,28 @@ def pace(args: argparse.Namespace, folder: Path, tool: Ffmpeg) -> None:
     print(f"share of the limit: {statistics.median(shares):.0%} ({', '.join(f'{share:.0%}' for share in shares)})")
 
 
-class Memory(threading.Thread):
-    """Peaks, MiB: of this process, and of all with those that it has started."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.own: list[float] = []
-        self.all: list[float] = []
-        self.stopped = threading.Event()
-
-    def run(self) -> None:
-        process = psutil.Process()
-        while not self.stopped.wait(1):
-            own = process.memory_info().rss / 2**20
-            rest = 0.0
-            for child in process.children(recursive=True):
-                try:
-                    rest += child.memory_info().rss / 2**20
-                except psutil.Error:  # it has just ended
-                    continue
-            self.own.append(own)
-            self.all.append(own + rest)
-
-
 def hour(args: argparse.Namespace, folder: Path, tool: Ffmpeg) -> None:
-    """Print the peak memory in each quarter of a long video, of small frames so that it ends some day."""
+    """Print the peak memory of the command in each quarter of a long video, whose frames are small so that it ends."""
     source = f"testsrc=size=128x96:rate=25:duration={60 * args.minutes}"
     line = [tool.path, "-v", "error", "-f", "lavfi", "-i", source, "-pix_fmt", "yuv420p", str(folder / "long.mp4")]
     subprocess.run(line, check=True)
-    settings = WindowSettings(step=100)
-    net = random_network(folder, settings, short_side=48, crop=48)
-    cores = len(os.sched_getaffinity(0))
-    work = Timed(net, settings, choose("auto", 0), cores, BATCH[net.device.type], tool)
-    BACKENDS[work.backend].prepare()
-    before = psutil.Process().memory_info().rss / 2**20
-    memory = Memory()
-    memory.start()
-    seconds, num_windows, _ = together(work, [str(folder / "long.mp4")], folder / "out")
-    memory.stopped.set()
-    memory.join()
-    print(f"{processor()}; {args.minutes} minutes, {num_windows} windows in {seconds:.0f} s")
-    print(f"with the network and before any video: {before:.0f} MiB")
-    quarter = -(-len(memory.own) // 4)
+    weights = ",".join(random_weights(folder).values())
+    flags = ["--short-side", "48", "--crop", "48", "--step", "100", "-o", str(folder / "out"), "--weights", weights]
+    begin = time.perf_counter()
+    command = psutil.Popen([sys.executable, "-m", "ccs.cli", "features", str(folder / "long.mp4"), *flags])
+    own, others = [], []
+    while command.poll() is None:
+        with suppress(psutil.Error):  # it, or one of them, has just ended
+            own.append(command.memory_info().rss / 2**20)
+            others.append(sum(child.memory_info().rss for child in command.children(recursive=True)) / 2**20)
+        time.sleep(1)
+    print(
+        f"{processor()}; {args.minutes:g} minutes in {time.perf_counter() - begin:.0f} s, status {command.returncode}"
+    )
+    quarter = -(-len(others) // 4)
     for number in range(4):
         part = slice(number * quarter, (number + 1) * quarter)
-        print(f"quarter {number + 1}: {max(memory.own[part]):.0f} MiB, with all processes {max(memory.all[part]):.0f}")
+        print(f"quarter {number + 1}: {max(own[part]):.0f} MiB, its workers and ffmpeg {max(others[part]):.0f} MiB")
 
 
 def main() -> None:

@@ -128,6 +128,7 @@ def load(
 
     Raises `CcsError` for weights that cannot be had or do not fit, and flags that are not for them.
     """
+    torch.backends.cudnn.allow_tf32 = False  # with it features from a GPU would be off by 1e-3
     if weights != PUBLISHED and "," not in weights:
         if flags := [f"--{name.replace('_', '-')}" for name in given] + ["the TV-L1 settings"] * bool(parameters):
             raise CcsError(
