@@ -21,7 +21,9 @@ from ccs.datasets.demo import encode
 from ccs.features import __main__ as features
 from ccs.features import networks
 from ccs.features.inputs import Prepared
+from ccs.features.outputs import Npy, is_complete, read_record
 from ccs.features.windows import Windows
+from ccs.flow.formats import GrowingArray
 from ccs.flow.streams import End
 from ccs.frames.film import find_ffmpeg
 from ccs.stage import CcsError
@@ -295,6 +297,29 @@ def test_an_interruption_leaves_whole_outputs_or_none(tool, monkeypatch, capsys)
     tool.run()
     assert re.search(r"[01] kept, [12] made, 0 redone", capsys.readouterr().err)
     assert len(tool.files()) == 6
+
+
+def test_old_arrays_never_pass_for_those_of_a_new_record(tmp_path, monkeypatch):
+    """Of the same shape, when the run ends between the record and the names of the arrays."""
+    record = {"features": "", "source": {}, "backend": "", "num_windows": 2, "widths": {"rgb": 3}}
+
+    def make(value: float, step: int) -> None:
+        output = Npy(tmp_path / "a", ("rgb",))
+        output.write({"rgb": np.full((2, 3), value, np.float32), "times": np.zeros((2, 2))})
+        output.finish(record | {"settings": {"format": "npy", "step": step}})
+
+    make(0, step=4)
+    assert is_complete(tmp_path / "a", "npy", ("rgb",), read_record(tmp_path / "a", "npy"))
+
+    def killed(array: GrowingArray) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(GrowingArray, "close", killed)
+    with pytest.raises(KeyboardInterrupt):
+        make(1, step=8)
+    found = read_record(tmp_path / "a", "npy")
+    assert found is not None  # so that the next run knows what is there for its own
+    assert found["settings"]["step"] == 4 or not is_complete(tmp_path / "a", "npy", ("rgb",), found)
 
 
 def test_files_of_others_are_not_replaced(tool):
