@@ -17,8 +17,8 @@ import functools
 import os
 import statistics
 import subprocess
-import tempfile
 import sys
+import tempfile
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress

@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     work = Work(network, settings, backend, args.workers, batch, tool, memory, missing.max_missing_fraction)
     jobs = [Job(source, output, work, args.backend) for source in sources]
     waiting = [job for job in jobs if job.state not in ("kept", "failed")]
-    _check_outputs([job.source for job in waiting], output, work)
+    _check_outputs(sources, [job.source for job in waiting], output, work)
     num_kept = sum(job.state == "kept" for job in jobs)
     how = f"{network.device.type}{f', flow by {backend}' if backend else ''}"
     print(f"ccs: features: {len(waiting)} videos to do by {how}, {num_kept} were done before", file=sys.stderr)
@@ -184,15 +184,24 @@ def _settings(args: argparse.Namespace, network: networks.Network) -> WindowSett
     return WindowSettings(args.stack, args.step, None if fps == "own" else fps, args.format)
 
 
-def _check_outputs(sources: Sequence[Source], output: Path, work: Work) -> None:
-    """`CcsError` where an output to be made would replace something else."""
+def _check_outputs(sources: Sequence[Source], waiting: Sequence[Source], output: Path, work: Work) -> None:
+    """`CcsError` where an output to be made, of `waiting`, would replace something else or part of another."""
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CcsError(f"--output {output}: cannot be made ({error.strerror}): choose another directory") from error
+    if not os.access(output, os.W_OK | os.X_OK):
+        raise CcsError(f"--output {output}: this directory cannot be written to: choose another or its permissions")
     format, streams = work.settings.format, work.network.streams
-    bases = [Path(output, source.name) for source in sources]
-    if problems := [found for base in bases if (found := obstacle(base, format, streams))]:
+    bases = [Path(output, source.name) for source in waiting]
+    problems = [found for base in bases if (found := obstacle(base, format, streams))]
+    whose: dict[Path, Source] = {}
+    for source in sources:  # of a.mp4 and a_times.mp4 there may be two files of one name
+        for path in FORMATS[format].paths(Path(output, source.name), streams):
+            other = whose.setdefault(path, source)
+            if other is not source:
+                problems.append(f"{path}: would be of {other.path} and of {source.path}")
+    if problems:
         more = f"\n  and {len(problems) - 5} more" if len(problems) > 5 else ""
         listed = "\n".join(f"  {problem}" for problem in problems[:5])
         raise CcsError(f"these outputs cannot be written, choose another --output:\n{listed}{more}")
