@@ -270,10 +270,14 @@ def test_what_is_done_is_kept_and_what_has_changed_is_made_anew(tool, capsys):
 
 def test_bad_videos_are_named_and_the_others_done(tool, capsys):
     (tool.videos / "bad.mp4").write_bytes(b"no video")
+    (tool.videos / "frames").mkdir()
+    for number in range(1, 18):
+        cv2.imwrite(str(tool.videos / f"frames/img_{number:05d}.jpg"), np.zeros((40, 40, 3), np.uint8))
     make_video(tool.videos / "short.mp4", 16, 25)
-    with pytest.raises(CcsError, match=r"2 of 4 videos have no features:\n.*bad.mp4: not a video") as error:
+    with pytest.raises(CcsError, match=r"3 of 5 videos have no features:\n.*bad.mp4: not a video") as error:
         tool.run()
     assert "short.mp4: 16 frames at 25 a second, a window needs 17: give a smaller --stack" in str(error.value)
+    assert "frames: a folder of frames, of which nobody knows the times: --fps own takes them" in str(error.value)
     assert {name for name in tool.files() if name.endswith(".npy")} == {
         *("one/a_rgb.npy", "one/a_times.npy", "b_rgb.npy", "b_times.npy")
     }
@@ -370,7 +374,14 @@ def test_formats_hold_the_same_numbers(tool, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--weights", "nowhere.pt,"], "--weights, rgb: nowhere.pt is no file"),
+        (["--weights", "nowhere.pt,"], "expected the files of I3D as RGB.pt,FLOW.pt, found no file nowhere.pt"),
+        (["--weights", "none,none"], "found no file none"),
+        (["--weights", "a.pt,b.pt,c.pt"], "as RGB.pt,FLOW.pt, with one comma, found 2"),
+        (["--weights", "rgb_imagenet.pt"], "expected i3d, two files of I3D with a comma between them"),
+        (["--weights", __file__], "files of I3D are given with a comma, as RGB.pt,FLOW.pt"),
+        (["--bound", "0"], "--bound: expected a number of pixels above 0, found 0"),
+        (["--bound", "nan"], "--bound: expected a number of pixels above 0, found nan"),
+        (["-o", "b.npy"], "--output b.npy: expected a directory.* with --output features they are features/VIDEO_rgb"),
         (["--weights", ",flow.pt"], "expected the files of I3D as RGB.pt,FLOW.pt, found none of rgb"),
         (["--crop", "300"], "--crop: expected 3 pixels to --short-side, which is 32, found 300"),
         (["--layer", "z"], "--layer z: I3D has none"),
