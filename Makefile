@@ -22,7 +22,9 @@ endif
 .DELETE_ON_ERROR:
 
 env: .venv/.ready
-	@$(if $(CPU_ONLY),grep -q CPU .venv/.ready || echo ".venv was there already, with libraries for GPUs; remove it to have it without")
+ifneq ($(CPU_ONLY),)
+	@grep -q CPU .venv/.ready || echo ".venv was there already, with libraries for GPUs; remove it to have it without"
+endif
 
 .venv/.ready: envs/requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

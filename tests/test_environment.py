@@ -130,6 +130,22 @@ def test_make_for_cpus_takes_torch_from_the_index_that_is_named(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+@pytest.mark.parametrize(
+    ("made", "flag", "says"), [("", "CPU=", ""), ("", "CPU=1", "remove it"), (" CPU=1", "CPU=1", "")]
+)
+def test_an_environment_that_is_there_stays(made, flag, says, tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("envs/requirements.lock", "pyproject.toml", ".venv/.ready"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"made{made}\n")
+        os.utime(tmp_path / name, (1, 1 + (name == ".venv/.ready")))
+    line = ["make", "--no-print-directory", "env", flag]
+    told = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert says in told
+    assert bool(told.replace("make: Nothing to be done for 'env'.\n", "")) == bool(says)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 @pytest.mark.parametrize("home", [None, "/nonexistent", "."])
 def test_make_gives_snakemake_a_home_that_can_be_written(home, tmp_path):
     """Where there is one it stays."""

@@ -19,8 +19,10 @@ from ccs.features.inputs import STREAMS, OfI3D
 from ccs.features.jobs import Job, WindowSettings, Work
 from ccs.features.outputs import FORMATS, obstacle, remove_leftovers
 from ccs.flow.engines import BACKENDS, choose
+from ccs.flow.jobs import check_failures
 from ccs.flow.settings import GpuSettings, Parameters
 from ccs.flow.sources import INPUTS, Source, find
+from ccs.flow.tool import check_directory
 from ccs.frames.film import check_ffmpeg, find_ffmpeg
 from ccs.frames.settings import DamageSettings, FfmpegSettings
 from ccs.pool import num_cores
@@ -62,9 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for flag, value in (("--workers", args.workers), ("--batch", args.batch)):
         if value is not None and value < 1:
             raise CcsError(f"{flag}: expected 1 or more, found {value}")
+    check_directory(args.output, "features", ["VIDEO_rgb.npy", "VIDEO.npy (--format joined)", "VIDEO.h5 (--format h5)"])
     output = Path(args.output)
-    if os.path.lexists(output) and not output.is_dir():
-        raise CcsError(f"--output {output}: expected a directory, found a file: choose another")
     print("ccs: features: looking for videos, and for what is done of them", file=sys.stderr)
     tool = check_ffmpeg(find_ffmpeg(args.ffmpeg))
     sources = find(args.inputs, args.root, args.output, "features")
@@ -103,8 +104,9 @@ def _parser() -> argparse.ArgumentParser:
         "--weights",
         required=True,
         metavar="i3d|RGB.pt,FLOW.pt|CHECKPOINT",
-        help="i3d: the published weights of I3D (Kinetics); or their two files, of which one may lack (RGB.pt, or "
-        ",FLOW.pt) where --streams is the other; or checkpoint.pt of ccs train, or the folder of a run",
+        help="i3d: the published weights of I3D (Kinetics); or their two files with a comma between, where that of a "
+        "stream that is not wanted may lack ('RGB.pt,' with --streams rgb, ',FLOW.pt' with --streams flow); or "
+        "checkpoint.pt of ccs train, or the folder of a run",
     )
     parser.add_argument("--streams", choices=("both", *STREAMS), default="both", help="(default: both)")
     parser.add_argument(
@@ -216,12 +218,7 @@ def _conclude(jobs: Sequence[Job], output: str, work: Work) -> None:
     if work.num_windows:
         text += f"; {work.num_windows} windows, {work.num_windows / max(work.seconds, 1e-3):.3g} windows/s"
     print(f"{output}: {len(jobs)} videos: {text}", file=sys.stderr)
-    if failed := [job for job in jobs if job.failure]:
-        listed = "\n".join(f"  {job.source.path}: {job.failure}" for job in failed)
-        raise CcsError(
-            f"{len(failed)} of {len(jobs)} videos have no features:\n{listed}\nRepair, replace or leave out these "
-            "files and run the same command again; the others are done"
-        )
+    check_failures([(job.source.path, job.failure) for job in jobs], "features")
 
 
 if __name__ == "__main__":

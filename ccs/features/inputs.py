@@ -7,6 +7,7 @@ are. `OfI3D` prepares them as I3D was trained, `OfTrained` as a checkpoint of `c
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -77,6 +78,8 @@ class OfI3D:
             raise CcsError(f"--short-side: expected 3 to 9999 pixels, found {self.short_side}")
         if not 3 <= self.crop <= self.short_side:
             raise CcsError(f"--crop: expected 3 pixels to --short-side, which is {self.short_side}, found {self.crop}")
+        if not (math.isfinite(self.bound) and self.bound > 0):
+            raise CcsError(f"--bound: expected a number of pixels above 0, found {self.bound:g}")
 
     def reading(self, **options: Any) -> Reading:
         """How the videos are read; `options` are other fields of `Reading`."""

@@ -77,6 +77,8 @@ class Job:
         self.file: dict[str, str | int] = {}
         try:
             self.video, self.file = identify(source.path)
+            if isinstance(self.video, Stills) and settings.fps:
+                raise BadVideo("a folder of frames, of which nobody knows the times: --fps own takes them as they are")
         except BadVideo as error:
             self.fail(str(error))
             return

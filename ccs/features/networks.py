@@ -5,8 +5,8 @@ Legend of shapes: B windows, S frames (and pairs) of a window, F frames or pairs
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,8 @@ class I3D:
         try:
             network = backbones.build("i3d", weights=weights, flow_length=stack if stream == "flow" else None)
         except CcsError as error:  # which speaks of the configuration
-            raise CcsError(str(error).replace("train.weights", f"--weights, {stream}")) from error
+            told = str(error).replace(", or set train.weights to none", "")
+            raise CcsError(told.replace("train.weights", f"--weights, {stream}")) from error
         return network.eval().requires_grad_(False).to(self.device)
 
     def __call__(self, shown: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -81,7 +82,7 @@ class Trained:
         try:
             state = checkpoint.read(path)
         except CcsError as error:
-            raise CcsError(f"{error} (--weights; files of I3D are given as RGB.pt,FLOW.pt)") from error
+            raise CcsError(f"{error} (--weights; files of I3D are given with a comma, as RGB.pt,FLOW.pt)") from error
         found = checkpoint.network(state)
         snippet = snippet_of(found.network)
         if stack < snippet.flow_length:
@@ -130,23 +131,41 @@ def load(
     """
     torch.backends.cudnn.allow_tf32 = False  # with it features from a GPU would be off by 1e-3
     if weights != PUBLISHED and "," not in weights:
+        if not os.path.exists(weights):
+            raise CcsError(
+                f"--weights {weights}: expected i3d, two files of I3D with a comma between them (RGB.pt,FLOW.pt), a "
+                "checkpoint of ccs train or the folder of a run, found nothing there: correct it"
+            )
+        network = Trained(weights, streams, stack, layer or "pooled")
         if flags := [f"--{name.replace('_', '-')}" for name in given] + ["the TV-L1 settings"] * bool(parameters):
             raise CcsError(
                 f"{', '.join(flags)}: a checkpoint says how its videos are prepared; these are for I3D: leave them out"
             )
-        return Trained(weights, streams, stack, layer or "pooled")
+        return network
     if layer == "z":
         raise CcsError("--layer z: I3D has none, it is the embedding of networks that ccs train makes: leave it out")
     how = OfI3D(streams, **given, **({"parameters": parameters} if parameters else {}))
     if weights == PUBLISHED:
         return I3D(dict.fromkeys(STREAMS, "kinetics"), how, stack)
-    files = dict(zip(STREAMS, weights.split(","), strict=False))
-    if lacking := [stream for stream in streams if not files.get(stream)]:
+    return I3D(_files(weights, streams), how, stack)
+
+
+def _files(weights: str, streams: tuple[str, ...]) -> dict[str, str]:
+    """The files of I3D by stream; `CcsError` where one of `streams` has none."""
+    files = weights.split(",")
+    if len(files) != len(STREAMS):
         raise CcsError(
-            f"--weights {weights}: expected the files of I3D as RGB.pt,FLOW.pt, found none of {' and '.join(lacking)}: "
-            f"give it, or leave out the stream (--streams)"
+            f"--weights {weights}: expected the files of I3D as RGB.pt,FLOW.pt, with one comma, found {len(files) - 1}"
         )
-    return I3D(files, how, stack)
+    found = dict(zip(STREAMS, files, strict=True))
+    for stream in streams:
+        if not Path(found[stream]).is_file():
+            what = f"no file {found[stream]}" if found[stream] else f"none of {stream}"
+            raise CcsError(
+                f"--weights {weights}: expected the files of I3D as RGB.pt,FLOW.pt, found {what}: give it, or leave "
+                "out the stream (--streams)"
+            )
+    return found
 
 
 def _identity(weights: str) -> str:
@@ -181,8 +200,3 @@ def settings(network: Network) -> dict[str, Any]:
 def uses_flow(network: Network) -> bool:
     """Whether flow is to be computed for it."""
     return "flow" in network.shown
-
-
-def fields_of_i3d() -> list[str]:
-    """The fields of `OfI3D` that are flags."""
-    return [field.name for field in dataclasses.fields(OfI3D) if field.name not in ("streams", "parameters")]

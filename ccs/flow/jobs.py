@@ -258,6 +258,16 @@ def identify(path: str) -> tuple[str | Stills, dict[str, str | int]]:
     return video, {"name": name, "size": sum(sizes), "mtime_ns": max(times)}
 
 
+def check_failures(jobs: Sequence[tuple[str, str]], lacking: str) -> None:
+    """`CcsError` where one of the jobs, the path of its video and why it has failed or "", has no `lacking`."""
+    if failed := [f"  {path}: {failure}" for path, failure in jobs if failure]:
+        listed, others = "\n".join(failed), "; the others are done" if len(failed) < len(jobs) else ""
+        raise CcsError(
+            f"{len(failed)} of {len(jobs)} videos have no {lacking}:\n{listed}\nRepair, replace or leave out these "
+            f"files, or change what is asked for, and run the command again{others}"
+        )
+
+
 def _num_decoded(record: Mapping) -> int:
     """Frames of the video of which an output has them, or some."""
     return record.get("num_decoded", record["num_pairs"] + record["settings"]["step"])

@@ -8,10 +8,9 @@ directory is counted on standard error, and taken where it is named itself.
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ccs.datasets import lists
@@ -43,8 +42,7 @@ def find(inputs: Sequence[str], root: str | None, output: str, command: str = "f
 
     Raises `CcsError` for inputs that are absent or without videos, and for two with the same output.
     """
-    tell = functools.partial(_say, command)
-    found = [source for text in inputs for source in _of_input(text, root, os.path.realpath(output), tell)]
+    found = [source for text in inputs for source in _of_input(text, root, os.path.realpath(output), command)]
     by_name: dict[str, Source] = {}
     for source in found:
         other = by_name.setdefault(nfc(source.name), source)
@@ -66,17 +64,18 @@ def find(inputs: Sequence[str], root: str | None, output: str, command: str = "f
     return list(by_name.values())
 
 
-def _of_input(text: str, root: str | None, output: str, tell: Callable[[str], None]) -> Iterator[Source]:
+def _of_input(text: str, root: str | None, output: str, command: str) -> Iterator[Source]:
     suffix = os.path.splitext(text)[1].lower()
     if text == "-" or (suffix in LISTS and os.path.isfile(text)):
-        yield from _of_list(text, root, tell)
+        yield from _of_list(text, root, command)
     elif os.path.isdir(text):
         others: list[str] = []
-        paths = list(_walk(text, output, (), others, tell))
+        paths = list(_walk(text, output, (), others, command))
         if others:
-            tell(
+            _say(
+                command,
                 f"{text}: {len(others)} files are left out, whose extensions are not those of videos: "
-                f"{extensions(others)}. A video among them is taken when it is named itself"
+                f"{extensions(others)}. A video among them is taken when it is named itself",
             )
         if not paths:
             raise CcsError(
@@ -89,7 +88,7 @@ def _of_input(text: str, root: str | None, output: str, tell: Callable[[str], No
     elif suffix in OTHERS and os.path.isfile(text):
         raise CcsError(
             f"{text}: expected a video, a directory or a list ({', '.join(LISTS)}), found a {suffix} file: write the "
-            "paths of the videos into a list, one a line, or pipe them into `ccs flow -`"
+            f"paths of the videos into a list, one a line, or pipe them into `ccs {command} -`"
         )
     elif suffix in PICTURES and os.path.isfile(text):
         raise CcsError(
@@ -105,7 +104,7 @@ def _of_input(text: str, root: str | None, output: str, tell: Callable[[str], No
         )
 
 
-def _of_list(text: str, root: str | None, tell: Callable[[str], None]) -> Iterator[Source]:
+def _of_list(text: str, root: str | None, command: str) -> Iterator[Source]:
     content = decoded(sys.stdin.buffer.read(), "standard input") if text == "-" else read_text(text, "a list of videos")
     source = "standard input" if text == "-" else text
     base, rows = ".", lists.parse(content, source)
@@ -119,7 +118,8 @@ def _of_list(text: str, root: str | None, tell: Callable[[str], None]) -> Iterat
             f"start at {os.getcwd()}, or all of them at --root)"
         )
     if clips := {"start", "end"} & {name for row in rows for name, cell in row.columns.items() if cell}:
-        tell(f"{source}: its column {min(clips)} is not used: whole videos are read, or the part of --start and --end")
+        part = ", or the part of --start and --end" if command == "flow" else ""
+        _say(command, f"{source}: its column {min(clips)} is not used: whole videos are read{part}")
     for path, row in zip(paths, rows, strict=True):
         yield _named(path, root or ".", row.where)._replace(label=row.label)
 
@@ -135,13 +135,11 @@ def _is_there(path: str) -> bool:
     return os.path.lexists(path)
 
 
-def _walk(
-    directory: str, output: str, above: tuple[str, ...], others: list[str], tell: Callable[[str], None]
-) -> Iterator[str]:
+def _walk(directory: str, output: str, above: tuple[str, ...], others: list[str], command: str) -> Iterator[str]:
     """The videos of a directory and those below it, itself if it has frames; names of other files go to `others`."""
     real = os.path.realpath(directory)
     if real in above:
-        tell(f"{directory}: is a link to a directory above it, and is not followed")
+        _say(command, f"{directory}: is a link to a directory above it, and is not followed")
         return
     if above and real == output:
         return
@@ -155,10 +153,10 @@ def _walk(
     # links to nothing are not passed over: those named as videos will be told as bad
     lost = [name for name in inside.lost if stem(name) != name]
     for name in sorted(inside.lost.keys() - lost):
-        tell(f"{os.path.join(directory, name)}: is {inside.lost[name]}, and is left out")
+        _say(command, f"{os.path.join(directory, name)}: is {inside.lost[name]}, and is left out")
     yield from (os.path.join(directory, name) for name in sorted([*inside.videos, *lost]))
     for name in sorted(inside.folders):
-        yield from _walk(os.path.join(directory, name), output, (*above, real), others, tell)
+        yield from _walk(os.path.join(directory, name), output, (*above, real), others, command)
 
 
 def _say(command: str, text: str) -> None:

@@ -21,7 +21,7 @@ from ccs.datasets.disk import SUFFIXES
 from ccs.flow import rawframes, shard
 from ccs.flow.engines import BACKENDS
 from ccs.flow.formats import FORMATS, is_visualized, obstacle, read_record, remove_leftovers
-from ccs.flow.jobs import Job, OutputSettings, Work
+from ccs.flow.jobs import Job, OutputSettings, Work, check_failures
 from ccs.flow.methods import METHODS, choose
 from ccs.flow.quantise import check_bound
 from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     max_missing = settings_from(args, DamageSettings).max_missing_fraction
     if args.workers < 1:
         raise CcsError(f"--workers: expected 1 or more, found {args.workers}")
-    check_directory(args.output)
+    check_directory(args.output, "flow", _outputs())
     print("ccs: flow: looking for videos, and for what is done of them", file=sys.stderr)
     tool = check_ffmpeg(find_ffmpeg(args.ffmpeg))
     if settings.fps and not tool.prompt:
@@ -253,23 +253,32 @@ def _settings(args: argparse.Namespace) -> OutputSettings:
     )
 
 
-def check_directory(output: str) -> None:
-    """`CcsError` where `--output` is a file, or would be a directory with a name that only files have."""
+def check_directory(output: str, usual: str, outputs: Sequence[str]) -> None:
+    """`CcsError` where `--output` is a file, or would be a directory with a name that only files have.
+
+    For the message: the `usual` name of a directory, and which `outputs` there would be in it.
+    """
     if os.path.isdir(output):
         return
     if not output:
-        raise CcsError("--output: expected a directory, found an empty text: name one, such as flow, or . for this one")
+        raise CcsError(
+            f"--output: expected a directory, found an empty text: name one, such as {usual}, or . for this one"
+        )
     suffix = os.path.splitext(output.rstrip("/"))[1].lower()
     if not os.path.lexists(output) and suffix not in SUFFIXES | FILE_SUFFIXES:
         return
-    directory = os.path.dirname(output.rstrip("/")) or "flow"
-    meant = [f"{directory}/VIDEO{FORMATS[name].suffix} (--format {name})" for name in FORMATS if FORMATS[name].suffix]
-    meant += [f"{directory}/VIDEO/flow_x_00001.jpg (--format jpg)", f"{directory}/VIDEO.mp4 (--visualize)"]
+    directory = os.path.dirname(output.rstrip("/")) or usual
     found = "a file" if os.path.lexists(output) else f"a name that ends in {suffix}"
     raise CcsError(
         f"--output {output}: expected a directory, as each video has an output of its own, found {found}: with "
-        f"--output {directory} they are {', '.join(meant)}"
+        f"--output {directory} they are {', '.join(f'{directory}/{name}' for name in outputs)}"
     )
+
+
+def _outputs() -> list[str]:
+    """What a video's output is called in each format, for people."""
+    names = [f"VIDEO{FORMATS[name].suffix} (--format {name})" for name in FORMATS if FORMATS[name].suffix]
+    return [*names, "VIDEO/flow_x_00001.jpg (--format jpg)", "VIDEO.mp4 (--visualize)"]
 
 
 def _check_outputs(
@@ -334,13 +343,7 @@ def _conclude(jobs: Sequence[Job], output: str, work: Work) -> None:
             clipped = sum(job.num_clipped for job in jobs) / max(num_values, 1)
             speed += f", {clipped:.3%} of the values clipped at {work.settings.bound:g} px"
     print(f"{output}: {len(jobs)} videos: {text}{speed}", file=sys.stderr)
-    if failed := [job for job in jobs if job.failure]:
-        listed = "\n".join(f"  {job.source.path}: {job.failure}" for job in failed)
-        others = "; the others are done" if len(failed) < len(jobs) else ""
-        raise CcsError(
-            f"{len(failed)} of {len(jobs)} videos have no flow:\n{listed}\nRepair, replace or leave out these files, "
-            f"or change what is asked for, and run the command again{others}"
-        )
+    check_failures([(job.source.path, job.failure) for job in jobs], "flow")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,9 @@ from ccs.datasets.demo import encode
 from ccs.features import __main__ as features
 from ccs.features import networks
 from ccs.features.inputs import Prepared
+from ccs.features.outputs import Npy, is_complete, read_record
 from ccs.features.windows import Windows
+from ccs.flow.formats import GrowingArray
 from ccs.flow.streams import End
 from ccs.frames.film import find_ffmpeg
 from ccs.stage import CcsError
@@ -268,10 +270,14 @@ def test_what_is_done_is_kept_and_what_has_changed_is_made_anew(tool, capsys):
 
 def test_bad_videos_are_named_and_the_others_done(tool, capsys):
     (tool.videos / "bad.mp4").write_bytes(b"no video")
+    (tool.videos / "frames").mkdir()
+    for number in range(1, 18):
+        cv2.imwrite(str(tool.videos / f"frames/img_{number:05d}.jpg"), np.zeros((40, 40, 3), np.uint8))
     make_video(tool.videos / "short.mp4", 16, 25)
-    with pytest.raises(CcsError, match=r"2 of 4 videos have no features:\n.*bad.mp4: not a video") as error:
+    with pytest.raises(CcsError, match=r"3 of 5 videos have no features:\n.*bad.mp4: not a video") as error:
         tool.run()
     assert "short.mp4: 16 frames at 25 a second, a window needs 17: give a smaller --stack" in str(error.value)
+    assert "frames: a folder of frames, of which nobody knows the times: --fps own takes them" in str(error.value)
     assert {name for name in tool.files() if name.endswith(".npy")} == {
         *("one/a_rgb.npy", "one/a_times.npy", "b_rgb.npy", "b_times.npy")
     }
@@ -295,6 +301,29 @@ def test_an_interruption_leaves_whole_outputs_or_none(tool, monkeypatch, capsys)
     tool.run()
     assert re.search(r"[01] kept, [12] made, 0 redone", capsys.readouterr().err)
     assert len(tool.files()) == 6
+
+
+def test_old_arrays_never_pass_for_those_of_a_new_record(tmp_path, monkeypatch):
+    """Of the same shape, when the run ends between the record and the names of the arrays."""
+    record = {"features": "", "source": {}, "backend": "", "num_windows": 2, "widths": {"rgb": 3}}
+
+    def make(value: float, step: int) -> None:
+        output = Npy(tmp_path / "a", ("rgb",))
+        output.write({"rgb": np.full((2, 3), value, np.float32), "times": np.zeros((2, 2))})
+        output.finish(record | {"settings": {"format": "npy", "step": step}})
+
+    make(0, step=4)
+    assert is_complete(tmp_path / "a", "npy", ("rgb",), read_record(tmp_path / "a", "npy"))
+
+    def killed(array: GrowingArray) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(GrowingArray, "close", killed)
+    with pytest.raises(KeyboardInterrupt):
+        make(1, step=8)
+    found = read_record(tmp_path / "a", "npy")
+    assert found is not None  # so that the next run knows what is there for its own
+    assert found["settings"]["step"] == 4 or not is_complete(tmp_path / "a", "npy", ("rgb",), found)
 
 
 def test_files_of_others_are_not_replaced(tool):
@@ -345,7 +374,14 @@ def test_formats_hold_the_same_numbers(tool, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--weights", "nowhere.pt,"], "--weights, rgb: nowhere.pt is no file"),
+        (["--weights", "nowhere.pt,"], "expected the files of I3D as RGB.pt,FLOW.pt, found no file nowhere.pt"),
+        (["--weights", "none,none"], "found no file none"),
+        (["--weights", "a.pt,b.pt,c.pt"], "as RGB.pt,FLOW.pt, with one comma, found 2"),
+        (["--weights", "rgb_imagenet.pt"], "expected i3d, two files of I3D with a comma between them"),
+        (["--weights", __file__], "files of I3D are given with a comma, as RGB.pt,FLOW.pt"),
+        (["--bound", "0"], "--bound: expected a number of pixels above 0, found 0"),
+        (["--bound", "nan"], "--bound: expected a number of pixels above 0, found nan"),
+        (["-o", "b.npy"], "--output b.npy: expected a directory.* with --output features they are features/VIDEO_rgb"),
         (["--weights", ",flow.pt"], "expected the files of I3D as RGB.pt,FLOW.pt, found none of rgb"),
         (["--crop", "300"], "--crop: expected 3 pixels to --short-side, which is 32, found 300"),
         (["--layer", "z"], "--layer z: I3D has none"),

@@ -1009,7 +1009,13 @@ def test_lists_in_the_forms_that_people_have(videos, tmp_path, monkeypatch, caps
         assert [source.name for source in found] == ["a/run (1)", "a/b/two"], name
         labels = {"labels.txt": ["3", "0"], "table.csv": ["run", "two"], "table.tsv": [None, None]}
         assert [source.label for source in found] == labels[name]
-    assert "table.tsv: its column start is not used" in capsys.readouterr().err
+    said = "table.tsv: its column start is not used: whole videos are read, or the part of --start and --end\n"
+    assert said in capsys.readouterr().err
+    find([str(tmp_path / "table.tsv")], None, "features", "features")  # which has no such flags
+    assert capsys.readouterr().err.endswith(": whole videos are read\n")
+    (tmp_path / "table.json").touch()
+    with pytest.raises(CcsError, match=r"or pipe them into `ccs features -`"):
+        find([str(tmp_path / "table.json")], None, "features", "features")
     monkeypatch.chdir(tmp_path)  # where none of them is
     found = find([str(tmp_path / "labels.txt")], str(videos), "flow")
     assert [source.name for source in found] == ["a/run (1)", "a/b/two"]
