@@ -5,8 +5,8 @@ Legend of shapes: B windows, S frames (and pairs) of a window, F frames or pairs
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ccs import trained
 from ccs.clips.sampling import frame_indices, pair_indices, segment_starts
 from ccs.device import choose_device
 from ccs.features.inputs import STREAMS, OfI3D, OfTrained
+from ccs.flow.settings import Parameters
 from ccs.models import backbones
 from ccs.models.network import Output, snippet_of
 from ccs.stage import CcsError
@@ -116,7 +117,12 @@ Network = I3D | Trained
 
 
 def load(
-    weights: str, streams: tuple[str, ...], stack: int, layer: str | None, given: Mapping[str, Any], parameters: Any
+    weights: str,
+    streams: tuple[str, ...],
+    stack: int,
+    layer: str | None,
+    given: Mapping[str, Any],
+    parameters: Parameters | None,
 ) -> Network:
     """The network that `--weights` means.
 
@@ -129,7 +135,8 @@ def load(
     Raises `CcsError` for weights that cannot be had or do not fit, and flags that are not for them.
     """
     torch.backends.cudnn.allow_tf32 = False  # with it features from a GPU would be off by 1e-3
-    if weights != PUBLISHED and "," not in weights:
+    files = [] if os.path.exists(weights) else weights.split(",")
+    if weights != PUBLISHED and len(files) < 2:
         if flags := [f"--{name.replace('_', '-')}" for name in given] + ["the TV-L1 settings"] * bool(parameters):
             raise CcsError(
                 f"{', '.join(flags)}: a checkpoint says how its videos are prepared; these are for I3D: leave them out"
@@ -140,13 +147,15 @@ def load(
     how = OfI3D(streams, **given, **({"parameters": parameters} if parameters else {}))
     if weights == PUBLISHED:
         return I3D(dict.fromkeys(STREAMS, "kinetics"), how, stack)
-    files = dict(zip(STREAMS, weights.split(","), strict=False))
-    if lacking := [stream for stream in streams if not files.get(stream)]:
+    of_stream = dict(zip(STREAMS, files, strict=False))
+    lacking = [stream for stream in streams if not of_stream[stream]]
+    if lacking or len(files) > len(STREAMS):
+        found = f"none of {' and '.join(lacking)}" if lacking else f"{len(files)} names"
         raise CcsError(
-            f"--weights {weights}: expected the files of I3D as RGB.pt,FLOW.pt, found none of {' and '.join(lacking)}: "
-            f"give it, or leave out the stream (--streams)"
+            f"--weights {weights}: expected the files of I3D as RGB.pt,FLOW.pt, found {found}: give one for each "
+            "stream, and none for one that is left out (--streams)"
         )
-    return I3D(files, how, stack)
+    return I3D(of_stream, how, stack)
 
 
 def _identity(weights: str) -> str:
@@ -181,8 +190,3 @@ def settings(network: Network) -> dict[str, Any]:
 def uses_flow(network: Network) -> bool:
     """Whether flow is to be computed for it."""
     return "flow" in network.shown
-
-
-def fields_of_i3d() -> list[str]:
-    """The fields of `OfI3D` that are flags."""
-    return [field.name for field in dataclasses.fields(OfI3D) if field.name not in ("streams", "parameters")]

@@ -372,6 +372,8 @@ def test_formats_hold_the_same_numbers(tool, capsys):
     [
         (["--weights", "nowhere.pt,"], "--weights, rgb: nowhere.pt is no file"),
         (["--weights", ",flow.pt"], "expected the files of I3D as RGB.pt,FLOW.pt, found none of rgb"),
+        (["--weights", "a.pt,b.pt,c.pt"], "expected the files of I3D as RGB.pt,FLOW.pt, found 3 names"),
+        (["--bound", "0"], "flow bound: expected a number of pixels above 0, found 0"),
         (["--crop", "300"], "--crop: expected 3 pixels to --short-side, which is 32, found 300"),
         (["--layer", "z"], "--layer z: I3D has none"),
         (["--step", "0"], "--step: expected 1 or more frames, found 0"),
