@@ -144,7 +144,7 @@ def load(
         return Trained(weights, streams, stack, layer or "pooled")
     if layer == "z":
         raise CcsError("--layer z: I3D has none, it is the embedding of networks that ccs train makes: leave it out")
-    how = OfI3D(streams, **given, **({"parameters": parameters} if parameters else {}))
+    how = OfI3D(streams, **given, parameters=parameters or Parameters())
     if weights == PUBLISHED:
         return I3D(dict.fromkeys(STREAMS, "kinetics"), how, stack)
     of_stream = dict(zip(STREAMS, files, strict=False))
