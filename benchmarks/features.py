@@ -87,7 +87,7 @@ def flow(work: Work, pieces: list[Chunk]) -> float:
     prepare = functools.partial(inputs.prepare, how=work.network.how, backend=work.backend, memory=work.memory)
     tasks = ([Piece(0, "", chunk._replace(square=None))] for chunk in pieces)
     engine, done, begin = BACKENDS[work.backend], 0, 0.0
-    set_up = inputs.worker_set_up(work.backend)
+    set_up = functools.partial(inputs.set_up, backend=work.backend)
     with closing(ordered_map(prepare, tasks, work.num_processes, set_up, engine.tasks_at_once)) as results:
         for (new,) in results:
             if not begin:

@@ -6,8 +6,6 @@ are. `OfI3D` prepares them as I3D was trained, `OfTrained` as a checkpoint of `c
 
 from __future__ import annotations
 
-import functools
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ import numpy as np
 from ccs.clips import transforms
 from ccs.clips.settings import ClipSettings
 from ccs.flow import engines, shard
-from ccs.flow.quantise import check_finite
+from ccs.flow.quantise import check_bound, check_finite
 from ccs.flow.settings import GpuSettings, Parameters
 from ccs.flow.streams import Chunk, End, Reading
 from ccs.frames.commands import shorter_side
@@ -78,28 +76,23 @@ class OfI3D:
             raise CcsError(f"--short-side: expected 3 to 9999 pixels, found {self.short_side}")
         if not 3 <= self.crop <= self.short_side:
             raise CcsError(f"--crop: expected 3 pixels to --short-side, which is {self.short_side}, found {self.crop}")
-        if not (math.isfinite(self.bound) and self.bound > 0):
-            raise CcsError(f"--bound: expected a number of pixels above 0, found {self.bound:g}")
+        check_bound(self.bound)
 
     def reading(self, **options: Any) -> Reading:
         """How the videos are read; `options` are other fields of `Reading`."""
         square = self.crop if "rgb" in self.streams else None
         return Reading(size=shorter_side(self.short_side), square=square, **options)
 
-    def flow(self, chunks: list[Chunk], backend: str, memory: int) -> list[np.ndarray]:
-        """The flow stream's input, float32 (pairs, 2, S, S), of each chunk."""
-        videos = [chunk.frames for chunk in chunks]
-        prepared = []
+    def of(self, pieces: list[Piece], backend: str, memory: int) -> list[dict[str, np.ndarray]]:
+        """Of each piece the flow: RGB needs no worker."""
+        videos = [piece.chunk.frames for piece in pieces]
+        made = []
         for flow in engines.estimate_videos(videos, backend, memory, **self.parameters.to_names()):
             top, left = ((side - self.crop) // 2 for side in flow.shape[2:])
             cut = flow[:, :, top : top + self.crop, left : left + self.crop]
             check_finite(np.isfinite(cut).all())
-            prepared.append(128 + np.clip(cut, -self.bound, self.bound) * np.float32(127.5 / self.bound))
-        return prepared
-
-    def of(self, pieces: list[Piece], backend: str, memory: int) -> list[dict[str, np.ndarray]]:
-        """The streams of each piece that a worker makes."""
-        return [{"flow": flow} for flow in self.flow([piece.chunk for piece in pieces], backend, memory)]
+            made.append({"flow": 128 + np.clip(cut, -self.bound, self.bound) * np.float32(127.5 / self.bound)})
+        return made
 
     def settings(self) -> Mapping[str, Any]:
         """For records."""
@@ -177,8 +170,3 @@ def set_up(index: int, *, backend: str) -> None:
     if "cuda" not in backend:
         os.nice(NICENESS)
     engines.BACKENDS[backend].set_up(index)
-
-
-def worker_set_up(backend: str) -> Any:
-    """`set_up` for a pool."""
-    return functools.partial(set_up, backend=backend)

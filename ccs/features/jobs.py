@@ -279,7 +279,7 @@ class Work:
 
         engine = BACKENDS[self.backend]
         prepare = functools.partial(inputs.prepare, how=self.network.how, backend=self.backend, memory=self.memory)
-        set_up = inputs.worker_set_up(self.backend)
+        set_up = functools.partial(inputs.set_up, backend=self.backend)
         with closing(ordered_map(prepare, tasks(), self.num_processes, set_up, engine.tasks_at_once)) as results:
             for new in itertools.chain.from_iterable(results):
                 yield _with_colours(new, squares.popleft())

@@ -20,6 +20,7 @@ from ccs import trained
 from ccs.clips.sampling import frame_indices, pair_indices, segment_starts
 from ccs.device import choose_device
 from ccs.features.inputs import STREAMS, OfI3D, OfTrained
+from ccs.flow.settings import Parameters
 from ccs.models import backbones
 from ccs.models.network import Output, snippet_of
 from ccs.stage import CcsError
@@ -117,7 +118,12 @@ Network = I3D | Trained
 
 
 def load(
-    weights: str, streams: tuple[str, ...], stack: int, layer: str | None, given: Mapping[str, Any], parameters: Any
+    weights: str,
+    streams: tuple[str, ...],
+    stack: int,
+    layer: str | None,
+    given: Mapping[str, Any],
+    parameters: Parameters | None,
 ) -> Network:
     """The network that `--weights` means.
 
@@ -130,7 +136,7 @@ def load(
     Raises `CcsError` for weights that cannot be had or do not fit, and flags that are not for them.
     """
     torch.backends.cudnn.allow_tf32 = False  # with it features from a GPU would be off by 1e-3
-    if weights != PUBLISHED and "," not in weights:
+    if weights != PUBLISHED and (os.path.exists(weights) or "," not in weights):
         if not os.path.exists(weights):
             raise CcsError(
                 f"--weights {weights}: expected i3d, two files of I3D with a comma between them (RGB.pt,FLOW.pt), a "
@@ -144,7 +150,7 @@ def load(
         return network
     if layer == "z":
         raise CcsError("--layer z: I3D has none, it is the embedding of networks that ccs train makes: leave it out")
-    how = OfI3D(streams, **given, **({"parameters": parameters} if parameters else {}))
+    how = OfI3D(streams, **given, parameters=parameters or Parameters())
     if weights == PUBLISHED:
         return I3D(dict.fromkeys(STREAMS, "kinetics"), how, stack)
     return I3D(_files(weights, streams), how, stack)
