@@ -307,7 +307,7 @@ def load(path: str | os.PathLike[str], **evaluation: Any) -> Classifier:
     Raises:
         CcsError: there is no such checkpoint, it is not of this version, or it cannot be evaluated so.
     """
-    file = trained.find(os.fspath(path), "predict")
+    file = trained.find(os.fspath(path))
     return Classifier(checkpoint.read(file), file, **evaluation)
 
 
@@ -327,7 +327,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # films are named as outputs of `ccs flow` are; without them two videos of one name are no matter
     sources = find(args.videos, None if args.cam else os.sep, args.cam or os.devnull, "predict")
     videos = [source.path for source in sources]
-    checkpoint_file = trained.find(args.checkpoint, "predict")
+    checkpoint_file = trained.find(args.checkpoint)
     classifier = load(checkpoint_file, **given_settings(args, EvaluateSettings, prefix=""))
     preparation = classifier.preparation(args.backend, args.workers)
     if args.cam and classifier.settings.crops != 1:

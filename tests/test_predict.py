@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 import os
 import re
 import subprocess
@@ -248,6 +249,30 @@ def test_clips_of_ones_own_are_those_of_training_and_evaluation(made):
     ):
         with pytest.raises(ccs.CcsError, match=message):
             ccs.Clips([made.shard], made.manifest, **given)
+
+
+def test_what_is_told_of_the_preprocessing_makes_the_clips(made):
+    """A clip by nothing but that, with OpenCV."""
+    told = ccs.load(made.checkpoint("told", segments=3)).preprocessing
+    shapes = [told["inputs"][name]["shape"][1:] for name in ("rgb", "flow")]
+    assert shapes == [[3, 1, 3, 64, 64], [3, 5, 2, 64, 64]]
+    assert (told["inputs"]["flow"]["bound"], told["frames"]["short_side"]) == (7, 40)
+    start = re.search(r"frame (floor\(.*\)) for segment k", told["snippet"]["start"])[1]
+    number = int(re.fullmatch(r"1, number (\d+) from the start on", told["snippet"]["frames"])[1])
+    share = float(re.match(r"[\d.]+", told["crop"]["side"])[0])
+    tests = ccs.Clips(made.shard, made.manifest, part="test", segments=3, input_size=64)
+    for index in range(len(tests)):
+        video, (rgb, flow, _) = tests.videos[index], tests[index]
+        T = made.reader.num_frames[video]
+        for k in range(3):
+            first = eval(start, {"floor": math.floor, "max": max, "k": k, "T": T})
+            frame = made.reader.frames(video, [min(first + number, T - 1)])[0]
+            pairs = made.reader.flow(video, [min(first + t, T - 2) for t in range(5)])
+            side = round(share * min(frame.shape[:2]))
+            y, x = ((length - side) // 2 for length in frame.shape[:2])
+            for wanted, found in ((frame.transpose(2, 0, 1), rgb[k, 0]), *zip(pairs, flow[k], strict=True)):
+                planes = [cv2.resize(each[y : y + side, x : x + side], (64, 64)) for each in wanted]  # bilinear
+                assert np.abs(np.stack(planes).astype(int) - found.numpy()).max() <= 1
 
 
 def test_flow_is_computed_for_the_pairs_that_are_looked_at_alone(made, monkeypatch):
