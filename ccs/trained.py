@@ -22,10 +22,11 @@ class Preparation(NamedTuple):
     bound: float  # of its flow in 8 bits, px
 
 
-def find(path: str, command: str) -> str:
+def find(path: str) -> str:
     """The checkpoint that is meant by a file, or by the folder of a run or of one of its seeds.
 
-    `command` asks, for messages; raises `CcsError` for a folder without a checkpoint.
+    Of several seeds the first is taken, and that is said on standard error. Raises `CcsError` for a folder without a
+    checkpoint.
     """
     if not os.path.isdir(path):
         return path
@@ -36,7 +37,7 @@ def find(path: str, command: str) -> str:
             "results/runs/demo/split1/ccs, found no seed*/checkpoint.pt in it: correct the path, or train the run first"
         )
     if len(found) > 1:
-        print(f"ccs: {command}: {path} has {len(found)} seeds: {found[0]} is taken", file=sys.stderr)
+        print(f"ccs: {path} has {len(found)} seeds: {found[0]} is taken", file=sys.stderr)
     return str(found[0])
 
 

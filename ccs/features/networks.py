@@ -77,7 +77,7 @@ class Trained:
     shown = STREAMS
 
     def __init__(self, path: str, streams: tuple[str, ...], stack: int, layer: str) -> None:
-        path = trained.find(path, "features")
+        path = trained.find(path)
         try:
             state = checkpoint.read(path)
         except CcsError as error:

@@ -217,7 +217,11 @@ def preprocessing(state: Mapping[str, Any], trained: TrainedNetwork, evaluation:
             "frames": f"{F}, from the start on" if snippet.all_frames else f"1, number {L // 2} from the start on",
             "past the end": "the last one again",
         },
-        "crop": {"place": "centre", "side": f"{clips.test_scale:g} of the short side", "resized": "bilinear"},
+        "crop": {
+            "place": "centre",
+            "side": f"{clips.test_scale:g} of the short side; within 1 % of {clips.input_size} it is that",
+            "resized": f"to {clips.input_size}, bilinear",
+        },
         "frames": state["preparation"]["frames"],
         "flow": state["preparation"]["flow"],
         "evaluated": {"segments": evaluation.segments, "crops": evaluation.crops},
