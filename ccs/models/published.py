@@ -178,7 +178,7 @@ def _download_any(wanted: tuple[File, ...]) -> Path:
                 _download(address, part)
                 if not file.is_at(part):
                     raise _WrongError(f"gave another file, {part.stat().st_size:,} bytes with {file.digest_of(part)}")
-        except (OSError, HTTPException, _WrongError) as error:
+        except (OSError, HTTPException, ValueError, _WrongError) as error:  # ValueError: a length that is no number
             failures.append(f"{address}: {_reason(error)}")
         else:
             return path

@@ -57,7 +57,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         content = DAMAGED if folder == "wrong" else self.server.pages[name]
         self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Length", "many" if folder == "odd" else str(len(content)))
         self.end_headers()
         half = len(content) // 2
         self.wfile.write(content[:half])
@@ -188,6 +188,7 @@ def test_a_file_is_fetched_once_and_a_copy_by_hand_never(server, tabled, git):
         ("gone", "HTTP Error 404: Not Found"),
         ("refused", r"\[Errno \d+\] Connection refused"),
         ("silent", "timed out"),
+        ("odd", "invalid literal .*'many'"),
     ],
 )
 def test_a_failure_says_which_file_from_where_why_and_what_to_do_and_the_next_address_is_tried(
