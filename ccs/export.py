@@ -5,7 +5,8 @@
 Inputs are `rgb` and `flow`, clips as bytes; the network normalises them itself. Outputs are `rgb_logits`, `flow_logits`
 and `fused_logits`, the sum of both with the run's weights. The batch has any size; the number of segments is that of
 training. What a clip is made of stands in FILE.json and in the file: in ONNX's metadata as `ccs.preprocessing`, in a
-.pt2 as the extra file `preprocessing.json`. Equal to the network to 1e-4, which is tried before anything is written.
+.pt2 as the extra file `preprocessing.json`. What torch.export captures, which a .pt2 is and ONNX is converted from, is
+compared with the network before anything is written: 1e-4, or so much of the largest logit where that is above 1.
 """
 
 from __future__ import annotations

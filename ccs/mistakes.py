@@ -74,14 +74,13 @@ class Mistake(NamedTuple):
 def surest(found: Sequence[Scores], number: int) -> tuple[list[Mistake], int]:
     """The `number` surest mistakes of a run's seeds, surest first, and how many videos some seed mistakes.
 
-    Quarantined videos are not among them: nothing was said of them. Equal ones are in the order of the scores.
+    Where a seed could not decode a video, it said nothing of it. Equal ones are in the order of the scores.
 
     Raises:
         CcsError: there are no labels, or seeds have other videos.
     """
     scores.check_same_videos(found)
-    readable = ~np.asarray(found[0].quarantined)
-    wrong_SN = np.stack([~scores.hits(each, "fused") & readable for each in found])
+    wrong_SN = np.stack([~scores.hits(each, "fused") & ~each.quarantined for each in found])
     sure_SN = np.stack([scores.softmax(scores.fuse(each)).max(axis=1) for each in found])
     sure_SN = np.where(wrong_SN, sure_SN, -1.0)
     order = np.argsort(-sure_SN.max(axis=0), kind="stable")
@@ -128,7 +127,7 @@ def _introduction(found: Sequence[Scores], num_shown: int, num_all: int) -> str:
             "Above, frames from the beginning to the end; below each, its flow to the next frame: the hue is the "
             "direction, as in the wheel, and full colour the video's fastest motion."
         )
-    if num_bad := int(np.sum(first.quarantined)):
+    if num_bad := int(np.all([each.quarantined for each in found], axis=0).sum()):
         told.append(f"{num_bad:,} more could not be decoded; they count as errors, and are not shown.")
     return " ".join(told)
 

@@ -200,14 +200,9 @@ class Classifier:
         self._trained_on = trained.preparation(state, path)
         network, clips = self.trained.network, self.trained.clips
         self.settings = dataclasses.replace(checkpoint.evaluation(state, network, clips), **given)
-        if self.settings.segments > MAX_SEGMENTS:
-            raise CcsError(
-                f"--segments: expected at most {MAX_SEGMENTS}, held in memory at once; found {self.settings.segments}"
-                + ("" if "segments" in given else ", by which the run is evaluated: give --segments")
-            )
         if network.aggregation not in ANY_NUMBER and self.settings.segments % clips.segments:
             raise CcsError(
-                f"--segments: this network puts {clips.segments} segments together (aggregation "
+                f"segments: this network puts {clips.segments} segments together (aggregation "
                 f"{network.aggregation}): expected a multiple of {clips.segments}, found {self.settings.segments}"
             )
         self.model = self.trained.model
@@ -215,7 +210,18 @@ class Classifier:
         self.preprocessing = checkpoint.preprocessing(state, self.trained, self.settings)
 
     def preparation(self, backend: str = "auto", workers: int | None = None) -> Preparation:
-        """How videos are prepared for it, with flow of `backend` by so many threads on a CPU (None: all cores)."""
+        """How videos are prepared for it, with flow of `backend` by so many threads on a CPU (None: all cores).
+
+        Raises:
+            CcsError: no such backend here, no such number of threads, or more segments than are held in memory.
+        """
+        if workers is not None and workers < 1:
+            raise CcsError(f"workers: expected 1 or more, found {workers}")
+        if self.settings.segments > MAX_SEGMENTS:
+            raise CcsError(
+                f"segments: expected at most {MAX_SEGMENTS} to classify a video, held in memory at once; found "
+                f"{self.settings.segments}, of the flag or the argument, or by which the run is evaluated: give fewer"
+            )
         engine = choose(backend, self._trained_on.parameters.gamma)
         return Preparation(*self._trained_on, engine, workers or num_cores())
 
@@ -253,7 +259,8 @@ class Classifier:
                         raise decoded
                     logits = self.logits(VideoReader(path, decoded, preparation))
                 except (BadVideo, CcsError) as error:
-                    raise CcsError(f"{_printable(path)}: {error}") from error
+                    named = str(error).startswith(path)  # of what cannot be opened
+                    raise CcsError(str(error) if named else f"{_printable(path)}: {error}") from error
                 rgb, flow, fused = map(softmax, logits)
                 found.append(Prediction(path, self.classes, rgb, flow, fused, logits))
         return found

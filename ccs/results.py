@@ -64,12 +64,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, rows in tables.items():
         with atomic(output / name) as part, open(part, "w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
+    print(f"ccs: wrote {', '.join(str(output / name) for name in tables)}", file=sys.stderr)
     if labelled:
         print(report(found))
     if args.mistakes:
         shards = args.shards or shards_of(Path(args.run), found[0].dataset)
         mistakes.write(args.mistakes, found, ShardReader(shards), args.number)
-    print(f"ccs: wrote {', '.join(str(output / name) for name in tables)}", file=sys.stderr)
 
 
 def of_run(path: Path) -> list[Scores]:

@@ -25,7 +25,8 @@ class Preparation(NamedTuple):
 def find(path: str) -> str:
     """The checkpoint that is meant by a file, or by the folder of a run or of one of its seeds.
 
-    Raises `CcsError` for a folder without a checkpoint.
+    Of several seeds the first is taken, and that is said on standard error. Raises `CcsError` for a folder without a
+    checkpoint.
     """
     if not os.path.isdir(path):
         return path

@@ -44,7 +44,7 @@ def trained(folder, **network) -> str:
             "frames": {"short_side": 72, "size": None, "quality": 95},
             "flow": {"backend": "native", "bound": 7.0, **Parameters().to_names()},
         },
-        "evaluate": {"segments": 3, "crops": 1, "fusion": (1.0, 2.5)},
+        "evaluate": {"segments": 300, "crops": 1, "fusion": (1.0, 2.5)},  # too many for `ccs predict`
         "settings": json.dumps(dataclasses.asdict(every)),
     }
     checkpoint.write(folder / "checkpoint.pt", state)

@@ -93,7 +93,7 @@ print(*sorted({name.split(".")[0] for name in sys.modules} & {"numpy", "cv2", "h
 import numpy as np
 print(ccs.flow.estimate(np.zeros((2, 20, 30), np.uint8)).shape, "torch" in sys.modules)
 try:
-    ccs.prediction
+    ccs.predict
 except ModuleNotFoundError as error:
     print(error.name)
 """

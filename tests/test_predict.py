@@ -208,7 +208,7 @@ def test_the_page_on_python_does_what_it_says(made, tmp_path, capsys):
     assert done.returncode == 0, done.stderr
     first, *_, bad = done.stdout.splitlines()
     assert first.split()[0] == "2"  # training videos
-    assert bad.startswith("videos/gone.mp4: ")
+    assert bad.startswith("videos/gone.mp4: No such file")
     given = [str(tmp_path / "videos/a.mp4"), "--checkpoint", str(run), "--output", str(tmp_path / "o.csv")]
     prediction.main(given)
     wanted = {(row["stream"], row["class"]): float(row["probability"]) for row in read_csv(tmp_path / "o.csv")}
@@ -246,6 +246,8 @@ def test_clips_of_ones_own_are_those_of_training_and_evaluation(made):
         ({"part": "val"}, "expected val videos in split 1, found none"),
         ({"segments": 0}, "segments"),
         ({"quarantine": "nowhere.csv"}, "nowhere.csv: expected a list of bad videos"),
+        ({"flow_length": 0}, "flow_length: expected a whole number of 1 or more, found 0"),
+        ({"seed": -1}, "seed: expected a whole number of 0 or more, found -1"),
     ):
         with pytest.raises(ccs.CcsError, match=message):
             ccs.Clips([made.shard], made.manifest, **given)
@@ -482,7 +484,7 @@ def test_directories_lists_and_the_folder_of_a_run(made, tmp_path, capsys):
     prediction.main([str(tmp_path / "some"), "--checkpoint", str(tmp_path / "run"), *flags])
     assert (tmp_path / "films/a/short.mp4").is_file()
     assert (tmp_path / "films/b/short.mp4").is_file()
-    assert "run has 2 seeds: " in capsys.readouterr().err
+    assert f"ccs: {tmp_path / 'run'} has 2 seeds: " in capsys.readouterr().err
 
 
 def test_a_folder_of_frames_is_classified_as_the_video_that_they_are_of(made, tmp_path, capsys):
@@ -546,8 +548,11 @@ def test_one_bad_item_costs_only_itself(made, tmp_path, capsys, monkeypatch):
             ["{good}", "--cam", "d", "--checkpoint", "{ten}"],
             "expected --crops 1, found 10",
         ),
-        (["{good}", "--segments", "251"], "--segments: expected at most 250, held in memory at once; found 251"),
-        (["{good}", "--checkpoint", "{many}"], "found 300, by which the run is evaluated: give --segments"),
+        (
+            ["{good}", "--segments", "251"],
+            "segments: expected at most 250 to classify a video, held in memory at once; found 251",
+        ),
+        (["{good}", "--checkpoint", "{many}"], "found 300, of the flag or the argument, or by which the run is"),
         (["{good}", "--checkpoint", "{later}"], "expected settings to evaluate it with, found {{'views': 3}}"),
         (["{good}", "{other}", "--cam", "d"], "would both be written as short: rename or leave out one"),
         (["{good}", "--cam", "{folder}"], "would be replaced"),

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ccs import results, scores
+from ccs import mistakes, results, scores
 from ccs.stage import CcsError
 
 CLASSES = ("sit", "stand, up", "wave")
@@ -182,6 +182,21 @@ def test_the_page_of_mistakes(project, tmp_path, capsys):
     one = (tmp_path / "one.html").read_text(encoding="utf-8")
     assert re.findall(r'"video">(\w)</p>', one) == ["y"]
     assert "2 of 5 test videos are mistaken (" in one
+
+
+def test_a_video_that_one_seed_could_not_decode_is_judged_by_the_others(tmp_path):
+    """y is the surest mistake of seed 0 and could not be decoded for seed 1; of z it is the other way."""
+    right, wrong = np.eye(3)[[0, 0, 2, 2, 0]] * 5, np.eye(3)[[0, 0, 2, 0, 1]] * 5
+    for seed, logits, bad in ((0, wrong * 2, 4), (1, wrong, 3), (2, right, ())):
+        write(tmp_path / f"seed{seed}/scores.h5", seed, logits, logits, quarantined=bad)
+    found = results.of_run(tmp_path)
+    mistaken, num_all = mistakes.surest(found, 24)
+    assert [(found[0].video[each.row], each.seed.seed, each.num_wrong) for each in mistaken] == [
+        ("y", 0, 1),
+        ("z", 1, 1),
+    ]
+    assert num_all == 2
+    assert "could not be decoded" not in mistakes._introduction(found, 2, 2)
 
 
 def test_a_page_needs_the_shards_of_its_videos(project, tmp_path):

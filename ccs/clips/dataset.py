@@ -25,6 +25,7 @@ from ccs.clips.sampling import frame_indices, pair_indices, segment_starts
 from ccs.clips.settings import ClipSettings
 from ccs.datasets import bad_videos, manifests
 from ccs.datasets.manifests import Manifest, Video
+from ccs.models.settings import NetworkSettings
 from ccs.models.snippet import Snippet
 from ccs.shards.reader import ShardReader
 from ccs.signals import held, ignore
@@ -280,7 +281,10 @@ class Clips(Dataset):
             raise CcsError(f"{manifest}: expected {part} videos in split {split}, found none; give another part")
         self.classes, self.bound = found.classes, reader.bound
         self.videos, self.labels = [video.video for video in videos], [video.label for video in videos]
-        snippet, clips = Snippet(flow_length, all_frames=all_frames), ClipSettings(**settings)
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise CcsError(f"seed: expected a whole number of 0 or more, found {seed!r}")
+        length = NetworkSettings(flow_length=flow_length).flow_length  # of the same range
+        snippet, clips = Snippet(length, all_frames=all_frames), ClipSettings(**settings)
         self._random = TrainClips(reader, videos, clips, snippet=snippet, seed=seed)
         self._central = TestClips(reader, videos, clips, snippet=snippet, segments=clips.segments, crops=1)
         self._augment = part == "train" if augment is None else augment

@@ -16,3 +16,7 @@ def __getattr__(name: str) -> object:
     if name == "estimate":
         return importlib.import_module("ccs.flow.engines").estimate
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "estimate"})

@@ -192,7 +192,8 @@ def estimate(frames: np.ndarray, backend: str = "auto", **parameters: object) ->
         CcsError: frames, backend or parameters are not as above, or the backend failed.
     """
     if isinstance(frames, np.ndarray) and frames.dtype == np.uint8 and frames.ndim == 4 and frames.shape[3] == 3:
-        frames = np.array([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]).reshape(frames.shape[:3])
+        grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames] if frames.size else frames[..., 0]
+        frames = np.asarray(grey)
     return estimate_videos([frames], backend, GpuSettings.gpu_memory, **parameters)[0]
 
 

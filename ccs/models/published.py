@@ -151,7 +151,14 @@ def _present(wanted: tuple[File, ...]) -> Path | None:
     for file in wanted:
         path = folder() / file.name
         if path.is_file():
-            if not file.is_at(path):
+            try:
+                is_whole = file.is_at(path)
+            except OSError as error:
+                raise CcsError(
+                    f"{path}: expected the published file, found one that cannot be read ({error.strerror}): change "
+                    "its permissions, or set TORCH_HOME to a folder of your own"
+                ) from error
+            if not is_whole:
                 raise CcsError(
                     f"{path}: expected the published file, {file.digest}, found {path.stat().st_size:,} bytes with "
                     f"{file.digest_of(path)}: it is damaged or another file of that name. Remove it, and it is fetched "
@@ -171,7 +178,7 @@ def _download_any(wanted: tuple[File, ...]) -> Path:
                 _download(address, part)
                 if not file.is_at(part):
                     raise _WrongError(f"gave another file, {part.stat().st_size:,} bytes with {file.digest_of(part)}")
-        except (OSError, HTTPException, _WrongError) as error:
+        except (OSError, HTTPException, ValueError, _WrongError) as error:  # ValueError: a length that is no number
             failures.append(f"{address}: {_reason(error)}")
         else:
             return path

@@ -123,6 +123,9 @@ def test_colour_frames_are_greyed_and_a_user_needs_no_engine():
     grey = np.uint8(np.rint(colour @ np.array([0.299, 0.587, 0.114])))  # luma of R, G, B: ITU-R BT.601
     found = ccs.flow.estimate(colour)
     assert np.abs(found - ccs.flow.estimate(grey)).mean() < 0.01
+    for empty in ((0, 20, 30, 3), (2, 0, 30, 3)):
+        with pytest.raises(ccs.CcsError, match=rf"sides of 3 px or more; found {empty[0]} frames"):
+            ccs.flow.estimate(np.zeros(empty, np.uint8))
     np.testing.assert_allclose(found[0, :, 8:-8, 8:-8].mean(axis=(1, 2)), (1.5, -0.75), atol=0.05)
     assert ccs.flow.estimate(colour[:1]).shape == (0, 2, 48, 64)
 

@@ -57,7 +57,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         content = DAMAGED if folder == "wrong" else self.server.pages[name]
         self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Length", "many" if folder == "odd" else str(len(content)))
         self.end_headers()
         half = len(content) // 2
         self.wfile.write(content[:half])
@@ -188,6 +188,7 @@ def test_a_file_is_fetched_once_and_a_copy_by_hand_never(server, tabled, git):
         ("gone", "HTTP Error 404: Not Found"),
         ("refused", r"\[Errno \d+\] Connection refused"),
         ("silent", "timed out"),
+        ("odd", "invalid literal .*'many'"),
     ],
 )
 def test_a_failure_says_which_file_from_where_why_and_what_to_do_and_the_next_address_is_tried(
@@ -228,6 +229,16 @@ def test_what_lies_there_is_checked_and_left_to_its_owner(server, tabled, conten
         published.fetch("x", "imagenet", flow=False)
     assert path.read_bytes() == content
     assert server.asked == []
+
+
+def test_a_file_that_cannot_be_read_is_told(server, tabled):
+    """Such as another user's in a folder that many share; here, even for root, a process's memory from its start on."""
+    tabled(file_of(server, "good"))
+    path = published.folder() / "weights.pt"
+    path.parent.mkdir(parents=True)
+    path.symlink_to("/proc/self/mem")
+    with pytest.raises(CcsError, match=r"weights\.pt: expected the published file, found one that cannot be read"):
+        published.fetch("x", "imagenet", flow=False)
 
 
 def test_a_folder_that_cannot_be_written_is_told(server, tabled, monkeypatch, tmp_path):
@@ -373,7 +384,7 @@ def test_the_command_fetches_both_files_and_tells_one_that_does_not_fit(kinetics
     with pytest.raises(CcsError, match=r"kinetics does not fit i3d\. Missing: Conv3d_1a_7x7\.conv3d\.weight"):
         command.main(["i3d", "kinetics"])
     for backbone, message in (
-        ("i3d_x0_5", "nobody publishes weights of i3d_x0_5"),
+        ("i3d_x0_5", "nobody publishes weights of i3d_x0_5: .*take i3d"),
         ("resnet18", "resnet18 has imagen"),
     ):
         with pytest.raises(CcsError, match=message):

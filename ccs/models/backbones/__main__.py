@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ccs.models import backbones, published
-from ccs.models.catalogue import BACKBONES, OWN, WEIGHTS
+from ccs.models.catalogue import BACKBONES, OWN, WEIGHTS, unpublished
 from ccs.settings import Flags
 from ccs.stage import CcsError, run
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     entry = BACKBONES[args.backbone]
     names = [args.name] if args.name else list(entry.weights)
     if not names:
-        raise CcsError(f"nobody publishes weights of {args.backbone}")
+        raise CcsError(unpublished(args.backbone, WEIGHTS[0]))
     for name in names:
         for flow_length in (None, entry.flow_pairs.get(name, 5)):
             backbones.build(args.backbone, weights=name, flow_length=flow_length)
