@@ -1,9 +1,16 @@
 # make results/table1.csv   the environment if it is missing, then the workflow
 # make test                 the environment if it is missing, then every test
+# make CPU=1 ...            the environment, if it is missing, without what only a GPU needs; with TORCH_INDEX=URL,
+#                           an index of packages with PyTorch's builds for CPUs, without all that GPUs need
 # make lock                 envs/requirements.lock and envs/ccs.yaml anew (needs uv)
 
 PYTHON ?= python3
 BIN := .venv/bin
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+CPU_ONLY := $(filter-out 0,$(CPU))
+ifneq ($(if $(CPU_ONLY),,$(TORCH_INDEX)),)
+$(error TORCH_INDEX goes with CPU=1: make CPU=1 TORCH_INDEX=$(TORCH_INDEX))
+endif
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # Snakemake keeps a cache in the home, and ends with a traceback where there is none that it can write
@@ -15,15 +22,27 @@ endif
 .DELETE_ON_ERROR:
 
 env: .venv/.ready
+ifneq ($(CPU_ONLY),)
+	@grep -q CPU .venv/.ready || echo ".venv was there already, with libraries for GPUs; remove it to have it without"
+endif
 
 .venv/.ready: envs/requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "ccs needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Name another: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv --clear .venv
-	@echo "Installing the environment into .venv (about 6 GB with the GPU libraries that torch brings) ..."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@touch $@
+ifneq ($(CPU_ONLY),)
+	@echo "Installing the environment into .venv, for CPUs (about $(if $(TORCH_INDEX),2.5,5.7) GB) ..."
+	$(BIN)/python envs/cpu.py $(if $(TORCH_INDEX),--torch-apart) > .venv/requirements.lock
+	$(PIP) --require-hashes --no-deps -r .venv/requirements.lock
+	$(if $(TORCH_INDEX),$(PIP) --no-deps --index-url '$(TORCH_INDEX)' $$($(BIN)/python envs/cpu.py --torch))
+else
+	@echo "Installing the environment into .venv (about 7 GB with the GPU libraries that torch brings) ..."
+	@test -e /dev/nvidiactl -o -e /dev/dxg -o "$$(uname)" != Linux || \
+		echo "There is no GPU of NVIDIA here. For this machine alone, make CPU=1 leaves 1.3 GB out; see README.md"
+	$(PIP) --require-hashes -r envs/requirements.lock
+endif
+	$(PIP) --no-deps --no-build-isolation -e .
+	@echo "made$(if $(CPU_ONLY), with CPU=1)" > $@
 
 results/%: env FORCE
 	snakemake --cores all $@

@@ -56,6 +56,7 @@ localrules:
     quarantine,
     table,
     predictions,
+    mistakes,
     figure,
     curves,
     details,

@@ -24,8 +24,9 @@ from pathlib import Path
 
 import h5py
 
+from ccs.frames.commands import decoding
 from ccs.frames.decode import scaled_size
-from ccs.frames.film import check_ffmpeg, command, find_ffmpeg
+from ccs.frames.film import check_ffmpeg, find_ffmpeg
 from ccs.frames.settings import FramesSettings
 
 SUFFIXES = {".avi", ".mp4", ".mkv", ".webm", ".mov"}
@@ -36,7 +37,7 @@ def to_nothing(paths: list[Path], workers: int) -> None:
     tool = check_ffmpeg(find_ffmpeg())
 
     def decode(path: Path) -> None:
-        line = command(str(path), scaled_size(FramesSettings()), tool, 2)
+        line = decoding(str(path), scaled_size(FramesSettings()), tool, 2)
         line = ["null" if part == "yuv4mpegpipe" else "-" if part == "pipe:" else part for part in line]
         subprocess.run(line, check=True, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 

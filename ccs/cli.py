@@ -31,8 +31,11 @@ def _figures() -> dict[str, tuple[str, str]]:
 # name: module, what goes in and what comes out
 TOOLS = {
     "flow": ("ccs.flow.tool", "any videos -> optical flow, and their frames"),
-    "predict": ("ccs.predict", "any videos and a trained network -> classes with probabilities"),
+    "features": ("ccs.features.__main__", "any videos and I3D or a trained network -> features of windows in time"),
+    "predict": ("ccs.prediction", "any videos and a trained network -> classes with probabilities"),
+    "export": ("ccs.export", "a trained network -> ONNX or a program of torch.export"),
     "results": ("ccs.results", "a run -> accuracy of each class and verdicts on each video, as CSV"),
+    "weights": ("ccs.models.backbones.__main__", "a backbone -> its published weights, fetched and checked"),
     "datasets": ("ccs.datasets.__main__", "a data set's lists and videos -> what is missing"),
     "run": ("ccs.project", "a configuration -> the paper's tables and figures, all stages by Snakemake"),
 }
@@ -49,6 +52,7 @@ STAGES = {
     **_figures(),
     "curves": ("ccs.figures.curves", "histories of a run -> its training curves"),
     "details": ("ccs.tables.details", "scores -> what a table or figure was made with"),
+    "mistakes": ("ccs.mistakes", "scores and training shards -> a page of the surest mistakes, with frames and flow"),
     "submission": ("ccs.submission", "scores of unlabelled videos -> a file for the benchmark's server"),
 }
 COMMANDS = {**TOOLS, **STAGES}

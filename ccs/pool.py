@@ -29,6 +29,11 @@ Result = TypeVar("Result")
 TASKS_AHEAD = 4  # per worker, begun or done but not yet yielded: bounds memory where one task is slow
 
 
+def num_cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def ordered_map(
     function: Callable[[Task], Result],
     tasks: Iterable[Task],

@@ -5,7 +5,8 @@ its module or any `ccs` module that it imports, however deep, has changed. Comme
 modules in `NOT_COUNTED` do not count. Nothing is imported: the digest costs milliseconds wherever the Snakefile is
 parsed.
 
-Seen are import statements anywhere in a module, also inside functions. A module that is loaded by its name is not: name
+Seen are import statements anywhere in a module, also inside functions, but for those that only type checkers read
+(`if TYPE_CHECKING:`). A module that is loaded by its name is not: name
 it to `stage_digest`.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -31,6 +33,7 @@ NOT_COUNTED = {
     "ccs.flow.settings": _VALUES,
     "ccs.models.settings": _VALUES,
     "ccs.models.catalogue": "names and hints; the rules count the module of a run's own backbone",
+    "ccs.models.published": "where published weights are fetched; a training notes which it had",
     "ccs.clips.settings": _VALUES,
     "ccs.train.settings": _VALUES,
     "ccs.datasets.settings": _VALUES,
@@ -123,7 +126,7 @@ def _imports(root: Path, module: str) -> frozenset[str]:
     is_package = _file(root, module).name == "__init__.py"
     package = module.split(".") if is_package else module.split(".")[:-1]
     names = set()
-    for node in ast.walk(_tree(root, module)):
+    for node in _executed(_tree(root, module)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -133,6 +136,15 @@ def _imports(root: Path, module: str) -> frozenset[str]:
             names.update(f"{source}.{alias.name}" for alias in node.names)
     top = module.split(".")[0]
     return frozenset(name for name in names if name.split(".")[0] == top)
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a tree but for what is below `if TYPE_CHECKING:`, which is never run."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
+            child = ast.Module(child.orelse, [])
+        yield from _executed(child)
 
 
 @cache

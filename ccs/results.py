@@ -1,13 +1,15 @@
-"""What a run got right: the accuracy of each class and the verdicts on each test video, as CSV.
+"""What a run got right: its accuracy, that of each class, and the verdicts on each test video, as CSV.
 
-    ccs results results/runs/demo/split1/ccs                 # classes.csv and videos.csv beside its seeds
+    ccs results results/runs/demo/split1/ccs                 # accuracy.csv, classes.csv, videos.csv beside its seeds
     ccs results results/runs/demo/split1/ccs/seed0 --output DIR
+    ccs results results/runs/demo/split1/ccs --mistakes mistakes.html     # a page of `ccs.mistakes`, too
 
-classes.csv, a row a class: class, videos (test videos of it), and rgb, flow and fused, the percentage of them that each
-stream alone and both together have right, mean over the seeds. videos.csv, a row a seed and video: seed, video, label,
-quarantined (yes or no), and for each of rgb, flow and fused its best class, the probability that it gives to it and to
-the label (softmax of the logits). A quarantined video counts as an error; so its row has no verdicts. Labels that are
-not public are empty.
+accuracy.csv, rows of each seed and of the mean over them: seed, over, and rgb, flow and fused, the percentage that each
+stream alone and both together have right, over "all videos" and as the "mean of classes", in which each class counts
+alike, however many test videos it has. classes.csv, a row a class: class, videos (test videos of it), and the same
+three of them, mean over the seeds. videos.csv, a row a seed and video: seed, video, label, quarantined (yes or no), and
+for each of rgb, flow and fused its best class, the probability that it gives to it and to the label (softmax of the
+logits). A quarantined video counts as an error; so its row has no verdicts. Labels that are not public are empty.
 """
 
 from __future__ import annotations
@@ -19,23 +21,38 @@ from pathlib import Path
 
 import numpy as np
 
-from ccs import scores
+from ccs import mistakes, scores
 from ccs.scores import STREAMS, Scores
 from ccs.settings import Flags
+from ccs.shards.reader import ShardReader
 from ccs.stage import CcsError, atomic, run
 
+METRICS = {"all videos": scores.accuracy, "mean of classes": scores.mean_class_accuracy}
+ACCURACY = ("seed", "over", *STREAMS)
 CLASSES = ("class", "videos", *STREAMS)
 _VERDICT = ("", "_probability", "_probability_of_label")
 VIDEOS = ("seed", "video", "label", "quarantined", *(stream + part for stream in STREAMS for part in _VERDICT))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write both tables and print the first; raises `CcsError` where there are no scores, or not of one run."""
+    """Write the tables and print the accuracies; raises `CcsError` where there are no scores, or not of one run."""
     parser = Flags(
         prog="ccs results", description="What a run got right: accuracy of each class, verdicts on each video."
     )
     parser.add_argument("run", metavar="RUN", help="folder of a run, of one of its seeds, or a scores.h5")
-    parser.add_argument("-o", "--output", metavar="DIR", help="where classes.csv and videos.csv go (default: RUN)")
+    parser.add_argument("-o", "--output", metavar="DIR", help="where the tables go (default: RUN)")
+    parser.add_argument(
+        "--mistakes", metavar="FILE.html", help="also write a page of the surest mistakes, with frames and flow"
+    )
+    parser.add_argument(
+        "--number", type=int, default=mistakes.NUMBER, metavar="N", help="of them (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--shards",
+        nargs="+",
+        metavar="H5",
+        help="training shards with the pictures (default: data/DATASET/shards/*.h5 of the run's project)",
+    )
     args = parser.parse_args(argv)
     found = of_run(Path(args.run))
     output = Path(args.output or (args.run if Path(args.run).is_dir() else Path(args.run).parent))
@@ -43,50 +60,59 @@ def main(argv: Sequence[str] | None = None) -> None:
     tables = {"videos.csv": [VIDEOS, *(row for each in found for row in videos(each))]}
     if labelled:
         tables["classes.csv"] = [CLASSES, *classes(found)]
+        tables["accuracy.csv"] = [ACCURACY, *accuracies(found)]
     for name, rows in tables.items():
         with atomic(output / name) as part, open(part, "w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
+    print(f"ccs: wrote {', '.join(str(output / name) for name in tables)}", file=sys.stderr)
     if labelled:
         print(report(found))
-    print(f"ccs: wrote {' and '.join(str(output / name) for name in tables)}", file=sys.stderr)
+    if args.mistakes:
+        shards = args.shards or shards_of(Path(args.run), found[0].dataset)
+        mistakes.write(args.mistakes, found, ShardReader(shards), args.number)
 
 
 def of_run(path: Path) -> list[Scores]:
     """The scores of all seeds at `path`, a file, a seed's folder or a run's; `CcsError` where there are none."""
-    files = [path] if path.is_file() else files_of_run(path, "scores.h5")
+    files = [path] if path.is_file() else scores.files_of_run(path, "scores.h5")
     if not files:
         raise CcsError(
             f"{path}: expected the folder of a run, such as results/runs/demo/split1/ccs, or of a seed of it, found "
             f"{'no scores.h5 in it' if path.is_dir() else 'nothing there'}: correct the path, or evaluate the run first"
         )
     found = [scores.read(file) for file in files]
-    for file, each in zip(files, found, strict=True):
-        if (each.video, each.classes, each.label.tolist()) != (
-            found[0].video,
-            found[0].classes,
-            found[0].label.tolist(),
-        ):
-            raise CcsError(
-                f"{file}: expected the videos and classes of {files[0]}, found others: evaluate the run again"
-            )
+    scores.check_same_videos(found)
     return found
 
 
-def files_of_run(path: Path, name: str) -> list[Path]:
-    """The file `name` in the folder of a seed, or those of all seeds, in their order, in that of a run."""
-    if (path / name).is_file():
-        return [path / name]
-    return sorted(path.glob(f"seed*/{name}"), key=lambda each: (len(each.parent.name), each.parent.name))
+def shards_of(path: Path, dataset: str) -> list[Path]:
+    """The training shards of a data set in the project that a run is in; `CcsError` where there are none."""
+    folders = [folder / "data" / dataset / "shards" for folder in path.resolve().parents]
+    found = next((shards for folder in folders if (shards := sorted(folder.glob("*.h5")))), None)
+    if found is None:
+        raise CcsError(
+            f"{path}: expected the training shards data/{dataset}/shards/*.h5 in a folder above it, found none: name "
+            "them with --shards, or make them first"
+        )
+    return found
+
+
+def accuracies(found: Sequence[Scores]) -> Iterator[tuple[str, ...]]:
+    """Rows of accuracy.csv: each seed's by each of `METRICS`, then their means over the seeds."""
+    values = np.array([[[metric(each, s) for s in STREAMS] for metric in METRICS.values()] for each in found])
+    seeds = [*(str(each.seed) for each in found), "mean"]
+    for seed, of_seed in zip(seeds, [*values, values.mean(axis=0)], strict=True):
+        for title, row in zip(METRICS, of_seed, strict=True):
+            yield seed, title, *(f"{share:.2f}" for share in row)
 
 
 def classes(found: Sequence[Scores]) -> Iterator[tuple[object, ...]]:
     """Rows of classes.csv, in the order of the labels; of a class without test videos no accuracy."""
-    label = np.asarray(found[0].label)
+    label, sizes = np.asarray(found[0].label), scores.class_sizes(found[0])
     right = {stream: np.mean([scores.hits(each, stream) for each in found], axis=0) for stream in STREAMS}
     for number, name in enumerate(found[0].classes):
-        own = label == number
-        shares = (f"{100 * right[stream][own].mean():.2f}" if own.any() else "" for stream in STREAMS)
-        yield name, int(own.sum()), *shares
+        shares = (f"{100 * right[stream][label == number].mean():.2f}" if sizes[number] else "" for stream in STREAMS)
+        yield name, int(sizes[number]), *shares
 
 
 def videos(of_seed: Scores) -> Iterator[tuple[object, ...]]:
@@ -105,20 +131,15 @@ def videos(of_seed: Scores) -> Iterator[tuple[object, ...]]:
 def report(found: Sequence[Scores]) -> str:
     """The classes, those that are told worst first, and the mean over classes beside that over videos."""
     rows = sorted(classes(found), key=lambda row: float(str(row[-1] or 101)))
-    width = max(len("class"), *(len(name) for name in found[0].classes))
+    width = max(map(len, ("class", *METRICS, *found[0].classes)))
     lines = [f"{'class':<{width}}  videos     RGB    Flow  RGB+Flow"]
     lines += [
         f"{name:<{width}}  {number:>6}  {rgb:>6}  {flow:>6}  {fused:>8}" for name, number, rgb, flow, fused in rows
     ]
-    means = {
-        "all videos": [np.mean([scores.accuracy(each, stream) for each in found]) for stream in STREAMS],
-        "mean of classes": [
-            np.mean([scores.mean_class_accuracy(each, stream) for each in found]) for stream in STREAMS
-        ],
-    }
-    for title, (rgb, flow, fused) in means.items():
-        number = len(found[0].video) if title == "all videos" else len(found[0].classes)
-        lines.append(f"{title:<{width}}  {number:>6}  {rgb:>6.2f}  {flow:>6.2f}  {fused:>8.2f}")
+    numbers = (len(found[0].video), np.count_nonzero(scores.class_sizes(found[0])))
+    for number, (_, title, *shares) in zip(numbers, list(accuracies(found))[-len(METRICS) :], strict=True):
+        rgb, flow, fused = shares
+        lines.append(f"{title:<{width}}  {number:>6}  {rgb:>6}  {flow:>6}  {fused:>8}")
     return "\n".join(lines)
 
 

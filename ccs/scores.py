@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -172,11 +172,40 @@ def mean_class_accuracy(scores: Scores, stream: Stream) -> float:
 
     100 / |K| * sum over c in K of |{i: y_i = c, hit_i(1)}| / |{i: y_i = c}|, with K the classes that have a test video.
     """
-    hit, label = hits(scores, stream), np.asarray(scores.label)
-    videos = np.bincount(label, minlength=len(scores.classes))
+    hit, label, videos = hits(scores, stream), np.asarray(scores.label), class_sizes(scores)
     correct = np.bincount(label[hit], minlength=len(scores.classes))
     tested = videos > 0
     return 100.0 * float(np.mean(correct[tested] / videos[tested]))
+
+
+def class_sizes(scores: Scores) -> np.ndarray:
+    """Test videos of each class, int64 (C), quarantined ones included; those without a label count for none."""
+    label = np.asarray(scores.label)
+    return np.bincount(label[label >= 0], minlength=len(scores.classes))
+
+
+def check_same_videos(seeds: Sequence[Scores]) -> None:
+    """Raise `CcsError` where scores are of other classes, videos or labels than the first: they cannot be paired."""
+    first = seeds[0]
+    for scores in seeds[1:]:
+        for what, same in (
+            ("classes", scores.classes == first.classes),
+            ("test videos", scores.video == first.video),
+            ("labels", np.array_equal(scores.label, first.label)),
+        ):
+            if not same:
+                raise CcsError(
+                    f"run {scores.run!r}, seed {scores.seed}, on {scores.dataset!r} split {scores.split}: expected the "
+                    f"{what} of run {first.run!r}, seed {first.seed}, found others, so that no video can be paired; "
+                    "evaluate the older one again"
+                )
+
+
+def files_of_run(path: Path, name: str) -> list[Path]:
+    """The file `name` in the folder of a seed, or those of all seeds, in their order, in that of a run."""
+    if (path / name).is_file():
+        return [path / name]
+    return sorted(path.glob(f"seed*/{name}"), key=lambda each: (len(each.parent.name), each.parent.name))
 
 
 def _check(scores: Scores, path: str | os.PathLike[str]) -> None:

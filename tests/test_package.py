@@ -83,6 +83,26 @@ def test_the_wheel_has_all_of_the_workflow_and_the_package(wheel):
             assert names.get(f"ccs/checkout/{path}") == (ROOT / path).read_bytes(), path
 
 
+def test_the_library_loads_what_is_asked_for_alone(empty_environment):
+    """Of the base alone: `import ccs` loads no library at all, and flow is computed without PyTorch."""
+    code = """
+import sys
+import ccs
+assert {"Clips", "load", "predict", "flow", "CcsError"} <= set(dir(ccs))
+print(*sorted({name.split(".")[0] for name in sys.modules} & {"numpy", "cv2", "h5py", "numba", "torch"}))
+import numpy as np
+print(ccs.flow.estimate(np.zeros((2, 20, 30), np.uint8)).shape, "torch" in sys.modules)
+try:
+    ccs.predict
+except ModuleNotFoundError as error:
+    print(error.name)
+"""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    line = [empty_environment / "bin" / "python", "-c", code]
+    done = subprocess.run(line, capture_output=True, text=True, env=clean, check=True)
+    assert done.stdout.splitlines() == ["", "(1, 2, 20, 30) False", "torch"]
+
+
 def test_flow_runs_in_an_environment_with_the_base_alone(empty_environment, tmp_path):
     demo.encode(
         demo.render(demo.Recipe("a", "train", "drink", 0), demo.Settings(width=96, height=72, frames=7)),

@@ -5,22 +5,28 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 import os
 import re
 import subprocess
+import sys
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from ccs import predict, scores
-from ccs.clips.dataset import ClipSettings, TestClips
+import ccs
+from ccs import prediction, scores
+from ccs.clips.dataset import ClipSettings, TestClips, TrainClips
 from ccs.datasets import __main__ as make_manifest
 from ccs.datasets import manifests
 from ccs.datasets.demo import encode
 from ccs.evaluate import __main__ as evaluate
+from ccs.features import __main__ as features
 from ccs.flow import __main__ as make_flow
 from ccs.flow.settings import Parameters
 from ccs.frames import __main__ as frames
@@ -28,10 +34,12 @@ from ccs.frames import decode
 from ccs.frames.film import check_ffmpeg, find_ffmpeg
 from ccs.models.losses import LossSettings
 from ccs.models.network import CCS, NetworkSettings, snippet_of
+from ccs.models.snippet import Snippet
 from ccs.shards.__main__ import ShardReader, pack
 from ccs.stage import CcsError
 from ccs.train import checkpoint, training
 
+ROOT = Path(__file__).resolve().parent.parent
 FFMPEG = find_ffmpeg()
 FPS = 10
 # test videos: of other sizes and shapes, with names that are not ASCII, shorter than a snippet, and one of 12 s
@@ -158,7 +166,7 @@ def test_logits_are_those_of_the_pipeline(made, tmp_path, capsys, network, flags
     wanted = made.evaluate(path, "--segments", segments, "--crops", crops, "--fusion", *map(str, fusion))
     videos = made.videos
     output = tmp_path / "o.csv"
-    predict.main([*videos.values(), "--checkpoint", path, "--output", str(output), *flags])
+    prediction.main([*videos.values(), "--checkpoint", path, "--output", str(output), *flags])
     assert ("did not note how its run is evaluated" in capsys.readouterr().err) == ("evaluation" not in network)
     rows = read_csv(output)
     assert list(rows[0]) == ["video", "stream", "rank", "class", "probability", "logit"]
@@ -177,22 +185,114 @@ def test_logits_are_those_of_the_pipeline(made, tmp_path, capsys, network, flags
             assert [name for name, r in sorted(found.items(), key=lambda item: int(item[1]["rank"]))] == order
 
 
+def test_the_page_on_python_does_what_it_says(made, tmp_path, capsys):
+    """Its lines, in another process and the folder of a project; what they say against the command's numbers."""
+    run, data = tmp_path / "results/runs/demo/split1/ccs", tmp_path / "data/demo"
+    for place, target in {
+        run / "seed0/checkpoint.pt": made.checkpoint("page", segments=3, evaluation={"segments": 4}),
+        data / "shards/0000.h5": made.shard,
+        data / "manifest.csv": made.manifest,
+        data / "quarantine.csv": made.quarantine,
+        tmp_path / "videos/a.mp4": made.root / "test/walk/tall.mp4",
+        tmp_path / "videos/b.mp4": made.root / "test/spin/short.mp4",
+    }.items():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(target)
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/python.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 5
+    (tmp_path / "page.py").write_text("\n".join(blocks))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "page.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    first, *_, bad = done.stdout.splitlines()
+    assert first.split()[0] == "2"  # training videos
+    assert bad.startswith("videos/gone.mp4: No such file")
+    given = [str(tmp_path / "videos/a.mp4"), "--checkpoint", str(run), "--output", str(tmp_path / "o.csv")]
+    prediction.main(given)
+    wanted = {(row["stream"], row["class"]): float(row["probability"]) for row in read_csv(tmp_path / "o.csv")}
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("videos/a.mp4 "))
+    _, name, *found = line.split()
+    assert [wanted[stream, name] for stream in ("RGB", "Flow", "RGB+Flow")] == [pytest.approx(float(x)) for x in found]
+    assert wanted["RGB+Flow", name] >= 0.5
+
+
+def test_clips_of_ones_own_are_those_of_training_and_evaluation(made):
+    """Whatever loads them, also where workers outlive an epoch."""
+    clips = ccs.Clips(made.shard, made.manifest, segments=2, input_size=48, seed=3)
+    settings = ClipSettings(segments=2, input_size=48)
+    train = [video for video in manifests.read(made.manifest, 1).videos if video.split == "train"]
+    of_training = TrainClips(made.reader, train, settings, snippet=Snippet(5), seed=3)
+    assert clips.videos == [video.video for video in train]
+    workers = DataLoader(clips, batch_size=2, num_workers=1, persistent_workers=True)
+    seen = []
+    for epoch in (0, 4):
+        clips.set_epoch(epoch)
+        ((rgb, flow, label),) = workers
+        for row in range(2):
+            wanted = of_training[row, epoch, 0]
+            assert torch.equal(rgb[row], wanted[0])
+            assert torch.equal(flow[row], wanted[1])
+            assert int(label[row]) == wanted[2] == clips.labels[row]
+        seen.append(rgb)
+    assert not torch.equal(*seen)
+    tests = ccs.Clips([made.shard], made.manifest, part="test", segments=2, input_size=48, all_frames=True)
+    assert [item[0].shape for item in tests] == [(2, 5, 3, 48, 48)] * len(TESTS)
+    first = [video for video in manifests.read(made.manifest, 1).videos if video.video == tests.videos[0]]
+    central = TestClips(made.reader, first, settings, snippet=Snippet(5, all_frames=True), segments=2, crops=1)
+    assert torch.equal(tests[0][1], central[0][1][0])
+    for given, message in (
+        ({"part": "val"}, "expected val videos in split 1, found none"),
+        ({"segments": 0}, "segments"),
+        ({"quarantine": "nowhere.csv"}, "nowhere.csv: expected a list of bad videos"),
+        ({"flow_length": 0}, "flow_length: expected a whole number of 1 or more, found 0"),
+        ({"seed": -1}, "seed: expected a whole number of 0 or more, found -1"),
+    ):
+        with pytest.raises(ccs.CcsError, match=message):
+            ccs.Clips([made.shard], made.manifest, **given)
+
+
+def test_what_is_told_of_the_preprocessing_makes_the_clips(made):
+    """A clip by nothing but that, with OpenCV."""
+    told = ccs.load(made.checkpoint("told", segments=3)).preprocessing
+    shapes = [told["inputs"][name]["shape"][1:] for name in ("rgb", "flow")]
+    assert shapes == [[3, 1, 3, 64, 64], [3, 5, 2, 64, 64]]
+    assert (told["inputs"]["flow"]["bound"], told["frames"]["short_side"]) == (7, 40)
+    start = re.search(r"frame (floor\(.*\)) for segment k", told["snippet"]["start"])[1]
+    number = int(re.fullmatch(r"1, number (\d+) from the start on", told["snippet"]["frames"])[1])
+    share = float(re.match(r"[\d.]+", told["crop"]["side"])[0])
+    tests = ccs.Clips(made.shard, made.manifest, part="test", segments=3, input_size=64)
+    for index in range(len(tests)):
+        video, (rgb, flow, _) = tests.videos[index], tests[index]
+        T = made.reader.num_frames[video]
+        for k in range(3):
+            first = eval(start, {"floor": math.floor, "max": max, "k": k, "T": T})
+            frame = made.reader.frames(video, [min(first + number, T - 1)])[0]
+            pairs = made.reader.flow(video, [min(first + t, T - 2) for t in range(5)])
+            side = round(share * min(frame.shape[:2]))
+            y, x = ((length - side) // 2 for length in frame.shape[:2])
+            for wanted, found in ((frame.transpose(2, 0, 1), rgb[k, 0]), *zip(pairs, flow[k], strict=True)):
+                planes = [cv2.resize(each[y : y + side, x : x + side], (64, 64)) for each in wanted]  # bilinear
+                assert np.abs(np.stack(planes).astype(int) - found.numpy()).max() <= 1
+
+
 def test_flow_is_computed_for_the_pairs_that_are_looked_at_alone(made, monkeypatch):
     computed = []
-    compute = predict.shard.compute
+    compute = prediction.shard.compute
 
     def counted(task, **settings):
         computed.extend((piece.video.key, piece.first + k) for piece in task for k in range(len(piece.jpegs) - 1))
         return compute(task, **settings)
 
-    monkeypatch.setattr(predict.shard, "compute", counted)
+    monkeypatch.setattr(prediction.shard, "compute", counted)
     video, path = next((v, p) for v, p in made.videos.items() if p.endswith("long.mp4"))
     found = made.reader.preparation["flow"]
     parameters = Parameters.from_names({name: found[name] for name in found if name not in ("backend", "bound")})
-    preparation = predict.Preparation(decode.FramesSettings(40, None, 90), parameters, 7.0, "native", 2)
+    preparation = prediction.Preparation(decode.FramesSettings(40, None, 90), parameters, 7.0, "native", 2)
     tool = check_ffmpeg(FFMPEG)
     ((_, decoded),) = decode.extract([manifests.VideoFile(path, path)], preparation.frames, tool)
-    reader = predict.VideoReader(path, decoded, preparation)
+    reader = prediction.VideoReader(path, decoded, preparation)
     assert reader.num_frames == {path: made.reader.num_frames[video]} == {path: 120}
     wanted = [118, 3, 4, 3, 60, *range(20, 60)]
     np.testing.assert_array_equal(reader.flow(path, wanted), made.reader.flow(video, wanted))
@@ -218,7 +318,7 @@ def test_film_of_maps(made, tmp_path, stream, capsys):
     names = ["spin/a b ü 自.mp4", "walk/long.mp4"]
     videos = [str(made.root / "test" / name) for name in names]
     given = ["--checkpoint", path, "--segments", "2", "--cam", str(tmp_path / "maps"), "--cam-stream", stream]
-    predict.main([*videos, *given, "--backend", "native", "--workers", "2"])
+    prediction.main([*videos, *given, "--backend", "native", "--workers", "2"])
     assert sorted(os.listdir(tmp_path / "maps")) == ["a b ü 自.mp4", "long.mp4"]
     for name in names:
         num_frames, height, width = TESTS[name]
@@ -244,12 +344,11 @@ def test_film_of_maps(made, tmp_path, stream, capsys):
 
 
 def test_maps_along_a_long_video(made):
-    classifier = predict.Classifier(checkpoint.read(made.checkpoint("maps")), segments=4)
+    classifier = prediction.load(made.checkpoint("maps"), segments=4)
     path = str(made.root / "test/walk/long.mp4")
-    args = predict.parser().parse_args([path, "--checkpoint", "c.pt"])
-    preparation = predict.preparation_of(checkpoint.read(made.checkpoint("maps")), args)
+    preparation = classifier.preparation()
     ((_, decoded),) = decode.extract([manifests.VideoFile(path, path)], preparation.frames, check_ffmpeg(FFMPEG))
-    reader = predict.VideoReader(path, decoded, preparation)
+    reader = prediction.VideoReader(path, decoded, preparation)
     maps, times = classifier.maps(reader, stream="rgb", label=1)
     assert len(maps) == len(times) == 12  # a second each
     assert (np.diff(times) > 0).all()
@@ -260,13 +359,64 @@ def test_maps_along_a_long_video(made):
     assert maps[1::3].sum() + bias == pytest.approx(logits.rgb[1], abs=1e-4)
 
 
+class Part(prediction.VideoReader):
+    """The frames and pairs of a video from `begin` on: `num_frames` of them."""
+
+    def __init__(self, whole: prediction.VideoReader, begin: int, num_frames: int) -> None:
+        super().__init__(whole.path, whole.decoded, whole.preparation)
+        self.begin, self.num_frames = begin, {whole.path: num_frames}
+
+    def frames(self, video, indices):
+        return super().frames(video, [self.begin + index for index in indices])
+
+    def flow(self, video, indices):
+        return super().flow(video, [self.begin + index for index in indices])
+
+
+def test_features_of_a_window_are_those_of_a_video_that_it_is_all_of(made, tmp_path):
+    """`ccs features` with a checkpoint: its z, classified, gives the logits of `predict` for these frames alone."""
+    file, path = made.checkpoint("features"), str(made.root / "test/walk/tall.mp4")
+    windows = ["--stack", "10", "--step", "4", "--workers", "1", "--batch", "3"]
+    for layer in ("z", "pooled"):
+        features.main([path, "--weights", file, "-o", str(tmp_path / layer), *windows, "--layer", layer])
+    found = {layer: [np.load(tmp_path / layer / f"tall_{s}.npy") for s in ("rgb", "flow")] for layer in ("z", "pooled")}
+    assert [x.shape for x in found["z"] + found["pooled"]] == 2 * [(4, 512)] + 2 * [(4, 1024)]
+
+    classifier = prediction.load(file, segments=2)
+    preparation = classifier.preparation()
+    ((_, decoded),) = decode.extract([manifests.VideoFile(path, path)], preparation.frames, check_ffmpeg(FFMPEG))
+    whole, head = prediction.VideoReader(path, decoded, preparation), classifier.trained.model.head
+    for window, begin in enumerate((0, 4, 8, 12)):  # 23 frames have 22 pairs, of which ten are a window
+        expected = classifier.logits(Part(whole, begin, 11))
+        for stream, logits in enumerate((expected.rgb, expected.flow)):
+            z, pooled = (torch.from_numpy(found[layer][stream][window]) for layer in ("z", "pooled"))
+            np.testing.assert_allclose(head.classify(z).detach(), logits, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(head.embed(pooled).detach(), z, rtol=1e-4, atol=1e-4)
+    times = np.load(tmp_path / "z" / "tall_times.npy")
+    np.testing.assert_allclose(times, [[begin / FPS, (begin + 10) / FPS] for begin in (0, 4, 8, 12)], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--short-side", "64", "--bound", "9"], "--short-side, --bound: a checkpoint says how its videos are"),
+        (["--warps", "3"], "the TV-L1 settings: a checkpoint says how"),
+        (["--stack", "4"], "--stack: this network looks at 5 neighbouring pairs of frames, expected as many or more"),
+    ],
+)
+def test_flags_that_a_checkpoint_contradicts(made, tmp_path, flags, message):
+    path = str(made.root / "test/walk/tall.mp4")
+    with pytest.raises(CcsError, match=message):
+        features.main([path, "--weights", made.checkpoint("features"), "-o", str(tmp_path), *flags])
+
+
 def test_report_and_bad_videos(made, tmp_path, capsys):
     bad, good = tmp_path / "bad.mp4", str(made.root / "test/spin/short.mp4")
     bad.write_bytes(b"no video")
     output = tmp_path / "o.csv"
     given = ["--checkpoint", made.checkpoint("report"), "--output", str(output), "--top", "1"]
     with pytest.raises(CcsError, match="1 of 2 videos could not be classified"):
-        predict.main([str(bad), good, *given])
+        prediction.main([str(bad), good, *given])
     out, err = capsys.readouterr()
     assert f"ccs: predict: {bad}: not a video that ffmpeg can decode" in err
     assert out.startswith(f"{good}: 2 frames, 0.20 s\n")
@@ -292,7 +442,7 @@ def test_a_variable_frame_rate_keeps_its_time(made, tmp_path, capsys):
     line += ["-fps_mode", "passthrough", "-enc_time_base", "1/90000", "-c:v", "libx264", video]
     subprocess.run(line, check=True)
     films, given = tmp_path / "films", ["--checkpoint", made.checkpoint("slow"), "--segments", "2"]
-    predict.main([str(video), "--cam", str(films), *given])
+    prediction.main([str(video), "--cam", str(films), *given])
     assert "120 frames, 2.50 s" in capsys.readouterr().out
     assert seconds_of(films / "slow.mp4") == pytest.approx(2.5, abs=0.02)
     # what is shown after one second of the film is what the video shows then, frame 30 of 120
@@ -313,14 +463,14 @@ def test_directories_lists_and_the_folder_of_a_run(made, tmp_path, capsys):
     checkpoint_file = made.checkpoint("run")
     files = sorted(str(path) for path in (made.root / "test").rglob("*.mp4"))
     wanted = tmp_path / "files.csv"
-    predict.main([*files, "--checkpoint", checkpoint_file, "--output", str(wanted), "--segments", "2"])
+    prediction.main([*files, "--checkpoint", checkpoint_file, "--output", str(wanted), "--segments", "2"])
     for seed in (0, 3):
         (tmp_path / f"run/seed{seed}").mkdir(parents=True)
     (tmp_path / "run/seed3/checkpoint.pt").symlink_to(checkpoint_file)
     (tmp_path / "list.txt").write_text("".join(f"{path} 1\n" for path in files))
     for number, given in enumerate((str(made.root / "test"), str(tmp_path / "list.txt"))):
         output = tmp_path / f"{number}.csv"
-        predict.main([given, "--checkpoint", str(tmp_path / "run"), "--output", str(output), "--segments", "2"])
+        prediction.main([given, "--checkpoint", str(tmp_path / "run"), "--output", str(output), "--segments", "2"])
         assert sorted(map(tuple, map(dict.items, read_csv(output)))) == sorted(
             map(tuple, map(dict.items, read_csv(wanted)))
         )
@@ -331,10 +481,35 @@ def test_directories_lists_and_the_folder_of_a_run(made, tmp_path, capsys):
         (tmp_path / f"some/{name}").mkdir()
         (tmp_path / f"some/{name}/short.mp4").write_bytes((made.root / "test/spin/short.mp4").read_bytes())
     flags = ["--cam", str(tmp_path / "films"), "--segments", "2"]
-    predict.main([str(tmp_path / "some"), "--checkpoint", str(tmp_path / "run"), *flags])
+    prediction.main([str(tmp_path / "some"), "--checkpoint", str(tmp_path / "run"), *flags])
     assert (tmp_path / "films/a/short.mp4").is_file()
     assert (tmp_path / "films/b/short.mp4").is_file()
-    assert "run has 2 seeds: " in capsys.readouterr().err
+    assert f"ccs: {tmp_path / 'run'} has 2 seeds: " in capsys.readouterr().err
+
+
+def test_a_folder_of_frames_is_classified_as_the_video_that_they_are_of(made, tmp_path, capsys):
+    """Its frames are those of a frames shard, which it takes to the byte; flow beside them is not looked at."""
+    video, tool = str(made.root / "test/spin/short.mp4"), check_ffmpeg(find_ffmpeg())
+    checkpoint_file = made.checkpoint("stills")
+    settings = prediction.FramesSettings(**checkpoint.read(checkpoint_file)["preparation"]["frames"])
+    ((_, whole),) = decode.extract([manifests.VideoFile("a", video)], settings, tool)
+    folder = tmp_path / "in" / "short"
+    folder.mkdir(parents=True)
+    for number, (start, stop) in enumerate(pairwise(whole.offset), start=1):
+        (folder / f"img_{number:05d}.jpg").write_bytes(whole.jpeg[start:stop].tobytes())
+    flags = ["--checkpoint", checkpoint_file, "--segments", "2", "--output"]
+    prediction.main([video, *flags, str(tmp_path / "video.csv")])
+    prediction.main([str(tmp_path / "in"), *flags, str(tmp_path / "frames.csv"), "--cam", str(tmp_path / "films")])
+    assert f"{folder}: {len(whole.offset) - 1} frames, unknown duration" in capsys.readouterr().out
+    of_video, of_frames = (read_csv(tmp_path / name) for name in ("video.csv", "frames.csv"))
+    assert [row | {"video": ""} for row in of_frames] == [row | {"video": ""} for row in of_video]
+    assert (tmp_path / "films/short.mp4").stat().st_size
+    for number in range(1, len(whole.offset) - 1):
+        for axis in "xy":
+            cv2.imwrite(str(folder / f"flow_{axis}_{number:05d}.jpg"), np.zeros((48, 64), np.uint8))
+    prediction.main([str(folder), *flags, str(tmp_path / "frames.csv")])
+    assert "short: the flow that is there is not used" in capsys.readouterr().err
+    assert read_csv(tmp_path / "frames.csv") == of_frames
 
 
 def test_one_bad_item_costs_only_itself(made, tmp_path, capsys, monkeypatch):
@@ -354,7 +529,7 @@ def test_one_bad_item_costs_only_itself(made, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(decode, "extract", vanishing)
     output = tmp_path / "o.csv"
     with pytest.raises(CcsError, match="2 of 5 videos could not be classified"):
-        predict.main([*map(str, names), odd, "--checkpoint", made.checkpoint("one"), "--output", str(output)])
+        prediction.main([*map(str, names), odd, "--checkpoint", made.checkpoint("one"), "--output", str(output)])
     assert {row["video"] for row in read_csv(output)} == {str(names[n]) for n in (0, 1, 3)}
     said = capsys.readouterr().err
     assert f"{names[2]}: " in said
@@ -373,8 +548,11 @@ def test_one_bad_item_costs_only_itself(made, tmp_path, capsys, monkeypatch):
             ["{good}", "--cam", "d", "--checkpoint", "{ten}"],
             "expected --crops 1, found 10",
         ),
-        (["{good}", "--segments", "251"], "--segments: expected at most 250, held in memory at once; found 251"),
-        (["{good}", "--checkpoint", "{many}"], "found 300, by which the run is evaluated: give --segments"),
+        (
+            ["{good}", "--segments", "251"],
+            "segments: expected at most 250 to classify a video, held in memory at once; found 251",
+        ),
+        (["{good}", "--checkpoint", "{many}"], "found 300, of the flag or the argument, or by which the run is"),
         (["{good}", "--checkpoint", "{later}"], "expected settings to evaluate it with, found {{'views': 3}}"),
         (["{good}", "{other}", "--cam", "d"], "would both be written as short: rename or leave out one"),
         (["{good}", "--cam", "{folder}"], "would be replaced"),
@@ -411,6 +589,6 @@ def test_errors_say_what_to_do(made, tmp_path, monkeypatch, flags, message):
     names |= {name: tmp_path / f"{name}.pt" for name in ("ten", "many", "later", "inflated")}
     names["trn"] = made.checkpoint("trn", aggregation="trn") if "{trn}" in flags else ""
     with pytest.raises(CcsError, match=re.escape(message.format())):
-        predict.main(["--checkpoint", path, *(flag.format(**names) for flag in flags)])
+        prediction.main(["--checkpoint", path, *(flag.format(**names) for flag in flags)])
     assert good.exists()
     assert not (tmp_path / "d").exists()

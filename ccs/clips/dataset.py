@@ -14,7 +14,7 @@ import signal
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -23,8 +23,9 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from ccs.clips import transforms
 from ccs.clips.sampling import frame_indices, pair_indices, segment_starts
 from ccs.clips.settings import ClipSettings
-from ccs.datasets import bad_videos
+from ccs.datasets import bad_videos, manifests
 from ccs.datasets.manifests import Manifest, Video
+from ccs.models.settings import NetworkSettings
 from ccs.models.snippet import Snippet
 from ccs.shards.reader import ShardReader
 from ccs.signals import held, ignore
@@ -228,6 +229,91 @@ class TestClips(_Clips):
         crops = transforms.test_crops(height, width, self.settings, crops=self.crops)
         rgb, flow = zip(*(_crop(snippets, crop, self.settings.input_size) for crop in crops), strict=True)
         return torch.from_numpy(np.stack(rgb)), torch.from_numpy(np.stack(flow)), video.label
+
+
+class Clips(Dataset):
+    """Clips of a data set's videos from training shards, for a training loop of one's own and any `DataLoader`.
+
+    An item is (rgb, flow, label): uint8 (K, F, 3, S, S), R, G, B in 0..255; uint8 (K, L, 2, S, S), x and y, 128 = no
+    motion, with 127 steps for `bound` pixels; and the class's number. That is what `ccs.CCS` takes; other networks may
+    want their own normalisation.
+
+    Args:
+        shards: the folder of the training shards, or their files.
+        manifest: manifest.csv of the data set.
+        part: which videos: "train", "val" or "test".
+        split: of the manifest.
+        quarantine: the list of bad videos, which have no clips; None: quarantine.csv beside the manifest.
+        augment: random segments, crops and flips, other ones in each epoch (see `set_epoch`); else the centres of the
+            segments, and the centre crop. None: for the part "train" alone.
+        flow_length: L, pairs of flow in a snippet.
+        all_frames: F is L, a frame for each pair, as networks that convolve over time see; else 1, in the middle.
+        seed: of what is random, which is a function of it, of the epoch and of the video.
+        settings: fields of `ccs.clips.settings.ClipSettings`: segments (K, 3), input_size (S, 224), scales, test_scale,
+            flip.
+
+    Attributes:
+        classes: names, by label. videos: ids, in the order of the items. labels: one for each item. bound: pixels.
+
+    Raises:
+        CcsError: a file is missing or damaged, also later, when an item is read; settings out of range; no video in
+            this part; videos that are neither in the shards nor in the list of bad ones.
+    """
+
+    def __init__(
+        self,
+        shards: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        manifest: str | os.PathLike[str],
+        *,
+        part: Literal["train", "val", "test"] = "train",
+        split: int = 1,
+        quarantine: str | os.PathLike[str] | None = None,
+        augment: bool | None = None,
+        flow_length: int = 5,
+        all_frames: bool = False,
+        seed: int = 0,
+        **settings: Any,
+    ) -> None:
+        found, bad = manifests.read(manifest, split), quarantine or Path(manifest).with_name("quarantine.csv")
+        reader = ShardReader(_shards(shards))
+        videos = usable_videos(found, part, reader, Path(bad))
+        if not videos:
+            raise CcsError(f"{manifest}: expected {part} videos in split {split}, found none; give another part")
+        self.classes, self.bound = found.classes, reader.bound
+        self.videos, self.labels = [video.video for video in videos], [video.label for video in videos]
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise CcsError(f"seed: expected a whole number of 0 or more, found {seed!r}")
+        length = NetworkSettings(flow_length=flow_length).flow_length  # of the same range
+        snippet, clips = Snippet(length, all_frames=all_frames), ClipSettings(**settings)
+        self._random = TrainClips(reader, videos, clips, snippet=snippet, seed=seed)
+        self._central = TestClips(reader, videos, clips, snippet=snippet, segments=clips.segments, crops=1)
+        self._augment = part == "train" if augment is None else augment
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that outlive an epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the random clips of this epoch from now on; to be called before each pass over the clips."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"clip {index} of {len(self)}")  # which also ends a loop over the items
+        if self._augment:
+            return self._random[index, int(self._epoch), 0]
+        rgb, flow, label = self._central[index]
+        return rgb[0], flow[0], label
+
+
+def _shards(given: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
+    if not isinstance(given, str | os.PathLike):
+        return [Path(each) for each in given]
+    folder = Path(given)
+    found = sorted(folder.glob("*.h5")) if folder.is_dir() else [folder]
+    if not found:
+        raise CcsError(f"{folder}: expected training shards (*.h5) in this folder, found none; run the stage `shards`")
+    return found
 
 
 class _Snippets(NamedTuple):

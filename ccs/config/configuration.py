@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +19,7 @@ from ccs.datasets.disk import nfc
 from ccs.datasets.manifests import Manifest
 from ccs.flow.settings import FlowSettings, GpuSettings
 from ccs.frames.settings import FfmpegSettings, FramesSettings
+from ccs.models.catalogue import WEIGHTS
 from ccs.models.settings import ANY_NUMBER
 from ccs.quarantine import QuarantineSettings
 from ccs.settings import Different, Field, Ge, Integer, Le, by_name, from_names, nearest, settings, word
@@ -275,6 +276,27 @@ def check_runs(config: Mapping, manifest: Manifest) -> None:
             )
 
 
+def fetch_weights(config: Mapping, names: Iterable[str]) -> None:
+    """Fetch the published weights of these runs, or say on standard error why they cannot be had.
+
+    Before the first job: where training runs there may be no network, and it begins only after all flow.
+    """
+    from ccs.models import published  # brings Python's HTTP and TLS
+
+    seen: set[tuple[published.File, ...]] = {()}  # of no name, or of torchvision, which fetches its own
+    for name in names:
+        run = config["runs"][name]
+        for key, flow in (("weights", False), ("weights_flow", True)):
+            weights = run["weights"] if run[key] == "same" else run[key]
+            files = published.files(run["backbone"], weights, flow=flow)
+            if files not in seen:
+                seen.add(files)
+                try:
+                    published.fetch(run["backbone"], weights, flow=flow)
+                except CcsError as error:
+                    print(f"ccs: warning: runs.{name}: {key} {weights}: {error}", file=sys.stderr)
+
+
 def warn_of_scratch(config: Mapping) -> None:
     """Says on standard error which runs begin with random weights by settings that are for pretrained ones."""
     shown_anywhere = {name: None for dataset in config["datasets"] for name in shown_runs(config, dataset)}
@@ -305,13 +327,13 @@ def check_weights(name: str, run: Mapping) -> None:
     """Raises `CcsError` where a file among the weights of the run `name` is not there."""
     for key, path in weights_files(run).items():
         if not Path(path).is_file():
-            raise CcsError(f"runs.{name}: {key}: no file {path}; expected none, imagenet or a path")
+            raise CcsError(f"runs.{name}: {key}: no file {path}; expected none, {', '.join(WEIGHTS)} or a path")
 
 
 def weights_files(run: Mapping) -> dict[str, str]:
     """The files among the run's weights, by their keys."""
     keys = ("weights", "weights_flow")
-    return {key: run[key] for key in keys if run[key] not in ("none", "imagenet", "same")}
+    return {key: run[key] for key in keys if run[key] not in ("none", "same", *WEIGHTS)}
 
 
 # -- for the rules -----------------------------------------------------------------------------------------------------

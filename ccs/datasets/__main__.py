@@ -71,7 +71,7 @@ def _check(argv: Sequence[str]) -> None:
     """Print how many listed videos are there and which are not; raises `CcsError` where some are not."""
     name, *rest = argv
     if name not in _CHECKED:
-        raise CcsError(f"ccs datasets {name}: expected one of {', '.join(_CHECKED)}{nearest(name, _CHECKED)}")
+        raise CcsError(f"ccs datasets {name}: expected an adapter, found none of this name{nearest(name, _CHECKED)}")
     page = getattr(ADAPTERS[name], "PAGE", None)
     parser = Flags(
         prog=f"ccs datasets {name}",

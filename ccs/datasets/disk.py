@@ -323,7 +323,10 @@ def locate(
     paths = {path for _, path in found}
     extra = sum(path not in paths for folder in folders.values() for path in folder.videos.values())
     if extra:
-        note(dataset, f"{extra} videos below {root} are in none of the lists of this split and are left out")
+        note(
+            dataset,
+            f"{extra} videos in the listed folders of {root} are in none of the lists of this split, and left out",
+        )
     return found
 
 

@@ -177,7 +177,8 @@ def estimate(frames: np.ndarray, backend: str = "auto", **parameters: object) ->
     """TV-L1 flow between neighbouring frames of one video.
 
     Args:
-        frames: uint8 grey (T, H, W), T >= 1, sides of at least 3 px.
+        frames: uint8, grey (T, H, W) or R, G, B (T, H, W, 3), of which the grey is taken; T >= 1, sides of at least
+            3 px.
         backend: a name in `BACKENDS`, or "auto". native and native-cuda give opencv's flow to the bit (on x86
             with FMA), save for rare pairs that stop an iteration sooner or later; opencv-cuda differs by a few
             hundredths of a pixel.
@@ -190,6 +191,9 @@ def estimate(frames: np.ndarray, backend: str = "auto", **parameters: object) ->
     Raises:
         CcsError: frames, backend or parameters are not as above, or the backend failed.
     """
+    if isinstance(frames, np.ndarray) and frames.dtype == np.uint8 and frames.ndim == 4 and frames.shape[3] == 3:
+        grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames] if frames.size else frames[..., 0]
+        frames = np.asarray(grey)
     return estimate_videos([frames], backend, GpuSettings.gpu_memory, **parameters)[0]
 
 
@@ -234,7 +238,7 @@ def _checked(
 def _check(frames: np.ndarray) -> None:
     if not isinstance(frames, np.ndarray) or frames.ndim != 3 or frames.dtype != np.uint8:
         found = f"{frames.dtype} of shape {frames.shape}" if isinstance(frames, np.ndarray) else type(frames).__name__
-        raise CcsError(f"flow: expected grey frames, a uint8 array (T, H, W); found {found}")
+        raise CcsError(f"flow: expected frames, a uint8 array, grey (T, H, W) or RGB (T, H, W, 3); found {found}")
     num_frames, height, width = frames.shape
     if num_frames < 1 or min(height, width) < MIN_SIDE:
         raise CcsError(

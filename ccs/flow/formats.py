@@ -234,38 +234,57 @@ class Middlebury(_Numbered):
         return [[head + pair.transpose(1, 2, 0).astype("<f4").tobytes()] for pair in flow], 0
 
 
-class Numpy(_Folder[np.ndarray]):
-    """One array, appended to, so that it need not fit into memory; `numpy.load(path, mmap_mode="r")` reads it so."""
+class GrowingArray:
+    """An npy file, appended to, so that it need not fit into memory; `numpy.load(path, mmap_mode="r")` reads it so."""
 
-    def __init__(self, part: Path, video: str, encoding: Encoding):
-        super().__init__(part, video, encoding)
-        self.file = open(part / "flow.npy", "wb")  # noqa: SIM115 - closed by `close`
-        self.shape = (0,)
+    def __init__(self, path: Path) -> None:
+        self.file = open(path, "wb")  # noqa: SIM115 - closed by `close`
+        self.shape, self._kind = (0,), "<f4"
 
-    @staticmethod
-    def encode(flow: np.ndarray, encoding: Encoding) -> tuple[np.ndarray, int]:
-        return flow.astype("<f4", copy=False), 0
+    def append(self, rows: np.ndarray) -> None:
+        """Add rows, of the shape and type of those before."""
+        if self.shape[0] == 0:
+            self._kind = rows.dtype.newbyteorder("<").str
+            self._write_head((0, *rows.shape[1:]))
+        self.file.write(np.ascontiguousarray(rows).data)  # ndarray.tofile would not say why it cannot
+        self.shape = (self.shape[0] + len(rows), *rows.shape[1:])
 
-    def write(self, first: int, encoded: np.ndarray) -> None:
-        if first == 0:
-            self._write_head((0, *encoded.shape[1:]))
-        self.file.write(np.ascontiguousarray(encoded).data)  # ndarray.tofile would not say why it cannot
-        self.shape = (first + len(encoded), *encoded.shape[1:])
-
-    def finish(self, record: dict) -> None:
+    def finish(self) -> None:
+        """Say how many rows there are; what is not on disk now is so afterwards."""
         self.file.seek(0)
         self._write_head(self.shape)
         self.file.flush()
         os.fsync(self.file.fileno())
-        super().finish(record)
 
     def close(self) -> None:
         self.file.close()
 
     def _write_head(self, shape: tuple[int, ...]) -> None:
         # numpy leaves room for the first axis to grow, so that the length does not depend on it
-        head = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        head = {"descr": self._kind, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self.file, head)
+
+
+class Numpy(_Folder[np.ndarray]):
+    """One array of all pairs."""
+
+    def __init__(self, part: Path, video: str, encoding: Encoding):
+        super().__init__(part, video, encoding)
+        self.array = GrowingArray(part / "flow.npy")
+
+    @staticmethod
+    def encode(flow: np.ndarray, encoding: Encoding) -> tuple[np.ndarray, int]:
+        return flow.astype("<f4", copy=False), 0
+
+    def write(self, first: int, encoded: np.ndarray) -> None:
+        self.array.append(encoded)
+
+    def finish(self, record: dict) -> None:
+        self.array.finish()
+        super().finish(record)
+
+    def close(self) -> None:
+        self.array.close()
 
     @classmethod
     def complete(cls, path: Path, record: Mapping) -> bool:

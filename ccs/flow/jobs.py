@@ -32,9 +32,11 @@ from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
 from ccs.flow.sources import Source
 from ccs.flow.streams import AS_SHOWN, Chunk, End, PairCount, Reading, chunks, read_ahead
 from ccs.frames import stills
-from ccs.frames.film import Children, Clip, Ffmpeg, shorter_side
+from ccs.frames.commands import Clip, Ffmpeg, shorter_side
+from ccs.frames.film import Children
 from ccs.frames.judgement import BadVideo, allowed
 from ccs.frames.settings import DamageSettings, FramesSettings
+from ccs.frames.stills import Stills
 from ccs.pool import ordered_map
 from ccs.stage import CcsError, atomic, check_name, progress, writing
 
@@ -131,10 +133,13 @@ class Job:
         self._film_stack = ExitStack()
         self._output: Output | None = None
         self._film: FlowFilm | None = None
+        self.video: str | Stills = source.path  # what is decoded
+        self.file: dict[str, str | int] = {}
         try:
-            self.file = _identity(source.path)
-        except (OSError, BadVideo):  # the decoder says so
-            self.file = {}
+            self.video, self.file = identify(source.path)
+        except BadVideo as error:
+            self.fail(str(error))
+            return
         try:
             for path in (self.path, *([self.film_path] if work.settings.visualize else [])):
                 check_name(path)
@@ -241,14 +246,26 @@ class Job:
             stack.__exit__(BadVideo, stop, None)
 
 
-def _identity(path: str) -> dict[str, str | int]:
-    """What tells whether a video, or a folder of frames, is still the same. Raises `OSError` and `BadVideo`."""
-    files = [path]
-    if os.path.isdir(path):
-        files = [os.path.join(path, name) for name in stills.find(path).names]
-    found = [os.stat(file) for file in files]
+def identify(path: str) -> tuple[str | Stills, dict[str, str | int]]:
+    """What is decoded at `path`, and what tells whether it is still the same; raises `BadVideo`."""
+    try:
+        video = stills.find(path) if os.path.isdir(path) else path
+        found = [os.stat(file) for file in (video.paths if isinstance(video, Stills) else [video])]
+    except OSError as error:
+        raise BadVideo(f"cannot be read: {error.strerror}") from error
     name = os.path.basename(os.path.abspath(path))
-    return {"name": name, "size": sum(s.st_size for s in found), "mtime_ns": max(s.st_mtime_ns for s in found)}
+    sizes, times = [s.st_size for s in found], [s.st_mtime_ns for s in found]
+    return video, {"name": name, "size": sum(sizes), "mtime_ns": max(times)}
+
+
+def check_failures(jobs: Sequence[tuple[str, str]], lacking: str) -> None:
+    """`CcsError` where one of the jobs, the path of its video and why it has failed or "", has no `lacking`."""
+    if failed := [f"  {path}: {failure}" for path, failure in jobs if failure]:
+        listed, others = "\n".join(failed), "; the others are done" if len(failed) < len(jobs) else ""
+        raise CcsError(
+            f"{len(failed)} of {len(jobs)} videos have no {lacking}:\n{listed}\nRepair, replace or leave out these "
+            f"files, or change what is asked for, and run the command again{others}"
+        )
 
 
 def _num_decoded(record: Mapping) -> int:
@@ -305,7 +322,7 @@ class Work:
             gpu_memory=self.gpu_memory,
         )
         num_decoders = min(1 + self.num_processes, MAX_DECODERS)
-        count = PairCount([job.source.path for job in jobs], self.reading, self.tool)
+        count = PairCount([job.video for job in jobs], self.reading, self.tool)
         with ExitStack() as stack:
             stack.callback(count.close)
             for job in jobs:
@@ -330,7 +347,7 @@ class Work:
 
     def _decode(self, jobs: Sequence[Job], index: int, children: Children) -> Iterator[Chunk]:
         first_pairs = None if index else self.engine.first_pairs
-        return chunks(jobs[index].source.path, self.reading, self._max_pairs, self.tool, children, first_pairs)
+        return chunks(jobs[index].video, self.reading, self._max_pairs, self.tool, children, first_pairs)
 
     def _max_pairs(self, height: int, width: int) -> int:
         """Pairs of this size that a worker takes at a time."""
@@ -360,12 +377,12 @@ class Work:
         for index, item in decoded:
             job = jobs[index]
             if isinstance(item, BadVideo):
-                count.set(job.source.path, job.num_pairs)
+                count.set(job.video, job.num_pairs)
                 job.fail(str(item))
                 _say(f"bad video {job.source.path}: {job.failure}")
                 continue
             if item.end:
-                count.set(job.source.path, item.end.num_frames - self.settings.step)
+                count.set(job.video, item.end.num_frames - self.settings.step)
                 if item.end.note:
                     _say(f"{job.source.path}: {item.end.note}")
             yield Piece(index, job.source.path, item)
@@ -401,7 +418,7 @@ def _every(frames: np.ndarray, step: int) -> list[np.ndarray]:
 
 def _encode(piece: Piece, parts: list[tuple[np.ndarray, int | None]], settings: OutputSettings) -> Result:
     """Of the flow of a piece's parts; where it is quantised already there are numbers of clipped values with it."""
-    frames, jpegs, first, fps, times, end = piece.chunk
+    frames, jpegs, first, fps, times, end, _ = piece.chunk
     flow = parts[0][0]
     if settings.step > 1:
         flow = np.empty((len(frames) - settings.step, 2, *frames.shape[1:3]), flow.dtype)

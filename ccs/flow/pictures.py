@@ -6,7 +6,7 @@ motion is white.
 
 A film has one scale, by which a colour is the same velocity in all of it: that of the video's own motion. It is known
 when the last pair is, so that meanwhile the pairs wait in a temporary file without a name, beside the film; not as flow
-but as two bytes a pixel, hue and speed, compressed: some 60 KB for a pair of 340x256.
+but as two bytes a pixel, hue and speed, compressed.
 """
 
 from __future__ import annotations

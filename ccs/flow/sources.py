@@ -1,4 +1,4 @@
-"""What `ccs flow` and `ccs predict` are asked to work on: files, directories and lists in, videos and output names out.
+"""What `ccs flow`, `ccs features` and `ccs predict` are asked to work on: files, directories and lists in, videos out.
 
 A video is a file, or a folder of frames (`ccs.frames.stills`). An output is named by the path of its video below the
 directory that was given, without the suffix; a single file by its own name; a line of a list by its path below the
@@ -8,19 +8,21 @@ directory is counted on standard error, and taken where it is named itself.
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ccs.datasets import lists
 from ccs.datasets.disk import EXTENSIONS, decoded, extensions, form, nfc, read_text, scan, stem
+from ccs.flow.formats import RECORD
 from ccs.frames.stills import frame_names
 from ccs.stage import CcsError
 
+INPUTS = "VIDEO|DIR|LIST.txt|-"  # what commands are asked to work on
 LISTS = (".txt", ".lst", ".list", *lists.TABLES)
 OTHERS = (".json", ".jsonl", ".xls", ".xlsx", ".ods")  # tables that are not read
+PICTURES = (".jpg", ".jpeg", ".png")
 
 
 class Source(NamedTuple):
@@ -32,14 +34,15 @@ class Source(NamedTuple):
 
 
 def find(inputs: Sequence[str], root: str | None, output: str, command: str = "flow") -> list[Source]:
-    """The videos of all inputs, directories in the order of names; what is below `output` is left out.
+    """The videos of all inputs, directories in the order of names.
+
+    Left out is what is below `output`, and, where that is among the inputs, what earlier calls have written there.
 
     What is left out is said in the name of `command`.
 
     Raises `CcsError` for inputs that are absent or without videos, and for two with the same output.
     """
-    tell = functools.partial(_say, command)
-    found = [source for text in inputs for source in _of_input(text, root, os.path.realpath(output), tell)]
+    found = [source for text in inputs for source in _of_input(text, root, os.path.realpath(output), command)]
     by_name: dict[str, Source] = {}
     for source in found:
         other = by_name.setdefault(nfc(source.name), source)
@@ -47,22 +50,32 @@ def find(inputs: Sequence[str], root: str | None, output: str, command: str = "f
             raise CcsError(
                 f"{other.path} and {source.path} would both be written as {source.name}"
                 f"{form(other.path, source.path)}: rename or leave out one"
-                + (", or name a directory above both with --root" if command == "flow" else "")
+                + (
+                    ", or name a directory above both with --root"
+                    if command != "predict" and _differ(other, source)
+                    else ""
+                )
+            )
+        if other.label != source.label:
+            raise CcsError(
+                f"{source.path}: expected one label, found {other.label} and {source.label}, as it is named twice: "
+                "leave out one of the two"
             )
     return list(by_name.values())
 
 
-def _of_input(text: str, root: str | None, output: str, tell: Callable[[str], None]) -> Iterator[Source]:
+def _of_input(text: str, root: str | None, output: str, command: str) -> Iterator[Source]:
     suffix = os.path.splitext(text)[1].lower()
     if text == "-" or (suffix in LISTS and os.path.isfile(text)):
-        yield from _of_list(text, root, tell)
+        yield from _of_list(text, root, command)
     elif os.path.isdir(text):
         others: list[str] = []
-        paths = list(_walk(text, output, (), others, tell))
+        paths = list(_walk(text, output, (), others, command))
         if others:
-            tell(
+            _say(
+                command,
                 f"{text}: {len(others)} files are left out, whose extensions are not those of videos: "
-                f"{extensions(others)}. A video among them is taken when it is named itself"
+                f"{extensions(others)}. A video among them is taken when it is named itself",
             )
         if not paths:
             raise CcsError(
@@ -75,7 +88,12 @@ def _of_input(text: str, root: str | None, output: str, tell: Callable[[str], No
     elif suffix in OTHERS and os.path.isfile(text):
         raise CcsError(
             f"{text}: expected a video, a directory or a list ({', '.join(LISTS)}), found a {suffix} file: write the "
-            "paths of the videos into a list, one a line, or pipe them into `ccs flow -`"
+            f"paths of the videos into a list, one a line, or pipe them into `ccs {command} -`"
+        )
+    elif suffix in PICTURES and os.path.isfile(text):
+        raise CcsError(
+            f"{text}: expected a video, a directory or a list ({', '.join(LISTS)}), found a picture: name the folder "
+            "with all frames of its video"
         )
     elif os.path.exists(text):
         yield _named(text, root or os.path.dirname(text), text)
@@ -86,7 +104,7 @@ def _of_input(text: str, root: str | None, output: str, tell: Callable[[str], No
         )
 
 
-def _of_list(text: str, root: str | None, tell: Callable[[str], None]) -> Iterator[Source]:
+def _of_list(text: str, root: str | None, command: str) -> Iterator[Source]:
     content = decoded(sys.stdin.buffer.read(), "standard input") if text == "-" else read_text(text, "a list of videos")
     source = "standard input" if text == "-" else text
     base, rows = ".", lists.parse(content, source)
@@ -100,9 +118,16 @@ def _of_list(text: str, root: str | None, tell: Callable[[str], None]) -> Iterat
             f"start at {os.getcwd()}, or all of them at --root)"
         )
     if clips := {"start", "end"} & {name for row in rows for name, cell in row.columns.items() if cell}:
-        tell(f"{source}: its column {min(clips)} is not used: whole videos are read, or the part of --start and --end")
+        part = ", or the part of --start and --end" if command == "flow" else ""
+        _say(command, f"{source}: its column {min(clips)} is not used: whole videos are read{part}")
     for path, row in zip(paths, rows, strict=True):
         yield _named(path, root or ".", row.where)._replace(label=row.label)
+
+
+def _differ(one: Source, other: Source) -> bool:
+    """Whether the directories of two videos can tell their outputs apart."""
+    above = [os.path.realpath(os.path.dirname(os.path.abspath(source.path))) for source in (one, other)]
+    return above[0] != above[1]
 
 
 def _is_there(path: str) -> bool:
@@ -110,28 +135,28 @@ def _is_there(path: str) -> bool:
     return os.path.lexists(path)
 
 
-def _walk(
-    directory: str, output: str, above: tuple[str, ...], others: list[str], tell: Callable[[str], None]
-) -> Iterator[str]:
+def _walk(directory: str, output: str, above: tuple[str, ...], others: list[str], command: str) -> Iterator[str]:
     """The videos of a directory and those below it, itself if it has frames; names of other files go to `others`."""
     real = os.path.realpath(directory)
     if real in above:
-        tell(f"{directory}: is a link to a directory above it, and is not followed")
+        _say(command, f"{directory}: is a link to a directory above it, and is not followed")
         return
     if above and real == output:
         return
     inside = scan(directory)
-    if not inside.videos and frame_names(inside.others):
+    # what an earlier call has written beside the videos
+    is_output = output in above and RECORD in inside.others
+    if not inside.videos and frame_names(inside.others) and not is_output:
         yield directory
-    else:
+    elif not is_output:
         others += inside.others
     # links to nothing are not passed over: those named as videos will be told as bad
     lost = [name for name in inside.lost if stem(name) != name]
     for name in sorted(inside.lost.keys() - lost):
-        tell(f"{os.path.join(directory, name)}: is {inside.lost[name]}, and is left out")
+        _say(command, f"{os.path.join(directory, name)}: is {inside.lost[name]}, and is left out")
     yield from (os.path.join(directory, name) for name in sorted([*inside.videos, *lost]))
     for name in sorted(inside.folders):
-        yield from _walk(os.path.join(directory, name), output, (*above, real), others, tell)
+        yield from _walk(os.path.join(directory, name), output, (*above, real), others, command)
 
 
 def _say(command: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Videos for `ccs flow videos/ ...`: frames a chunk at a time, and counts for the progress bar.
+"""Videos for `ccs flow videos/ ...` and `ccs features`: frames a chunk at a time, and counts for the progress bar.
 
 Decoding, and what makes a video bad, are those of the frames stage (`ccs.frames.film`, `.judgement`). A grey frame is
 the luma that this stage would put into its JPEG: 0.299 R + 0.587 G + 0.114 B from 0 to 255, which is OpenCV's grey.
@@ -6,7 +6,6 @@ the luma that this stage would put into its JPEG: 0.299 R + 0.587 G + 0.114 B fr
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from collections import deque
@@ -19,21 +18,11 @@ import cv2
 import numpy as np
 
 from ccs.flow.engines import MIN_SIDE
-from ccs.frames import stills
+from ccs.frames.commands import WHOLE, Clip, Ffmpeg, stating
 from ccs.frames.decode import encode_jpeg
-from ccs.frames.film import (
-    ONE_FILE,
-    WHOLE,
-    Children,
-    Clip,
-    Ffmpeg,
-    FilmReader,
-    Planes,
-    check_file,
-    check_stills,
-    opened,
-)
+from ccs.frames.film import Children, FilmReader, Planes, check_file, check_stills, opened
 from ccs.frames.judgement import BadVideo
+from ccs.frames.stills import Stills
 from ccs.stage import CcsError
 
 Key = TypeVar("Key")
@@ -54,6 +43,7 @@ class Reading(NamedTuple):
     in_colour: bool = False
     quality: int | None = None  # of JPEGs of the frames; None: none are made
     max_missing: float = 0.0  # share of a damaged video's frames that may be missing
+    square: int | None = None  # side of the centre square of the frames that is given in colour too, px
 
 
 class End(NamedTuple):
@@ -74,23 +64,25 @@ class Chunk(NamedTuple):
     fps: float  # nominal
     times: np.ndarray  # (frames) seconds at which they are shown, NaN where that is not known
     end: End | None  # in the last chunk
+    square: np.ndarray | None = None  # uint8 (frames, 3, side, side) RGB: the centres of the same frames, if asked for
 
 
 class _Frame(NamedTuple):
     pixels: np.ndarray
     jpeg: bytes
     time: float
+    square: np.ndarray | None
 
 
 def chunks(
-    path: str,
+    video: str | Stills,
     reading: Reading,
     max_pairs: Callable[[int, int], int],
     tool: Ffmpeg,
     children: Children,
     first_pairs: int | None = None,
 ) -> Iterator[Chunk]:
-    """Decode `path`, a video or a folder of frames, and yield its frames.
+    """Decode a file, or a folder of frames, and yield its frames.
 
     `max_pairs` tells from height and width how many pairs there are at a time; the first chunk has no more than
     `first_pairs` where that is given.
@@ -98,11 +90,11 @@ def chunks(
     Raises `BadVideo` for what is wrong with the video, at the latest in place of the last chunk; `CcsError` where
     ffmpeg was stopped or the disk fails.
     """
-    _check(path, reading)
+    _check(video, reading)
     step = reading.step
     waiting: list[_Frame] = []
     first = limit = most = 0
-    with opened(path, reading.size, tool, children, reading.clip) as film:
+    with opened(video, reading.size, tool, children, reading.clip) as film:
         height, width, fps = film.height, film.width, reading.fps or film.fps
         if height:
             if min(height, width) < reading.min_side:
@@ -118,7 +110,8 @@ def chunks(
                 limit = most
             pixels = _colours(planes) if reading.in_colour else planes[0].copy()
             jpeg = b"" if reading.quality is None else encode_jpeg(planes, reading.quality)
-            waiting.append(_Frame(pixels, jpeg, time))
+            square = None if reading.square is None else _centre(_colours(planes), reading.square)
+            waiting.append(_Frame(pixels, jpeg, time, square))
         _, verdict = film.finish(reading.max_missing)
         end = End(first + len(waiting), film.num_frames, *verdict)
     if end.num_frames <= step:
@@ -129,13 +122,13 @@ def chunks(
     yield _chunk(waiting, first, fps, end)
 
 
-def _check(path: str, reading: Reading) -> None:
+def _check(video: str | Stills, reading: Reading) -> None:
     """Raise `BadVideo` for what cannot be decoded at all."""
     try:
-        if not os.path.isdir(path):
-            check_file(path)
+        if not isinstance(video, Stills):
+            check_file(video)
             return
-        check_stills(path)
+        check_stills(video)
     except OSError as error:
         raise BadVideo(f"cannot be read: {error.strerror}") from error
     if reading.fps or not reading.clip.is_whole:
@@ -143,8 +136,9 @@ def _check(path: str, reading: Reading) -> None:
 
 
 def _chunk(frames: list[_Frame], first: int, fps: float, end: End | None) -> Chunk:
-    pixels, jpegs, times = zip(*frames, strict=True)
-    return Chunk(np.stack(pixels), [jpeg for jpeg in jpegs if jpeg], first, fps, np.array(times), end)
+    pixels, jpegs, times, squares = zip(*frames, strict=True)
+    square = None if squares[0] is None else np.stack(squares)
+    return Chunk(np.stack(pixels), [jpeg for jpeg in jpegs if jpeg], first, fps, np.array(times), end, square)
 
 
 def _colours(planes: Planes) -> np.ndarray:
@@ -152,6 +146,12 @@ def _colours(planes: Planes) -> np.ndarray:
     luma, *chroma = planes
     u, v = (cv2.resize(plane, luma.shape[::-1], interpolation=cv2.INTER_LINEAR) for plane in chroma)
     return cv2.cvtColor(cv2.merge((luma, v, u)), cv2.COLOR_YCrCb2RGB)  # full range, BT.601, as JPEG's
+
+
+def _centre(image: np.ndarray, side: int) -> np.ndarray:
+    """The centre square of an image (H, W, C), as planes (C, side, side)."""
+    top, left = ((length - side) // 2 for length in image.shape[:2])
+    return np.ascontiguousarray(image[top : top + side, left : left + side].transpose(2, 0, 1))
 
 
 def _timed(film: FilmReader) -> Iterator[tuple[Planes, float]]:
@@ -246,22 +246,22 @@ def _whatever_happens(decode: Callable[[], Iterator[Chunk]]) -> Iterator[Chunk |
 class PairCount:
     """How many pairs a job has: stated by the containers at first, as a thread asks ffmpeg, and counted in the end."""
 
-    def __init__(self, paths: Sequence[str], reading: Reading, tool: Ffmpeg):
-        self._paths, self._reading, self._tool = paths, reading, tool
-        self._known: dict[str, int] = {}
+    def __init__(self, videos: Sequence[str | Stills], reading: Reading, tool: Ffmpeg):
+        self._videos, self._reading, self._tool = videos, reading, tool
+        self._known: dict[str | Stills, int] = {}
         self._stopped = False
         self._children = Children()
         self._thread = threading.Thread(target=self._ask, daemon=True)
         self._thread.start()
 
-    def set(self, path: str, num_pairs: int) -> None:
+    def set(self, video: str | Stills, num_pairs: int) -> None:
         """The true count of a video."""
-        self._known[path] = num_pairs
+        self._known[video] = num_pairs
 
     def total(self) -> int | None:
         """The sum; those not known yet are taken for average ones. None where none is known."""
         known = list(self._known.values())
-        return round(sum(known) / len(known) * len(self._paths)) if known else None
+        return round(sum(known) / len(known) * len(self._videos)) if known else None
 
     def close(self) -> None:
         """Stop asking."""
@@ -269,24 +269,22 @@ class PairCount:
         self._children.close()
 
     def _ask(self) -> None:
-        for path in self._paths:
+        for video in self._videos:
             if self._stopped:
                 return
-            if path not in self._known and (
-                num_frames := _stated_frames(path, self._reading, self._tool, self._children)
+            if video not in self._known and (
+                num_frames := _stated_frames(video, self._reading, self._tool, self._children)
             ):
-                self._known.setdefault(path, max(num_frames - self._reading.step, 0))
+                self._known.setdefault(video, max(num_frames - self._reading.step, 0))
 
 
-def _stated_frames(path: str, reading: Reading, tool: Ffmpeg, children: Children) -> int:
+def _stated_frames(video: str | Stills, reading: Reading, tool: Ffmpeg, children: Children) -> int:
     """Duration times rate, which is near enough; 0 where the container does not say."""
-    options = [word for name, value in ONE_FILE.items() for word in (f"-{name}", value)]
-    line = [tool.path, "-nostdin", "-hide_banner", *options, "-i", f"file:{path}"]  # without an output it ends at once
+    if isinstance(video, Stills):
+        return video.num_frames
     try:
-        if os.path.isdir(path):
-            return len(stills.find(path).names)
-        check_file(path)
-        with children.run(line) as process:
+        check_file(video)
+        with children.run(stating(video, tool)) as process:
             assert process.stderr is not None
             said = process.stderr.read().decode(errors="replace")
     except (OSError, BadVideo, CcsError):

@@ -21,17 +21,18 @@ from ccs.datasets.disk import SUFFIXES
 from ccs.flow import rawframes, shard
 from ccs.flow.engines import BACKENDS
 from ccs.flow.formats import FORMATS, is_visualized, obstacle, read_record, remove_leftovers
-from ccs.flow.jobs import Job, OutputSettings, Work
+from ccs.flow.jobs import Job, OutputSettings, Work, check_failures
 from ccs.flow.methods import METHODS, choose
 from ccs.flow.quantise import check_bound
 from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
-from ccs.flow.sources import LISTS, OTHERS, Source, find
+from ccs.flow.sources import INPUTS, LISTS, OTHERS, Source, find
 from ccs.frames.film import check_ffmpeg, find_ffmpeg
 from ccs.frames.settings import DamageSettings, FfmpegSettings, FramesSettings
+from ccs.pool import num_cores
 from ccs.settings import Flags, add_settings, settings_from
 from ccs.stage import CcsError, run
 
-USAGE = """ccs flow VIDEO|DIR|LIST.txt|- ... -o DIR [flags]
+USAGE = f"""ccs flow {INPUTS} ... -o DIR [flags]
        ccs flow --frames SHARD.h5 --output SHARD.h5 [flags]"""
 
 # of what an output is not called: directories of these names, which are not there, are files to whoever asks for them
@@ -88,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     max_missing = settings_from(args, DamageSettings).max_missing_fraction
     if args.workers < 1:
         raise CcsError(f"--workers: expected 1 or more, found {args.workers}")
-    check_directory(args.output)
+    check_directory(args.output, "flow", _outputs())
     print("ccs: flow: looking for videos, and for what is done of them", file=sys.stderr)
     tool = check_ffmpeg(find_ffmpeg(args.ffmpeg))
     if settings.fps and not tool.prompt:
@@ -122,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("inputs", nargs="+", metavar="VIDEO|DIR|LIST.txt|-", help="what to compute the flow of")
+    parser.add_argument("inputs", nargs="+", metavar=INPUTS, help="what to compute the flow of")
     parser.add_argument(
         "-o", "--output", required=True, metavar="DIR", help="where outputs go, a directory; made if it is not there"
     )
@@ -208,7 +209,7 @@ def _parser() -> argparse.ArgumentParser:
         help="who computes TV-L1: auto takes the fastest, and keeps what another one has made (default: auto)",
     )
     parser.add_argument(
-        "--workers", type=int, default=_num_cores(), metavar="N", help="processes on a CPU (default: all cores)"
+        "--workers", type=int, default=num_cores(), metavar="N", help="processes on a CPU (default: all cores)"
     )
     parser.add_argument(
         "--gpus", metavar="N|LIST", help="how many GPUs, or which: 0,2 (one alone: 2,) (default: all that are visible)"
@@ -225,10 +226,6 @@ def _seconds(text: str) -> float:
     if not re.fullmatch(r"(?:(?:\d+:)?[0-5]?\d:)?[0-5]?\d(?:\.\d*)?|\d+(?:\.\d*)?", text):
         raise argparse.ArgumentTypeError(f"expected seconds or hh:mm:ss, found {text!r}")
     return sum(float(part) * 60**place for place, part in enumerate(reversed(text.split(":"))))
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _settings(args: argparse.Namespace) -> OutputSettings:
@@ -256,21 +253,32 @@ def _settings(args: argparse.Namespace) -> OutputSettings:
     )
 
 
-def check_directory(output: str) -> None:
-    """`CcsError` where `--output` is a file, or would be a directory with a name that only files have."""
+def check_directory(output: str, usual: str, outputs: Sequence[str]) -> None:
+    """`CcsError` where `--output` is a file, or would be a directory with a name that only files have.
+
+    For the message: the `usual` name of a directory, and which `outputs` there would be in it.
+    """
     if os.path.isdir(output):
         return
+    if not output:
+        raise CcsError(
+            f"--output: expected a directory, found an empty text: name one, such as {usual}, or . for this one"
+        )
     suffix = os.path.splitext(output.rstrip("/"))[1].lower()
     if not os.path.lexists(output) and suffix not in SUFFIXES | FILE_SUFFIXES:
         return
-    directory = os.path.dirname(output.rstrip("/")) or "flow"
-    meant = [f"{directory}/VIDEO{FORMATS[name].suffix} (--format {name})" for name in FORMATS if FORMATS[name].suffix]
-    meant += [f"{directory}/VIDEO/flow_x_00001.jpg (--format jpg)", f"{directory}/VIDEO.mp4 (--visualize)"]
+    directory = os.path.dirname(output.rstrip("/")) or usual
     found = "a file" if os.path.lexists(output) else f"a name that ends in {suffix}"
     raise CcsError(
         f"--output {output}: expected a directory, as each video has an output of its own, found {found}: with "
-        f"--output {directory} they are {', '.join(meant)}"
+        f"--output {directory} they are {', '.join(f'{directory}/{name}' for name in outputs)}"
     )
+
+
+def _outputs() -> list[str]:
+    """What a video's output is called in each format, for people."""
+    names = [f"VIDEO{FORMATS[name].suffix} (--format {name})" for name in FORMATS if FORMATS[name].suffix]
+    return [*names, "VIDEO/flow_x_00001.jpg (--format jpg)", "VIDEO.mp4 (--visualize)"]
 
 
 def _check_outputs(
@@ -335,12 +343,7 @@ def _conclude(jobs: Sequence[Job], output: str, work: Work) -> None:
             clipped = sum(job.num_clipped for job in jobs) / max(num_values, 1)
             speed += f", {clipped:.3%} of the values clipped at {work.settings.bound:g} px"
     print(f"{output}: {len(jobs)} videos: {text}{speed}", file=sys.stderr)
-    if failed := [job for job in jobs if job.failure]:
-        listed = "\n".join(f"  {job.source.path}: {job.failure}" for job in failed)
-        raise CcsError(
-            f"{len(failed)} of {len(jobs)} videos have no flow:\n{listed}\nRepair, replace or leave out these files "
-            "and run the same command again; the others are done"
-        )
+    check_failures([(job.source.path, job.failure) for job in jobs], "flow")
 
 
 if __name__ == "__main__":

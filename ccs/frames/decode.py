@@ -19,7 +19,8 @@ import simplejpeg
 
 from ccs.datasets.manifests import VideoFile
 from ccs.frames import imported
-from ccs.frames.film import WHOLE, Children, Clip, Ffmpeg, FilmReader, Planes, check_file, opened, shorter_side
+from ccs.frames.commands import shorter_side
+from ccs.frames.film import WHOLE, Children, Clip, Ffmpeg, FilmReader, Planes, check_file, opened
 from ccs.frames.imported import ImportedFlow
 from ccs.frames.judgement import BadVideo, Moments
 from ccs.frames.settings import FramesSettings
@@ -41,7 +42,7 @@ class DecodedVideo(NamedTuple):
 
 
 def scaled_size(settings: FramesSettings) -> tuple[str, str]:
-    """Width and height of the frames, as `film.command` wants them."""
+    """Width and height of the frames, as `commands.decoding` wants them."""
     if settings.size is None:
         assert settings.short_side is not None  # `FramesSettings` wants one of them
         return shorter_side(settings.short_side)

@@ -9,8 +9,8 @@ decoder gave; no header of the video is trusted, and no ffprobe is needed. What 
 - Pixels are square: a sample aspect ratio from 1/4 to 4 is applied by scaling, anything else is taken for an error.
 - Scaling is bicubic. A frame whose size changes midstream is scaled to the first frame's. 10 bits become 8, any colour
   matrix and range becomes JPEG's; chroma is subsampled (4:2:0) as in nearly all videos.
-- It is one file: ffmpeg opens nothing else, whatever the file says, and only as a container of video (`FORMATS`); or a
-  folder's pictures whose names are numbered.
+- It is one file: ffmpeg opens nothing else, whatever the file says, and only as a container of video
+  (`commands.FORMATS`); or a folder's pictures whose names are numbered.
 
 A video is bad when ffmpeg cannot open it, ends with an error or falls silent, when it is damaged and frames are missing
 (`ccs.frames.judgement`), more than `max_missing_fraction` allows, or when fewer than two frames decode. Whatever is
@@ -31,64 +31,25 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
-import ffmpeg
 import numpy as np
 import psutil
 
-from ccs.frames import stills
+from ccs.frames import commands, stills
+from ccs.frames.commands import WHOLE, Clip, Ffmpeg
 from ccs.frames.judgement import BadVideo, Moments, Said, Verdict, judge, moments
+from ccs.frames.stills import Stills
 from ccs.signals import end_with_parent
 from ccs.stage import CcsError
 
 _PIPE_BYTES = 1 << 20  # several frames, so that ffmpeg decodes while the last ones are used
 _FRAME = b"FRAME\n"
 SILENCE = 120.0  # seconds that ffmpeg may take for the next frame
-STILLS_FPS = 25  # of frames in a folder, which do not say: only the order of their times counts
 _TURN = 0.2  # seconds after which it is heard while it is waited for, at least
 _LISTEN_EVERY = 32  # frames: of each it says tens of bytes, and a pipe holds 64 KiB
 
-# ffmpeg's names of containers and bare streams of video. What is not among them: playlists and scripts, which name
-# other files or servers (hls, dash, concat, imf, sdp, avisynth ...), patterns of file names, and sound alone.
-FORMATS = (
-    "mov matroska avi mpegts mpegtsraw mpeg mpegvideo asf asf_o flv live_flv kux ogg gif apng webp_anim nut ivf mxf "
-    "gxf lxf rm ivr wtv dv dhav ty pva nsv nuv swf vivo r3d cine mlv dxa mjpeg mjpeg_2000 smjpeg mpjpeg ingenient "
-    "h261 h263 h264 hevc vvc evc m4v vc1 vc1test av1 obu dirac dnxhd cavsvideo avs avs2 avs3 yuv4mpegpipe rawvideo "
-    "roq smk bink flic film_cpk 4xm anm bethsoftvid bfi bmv c93 cdxl dsicin ea filmstrip frm gdv hnm idcin ifv "
-    "ipmovie jv lmlm4 luodat lvf mm mods moflex mtv mv mvi paf pmp psxstr rpl sga siff thp tiertexseq tmv "
-    "txd usm vividas vmd wc3movie wsvqa xmv yop jpeg_pipe dfa rl2 iv8 ser simbiosis_imx argo_brp cdg pdv apv"
-)
-ONE_FILE = {"protocol_whitelist": "file,pipe", "format_whitelist": FORMATS.replace(" ", ",")}  # options of an input
-
-
 Planes = tuple[np.ndarray, np.ndarray, np.ndarray]  # Y, U, V; see `FilmReader.frames`
-
-
-class Ffmpeg(NamedTuple):
-    """An ffmpeg that was tried and works."""
-
-    path: str
-    version: str
-    passthrough: dict[str, str]  # its option for frames as decoded
-    prompt: dict[str, int]  # of the filter that tells the frames' times: at once, where it can
-
-
-class Clip(NamedTuple):
-    """A part of a video, in seconds of its clock: the frames that are shown from `start` on and before `end`.
-
-    Where the clock counts frames, as in AVI, both are those of the nearest.
-    """
-
-    start: float = 0.0
-    end: float | None = None
-
-    @property
-    def is_whole(self) -> bool:
-        return not self.start and self.end is None
-
-
-WHOLE = Clip()
 
 
 def find_ffmpeg(path: str | None = None) -> str:
@@ -119,14 +80,13 @@ def find_ffmpeg(path: str | None = None) -> str:
 
 def check_ffmpeg(path: str) -> Ffmpeg:
     """Run the very pipeline of this stage on two grey frames, so that a broken ffmpeg is not taken for bad videos."""
-    frames = ffmpeg.input("pipe:", format="rawvideo", pix_fmt="gray", s="16x16", r=25, **ONE_FILE)["V:0"]
     log = ""
     # ffmpeg 5.1 and newer, and older
     for names in ({"fps_mode": "passthrough"}, {"direct": 1}), ({"vsync": "passthrough"}, {}):
         said = Said()
         with _pipe() as (clock, far_end):
             end = far_end.fileno()
-            line = _compile(frames, ("16", "16"), Ffmpeg(path, "", *names), end)
+            line = commands.trial(("16", "16"), Ffmpeg(path, "", *names), end)
             try:
                 tried = subprocess.run(
                     line, input=bytes(512), capture_output=True, timeout=60, pass_fds=(end,), env=_environment()
@@ -149,67 +109,16 @@ def check_ffmpeg(path: str) -> Ffmpeg:
     )
 
 
-def shorter_side(pixels: int) -> tuple[str, str]:
-    """Width and height, as ffmpeg reads them, of square pixels with so many on the shorter side."""
-    # the shape as it is shown; the long side even, so that its chroma has half as many samples
-    wide = "(iw*if(between(sar,1/4,4),sar,1)/ih)"
-    width = f"if(gt({wide},1),2*round({wide}*{pixels}/2),{pixels})"
-    height = f"if(gt({wide},1),{pixels},2*round({pixels}/{wide}/2))"
-    return width, height
-
-
-def command(path: str, size: tuple[str, str], tool: Ffmpeg, clock: int, clip: Clip = WHOLE) -> list[str]:
-    """The command line that decodes the first video stream of `path`, a file or a folder of frames, into YUV4MPEG.
-
-    That goes to standard output. `size` is the width and the height to scale to, as ffmpeg reads them: numbers or
-    expressions. The frames' times go to the descriptor `clock`.
-    """
-    begin = {"ss": clip.start} if clip.start else {}
-    video = _input(path, threads=1, **begin)
-    if clip.end is not None:
-        video = ffmpeg.filter(video, "trim", end=clip.end - clip.start)  # a frame's time now counts from the start
-    return _compile(video, size, tool, clock)
-
-
-def _input(path: str, **options: object) -> ffmpeg.nodes.FilterableStream:
-    """The first video stream of a file, or the frames of a folder."""
-    if os.path.isdir(path):
-        frames = stills.find(path)
-        # which is no file, and whose pattern is ours
-        sequence = {"format": "image2", "format_whitelist": "image2", "protocol_whitelist": "file"}
-        return ffmpeg.input(
-            f"file:{frames.pattern}", framerate=STILLS_FPS, start_number=frames.first, **sequence, **options
-        )["V:0"]
-    # "file:" keeps names with a colon from being taken for another protocol
-    return ffmpeg.input(f"file:{path}", **ONE_FILE, **options)["V:0"]
-
-
-def _compile(video: ffmpeg.nodes.FilterableStream, size: tuple[str, str], tool: Ffmpeg, clock: int) -> list[str]:
-    width, height = size
-    quality = {"flags": "bicubic+accurate_rnd+bitexact", "out_color_matrix": "bt601", "out_range": "pc"}
-    marked = ffmpeg.filter(video, "metadata", mode="add", key="ccs", value=0)  # it prints frames that have some
-    timed = ffmpeg.filter(marked, "metadata", mode="print", key="ccs", file=f"pipe:{clock}", **tool.prompt)
-    scaled = ffmpeg.filter(timed, "scale", w=width, h=height, **quality)
-    square = ffmpeg.filter(scaled, "setsar", 1)
-    output = ffmpeg.output(
-        square, "pipe:", format="yuv4mpegpipe", pix_fmt="yuv420p", threads=1, avioflags="direct", **tool.passthrough
-    ).global_args("-nostdin", "-nostats", "-loglevel", "level+verbose", "-max_error_rate", "1")
-    return ffmpeg.compile(output, cmd=[tool.path, "-filter_complex_threads", "1"])
-
-
 def _environment() -> dict[str, str]:
     """Without what makes ffmpeg say things otherwise."""
     kept = {name: value for name, value in os.environ.items() if name not in ("AV_LOG_FORCE_COLOR", "FFREPORT")}
     return {**kept, "AV_LOG_FORCE_NOCOLOR": "1"}
 
 
-def hidden_packets(path: str, tool: Ffmpeg, children: Children) -> int:
+def hidden_packets(video: str | Stills, tool: Ffmpeg, children: Children) -> int:
     """How many packets of a video are not to be shown (flag 4), as what an edit list cuts away."""
-    packets = ffmpeg.output(_input(path), "pipe:", c="copy", copyinkf=None, format="framecrc").global_args(
-        "-nostdin", "-loglevel", "quiet"
-    )
     listed, num_hidden = b"", 0
-    with children.run(ffmpeg.compile(packets, cmd=tool.path)) as process:
+    with children.run(commands.listing(video, tool)) as process:
         assert process.stdout is not None
         while _ready(process.stdout.fileno(), SILENCE) and (data := os.read(process.stdout.fileno(), 1 << 16)):
             *lines, listed = (listed + data).split(b"\n")
@@ -230,10 +139,10 @@ def check_file(path: str) -> None:
         pass
 
 
-def check_stills(folder: str) -> None:
-    """As `check_file`, of a folder of frames: raises what `ccs.frames.stills` finds too."""
-    _check_name(folder)
-    stills.check_sizes(folder, stills.find(folder).names)
+def check_stills(frames: Stills) -> None:
+    """As `check_file`, of a folder's frames: raises what `stills.check_sizes` finds too."""
+    _check_name(frames.folder)
+    stills.check_sizes(frames)
 
 
 def _check_name(path: str) -> None:
@@ -293,14 +202,17 @@ class Children:
 
 @contextmanager
 def opened(
-    path: str, size: tuple[str, str], tool: Ffmpeg, children: Children, clip: Clip = WHOLE
+    video: str | Stills, size: tuple[str, str], tool: Ffmpeg, children: Children, clip: Clip = WHOLE
 ) -> Generator[FilmReader]:
-    """Start to decode a video file, see `command`, and wait for its first frame; on leaving, its ffmpeg is ended."""
+    """Start to decode a file, or a folder's frames, see `commands.decoding`, and wait for its first frame.
+
+    On leaving, its ffmpeg is ended.
+    """
     with _pipe() as (clock, far_end):
         end = far_end.fileno()
-        with children.run(command(path, size, tool, end, clip), end) as process:
+        with children.run(commands.decoding(video, size, tool, end, clip), end) as process:
             far_end.close()  # so that ffmpeg's end is the end of the pipe
-            yield FilmReader(path, process, clock.fileno(), tool, children, clip)
+            yield FilmReader(video, process, clock.fileno(), tool, children, clip)
 
 
 @contextmanager
@@ -321,7 +233,7 @@ class FilmReader:
 
     def __init__(
         self,
-        path: str,
+        video: str | Stills,
         process: subprocess.Popen[bytes],
         clock: int,
         tool: Ffmpeg,
@@ -329,7 +241,8 @@ class FilmReader:
         clip: Clip = WHOLE,
     ) -> None:
         self._clip = clip
-        self.path, self._process, self._tool, self._children = path, process, tool, children
+        self.path = video.folder if isinstance(video, Stills) else video
+        self._video, self._process, self._tool, self._children = video, process, tool, children
         assert process.stdout is not None  # `Children.run` gives both to read
         assert process.stderr is not None
         self._frames, self._words = process.stdout.fileno(), process.stderr.fileno()
@@ -342,7 +255,7 @@ class FilmReader:
         header = bytearray()
         while not header.endswith(b"\n") and self._read(memoryview(byte := bytearray(1))):
             header += byte
-        self.height, self.width, self.fps = _parse_header(bytes(header), path)
+        self.height, self.width, self.fps = _parse_header(bytes(header), self.path)
 
     def frames(self) -> Iterator[Planes]:
         """Every frame that is whole, as its planes Y (H, W), U and V (half of each side, rounded up), uint8.
@@ -391,7 +304,7 @@ class FilmReader:
             said.narrow(self._clip.start, self._clip.end, self.num_frames)
         shown = moments(said, self.num_frames, self.fps)
         doubtful = (said.damaged or said.cut) and said.packets > self.num_frames
-        num_hidden = hidden_packets(self.path, self._tool, self._children) if doubtful else 0
+        num_hidden = hidden_packets(self._video, self._tool, self._children) if doubtful else 0
         return shown, judge(self.path, status, said, shown, self._whole, num_hidden, max_missing)
 
     def _read(self, view: memoryview) -> int:

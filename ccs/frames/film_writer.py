@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ccs.frames.film import Ffmpeg
+from ccs.frames.commands import Ffmpeg, writing
 from ccs.signals import end_with_parent
 from ccs.stage import CcsError, raise_if_full
 
@@ -30,14 +30,8 @@ class FilmWriter:
         self._since = np.nan
         self._elapsed, self._ticks = 0.0, 0  # seconds of the film before it, and frames written
         self._shown = 1 / self.fps  # seconds of the picture before
-        rate = f"{self.fps:.6f}"
-        # even sides, as the codec wants them; white is no motion
-        even = "pad=2*ceil(iw/2):2*ceil(ih/2):color=white"
-        raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", rate, "-i", "pipe:"]
-        line = [tool.path, "-v", "error", "-y", *raw, "-vf", even, "-pix_fmt", "yuv420p", "-threads", "1"]
-        line += ["-movflags", "+faststart", f"file:{part}"]
         self._process = subprocess.Popen(
-            line,
+            writing(part, height, width, self.fps, tool),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

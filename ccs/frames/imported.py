@@ -65,8 +65,9 @@ def read(directory: str, settings: FramesSettings, bound: float, num_frames: int
         CcsError: what is wrong with the disk.
     """
     try:
-        frames = [os.path.join(directory, name) for name in stills.find(directory).names]
-        x, y = _listed(directory)
+        names = os.listdir(directory)
+        frames = [*stills.find(directory, names).paths]
+        x, y = _listed(directory, names)
         _check_counts(frames, x, y, num_frames)
         jpegs = []
         size: tuple[int, int] | None = None
@@ -85,10 +86,10 @@ def read(directory: str, settings: FramesSettings, bound: float, num_frames: int
     return ImportedFrames(_end_to_end(iter(jpegs)), height, width, unknown, flow)
 
 
-def _listed(directory: str) -> tuple[dict[int, str], dict[int, str]]:
-    """The pictures of flow of a directory by their numbers, in order: those of x and of y."""
+def _listed(directory: str, names: Sequence[str]) -> tuple[dict[int, str], dict[int, str]]:
+    """The pictures of flow among the files of a directory by their numbers, in order: those of x and of y."""
     kinds: dict[str, dict[int, str]] = {"x": {}, "y": {}}
-    for match in filter(None, map(_FLOW.fullmatch, sorted(os.listdir(directory)))):
+    for match in filter(None, map(_FLOW.fullmatch, sorted(names))):
         other = kinds[match[1]].setdefault(int(match[2]), os.path.join(directory, match[0]))
         if os.path.basename(other) != match[0]:
             raise BadVideo(f"{os.path.basename(other)} and {match[0]} have the same number: remove one of them")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -24,9 +24,17 @@ _NAME = re.compile(r"((?:img|image|im|frame|rgb)[_-]?|)(\d{1,9})\.(jpe?g|png)")
 class Stills(NamedTuple):
     """The frames of a folder: `pattern` with a %d for the number, from `first` on."""
 
-    pattern: str  # a path; other percent signs are doubled, as ffmpeg wants them
+    pattern: str  # a path; other percent signs are doubled, as ffmpeg and Python want them
     first: int
-    names: list[str]  # in order
+    num_frames: int
+
+    @property
+    def folder(self) -> str:
+        return os.path.dirname(self.pattern % self.first)
+
+    @property
+    def paths(self) -> Iterator[str]:
+        return (self.pattern % number for number in range(self.first, self.first + self.num_frames))
 
 
 def frame_names(names: Iterable[str]) -> list[str]:
@@ -34,14 +42,14 @@ def frame_names(names: Iterable[str]) -> list[str]:
     return [name for name in names if _NAME.fullmatch(name)]
 
 
-def find(folder: str) -> Stills:
-    """The frames of `folder`.
+def find(folder: str, names: Iterable[str] | None = None) -> Stills:
+    """The frames of `folder`; `names` are those of its files, where they are known already.
 
     Raises `BadVideo` where there are none, two of one number, none of a number between others, or several sizes;
     `OSError` where it cannot be read.
     """
     found: dict[int, re.Match[str]] = {}
-    for match in filter(None, map(_NAME.fullmatch, sorted(os.listdir(folder)))):
+    for match in filter(None, map(_NAME.fullmatch, sorted(os.listdir(folder) if names is None else names))):
         other = found.setdefault(int(match[2]), match)
         if other is not match:
             raise BadVideo(f"its frames {other[0]} and {match[0]} have the same number: remove one of them")
@@ -59,19 +67,18 @@ def find(folder: str) -> Stills:
     for number, match in zip(numbers, matches, strict=True):
         if match[0] != (usual := f"{prefix}{number:0{digits}d}.{suffix}"):
             raise BadVideo(f"its frames have names of several forms: expected {usual}, found {match[0]}")
-    folder = folder.replace("%", "%%")
-    names = [match[0] for match in matches]
-    return Stills(os.path.join(folder, f"{prefix}%0{digits}d.{suffix}"), numbers[0], names)
+    pattern = os.path.join(folder.replace("%", "%%"), f"{prefix}%0{digits}d.{suffix}")
+    return Stills(pattern, numbers[0], len(numbers))
 
 
-def check_sizes(folder: str, names: list[str]) -> None:
+def check_sizes(frames: Stills) -> None:
     """Raise `BadVideo` where a frame has another size than the first, or is no picture; `OSError` as it comes."""
-    first = ""
-    for name in names:
-        size = _size(os.path.join(folder, name))
-        first = first or size
+    first = name = ""
+    for path in frames.paths:
+        size = _size(path)
+        first, name = (first, name) if first else (size, os.path.basename(path))
         if size != first:
-            raise BadVideo(f"its frames have several sizes: {names[0]} is {first}, {name} is {size}")
+            raise BadVideo(f"its frames have several sizes: {name} is {first}, {os.path.basename(path)} is {size}")
 
 
 def _size(path: str) -> str:

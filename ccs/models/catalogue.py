@@ -1,36 +1,40 @@
 """The backbones by name: a line for each of our own, with its module, and the list of torchvision's.
 
+And the names of their published weights.
+
 Nothing is imported, so that a configuration is checked without PyTorch. The module of a backbone is loaded by its name
 here, and the rules count its code for the runs that use it (`network_code` in common.smk).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 
 class Entry(NamedTuple):
     """module: has `build(name, weights=, flow_length=)`. is_3d: convolves over time.
 
-    unpublished: why there are no weights called imagenet, and what to do; "" where there are.
+    weights: the names of its published weights. flow_pairs: of these, those whose flow stream takes so many pairs of
+    frames as channels, and no other number.
     """
 
     module: str
     is_3d: bool = False
-    unpublished: str = ""
+    weights: tuple[str, ...] = ("imagenet",)
+    flow_pairs: Mapping[str, int] = MappingProxyType({})
 
 
-_NO_BNINCEPTION = (
-    "torchvision has no weights of BN-Inception; fetch bn_inception-9f5701afb96c8044.pth (yjxiong/tsn-pytorch) or "
-    "bn_inception-52deb4733.pth (Cadene/pretrained-models.pytorch) and give its path, or none"
-)
-_NO_SLIM = "slim versions of I3D have no pretrained weights; set it to none or take the backbone i3d"
+WEIGHTS = ("imagenet", "kinetics", "charades")  # no path is taken from them
 
 OWN = {
-    "bninception": Entry("ccs.models.backbones.bninception", unpublished=_NO_BNINCEPTION),
-    "i3d": Entry("ccs.models.backbones.i3d", is_3d=True),
-    "i3d_x0_5": Entry("ccs.models.backbones.i3d", is_3d=True, unpublished=_NO_SLIM),
-    "i3d_x0_25": Entry("ccs.models.backbones.i3d", is_3d=True, unpublished=_NO_SLIM),
+    "bninception": Entry(
+        "ccs.models.backbones.bninception", weights=("imagenet", "kinetics"), flow_pairs={"kinetics": 5}
+    ),
+    "i3d": Entry("ccs.models.backbones.i3d", is_3d=True, weights=WEIGHTS),
+    "i3d_x0_5": Entry("ccs.models.backbones.i3d", is_3d=True, weights=()),
+    "i3d_x0_25": Entry("ccs.models.backbones.i3d", is_3d=True, weights=()),
 }
 
 # A test compares them with what torchvision has.
@@ -47,3 +51,13 @@ vgg16_bn vgg19 vgg19_bn wide_resnet101_2 wide_resnet50_2
 """
 
 BACKBONES = OWN | {name: Entry("ccs.models.backbones.torchvision") for name in TORCHVISION.split()}
+
+
+def unpublished(backbone: str, weights: str) -> str:
+    """Why there are no weights called `weights` of a backbone, and what to do; "" where there are, or it is no name."""
+    known = BACKBONES[backbone].weights
+    if weights not in WEIGHTS or weights in known:
+        return ""
+    if not known:
+        return f"nobody publishes weights of {backbone}: give none or the path of a state dict, or take i3d"
+    return f"{backbone} has {' and '.join(known)}: give {'one of these' if known[1:] else 'it'}, none or a path"

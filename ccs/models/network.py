@@ -21,6 +21,11 @@ def snippet_of(settings: NetworkSettings) -> Snippet:
     return Snippet(settings.flow_length, all_frames=backbones.is_3d(settings.backbone))
 
 
+def weights_of_streams(settings: NetworkSettings) -> tuple[str, str]:
+    """Of RGB and of flow."""
+    return settings.weights, settings.weights if settings.weights_flow == "same" else settings.weights_flow
+
+
 class Output(NamedTuple):
     """Logits (B, num_classes) of both streams; z (B, embedding) of both, None without a shared block."""
 
@@ -44,7 +49,7 @@ class CCS(nn.Module):
         self, num_classes: int, settings: NetworkSettings, *, segments: int, load_weights: bool = True
     ) -> None:
         super().__init__()
-        weights = (settings.weights, settings.weights if settings.weights_flow == "same" else settings.weights_flow)
+        weights = weights_of_streams(settings)
         self.pretrained = [each != "none" for each in weights]  # of RGB and of flow
         self.partial_bn = [settings.partial_bn and each for each in self.pretrained]
         build = functools.partial(backbones.build, settings.backbone, load_weights=load_weights)

@@ -25,9 +25,10 @@ class NetworkSettings:
     backbone: Annotated[Text, OneOf(tuple(BACKBONES))] = "resnet101"
     """one per stream; bninception, i3d, i3d_x0_5, i3d_x0_25 or a classification network of torchvision"""
     weights: Annotated[Text, Field(min_length=1)] = "imagenet"
-    """none (random), imagenet (torchvision's) or the path of a state dict"""
+    """none (random), imagenet, kinetics or charades (published; each backbone has some) or the path of a state dict"""
     weights_flow: Annotated[Text, Field(min_length=1)] = "same"
-    """of the flow stream; same (as weights), none, imagenet or the path of a state dict"""
+    """of the flow stream; same (as weights; published ones have a file for flow, if any), one of their names, none or
+    the path of a state dict"""
     connection: Literal["none", "nonlocal", "concat", "average"] = "nonlocal"
     """the connection block (Eq. 1-3) or what replaces it (sec. 4.3)"""
     connection_value: Literal["self", "other"] = "self"

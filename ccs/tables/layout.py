@@ -18,7 +18,13 @@ import pandas as pd
 from ccs.scores import Scores
 from ccs.tables.measurements import PAPER, Measurement, TestSplit, flat, number, seeds_in_words
 
-PRETRAIN = {"none": "none", "imagenet": "ImageNet"}
+# as the paper writes it; the published files of Kinetics go on from ImageNet, and those of Charades from Kinetics
+PRETRAIN = {
+    "none": "none",
+    "imagenet": "ImageNet",
+    "kinetics": "ImageNet+Kinetics",
+    "charades": "ImageNet+Kinetics+Charades",
+}
 NOTHING = "-"  # as the paper prints it
 
 

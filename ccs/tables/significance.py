@@ -52,7 +52,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ccs.scores import STREAMS, Scores, Stream, hits
+from ccs.scores import STREAMS, Scores, Stream, check_same_videos, hits
 from ccs.stage import CcsError
 
 NUM_RESAMPLES = 10_000
@@ -88,14 +88,14 @@ def compare_folds(
     No group may have videos in two sets.
     """
     for of_variant, of_baseline in zip(variant, baseline, strict=True):
-        _check_same_videos([*of_baseline, *of_variant])
+        check_same_videos([*of_baseline, *of_variant])
     return _difference([(1, variant), (-1, baseline)], groups)
 
 
 def accuracy_interval(folds: Sequence[Seeds], groups: Mapping[str, str] | None = None) -> Mapping[Stream, Difference]:
     """One run's mean accuracy over all videos of its test sets in percent, with its interval; as `compare_folds`."""
     for seeds in folds:
-        _check_same_videos(seeds)
+        check_same_videos(seeds)
     return _difference([(1, folds)], groups)
 
 
@@ -204,18 +204,3 @@ def _units(folds: Sequence[Seeds], groups: Mapping[str, str] | None) -> tuple[np
         )
     names, numbers = np.unique([groups[video] for video in videos], return_inverse=True)
     return numbers, len(names)
-
-
-def _check_same_videos(seeds: Seeds) -> None:
-    first = seeds[0]
-    for scores in seeds[1:]:
-        for what, same in (
-            ("test videos", scores.video == first.video),
-            ("labels", np.array_equal(scores.label, first.label)),
-        ):
-            if not same:
-                raise CcsError(
-                    f"run {scores.run!r}, seed {scores.seed}, on {scores.dataset!r} split {scores.split}: expected the "
-                    f"{what} of run {first.run!r}, seed {first.seed}, found others, so that no video can be paired; "
-                    "evaluate the older one again"
-                )

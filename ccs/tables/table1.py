@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ccs.scores import class_sizes, mean_class_accuracy
 from ccs.settings import settings
 from ccs.tables import layout as to
 from ccs.tables.layout import Cell, Column, Page, PageTable, Table
@@ -29,17 +30,25 @@ def table(tests: Sequence[TestSplit], rows: Mapping[str, str]) -> Table:
     """Table 1 from scores by test split; rows: run name -> row label.
 
     CSV columns: source (measured or published), method, pretrain; three accuracies for UCF-101, HMDB-51 and each other
-    measured dataset; for each measured one their standard deviations, the seeds, the test videos and how many of them
-    are quarantined; note.
+    measured dataset; for each measured one their standard deviations, the means over classes of each class's own
+    accuracy (in which classes count alike), the seeds, the test videos and how many of them are quarantined; note.
     """
     paper = published("table1")
     methods = [f"{row.method} {row.reference}".strip() for row in paper.itertuples()]
-    records = [{**to.measured_record(name, tests, ON, by_stream), "method": label} for name, label in rows.items()]
+    records = [
+        {**to.measured_record(name, tests, ON, by_stream), **_class_means(tests, name), "method": label}
+        for name, label in rows.items()
+    ]
     for method, row in zip(methods, paper.to_dict("records"), strict=True):
         record = {"source": "published", "method": method, "pretrain": row["pretrain"], "note": row["note"]}
         records.append(record | {column: number(row[column]) for column in _ACCURACIES})
     csv = to.csv_frame(
-        records, tests, lead=["method", "pretrain"], published=_ACCURACIES, titles=lambda test: list(STREAMS)
+        records,
+        tests,
+        lead=["method", "pretrain"],
+        published=_ACCURACIES,
+        titles=lambda test: list(STREAMS),
+        extra=lambda test: [f"{stream} mean of classes" for stream in STREAMS],
     )
 
     marked, notes = to.explained(methods, list(paper["note"]))
@@ -62,6 +71,7 @@ def table(tests: Sequence[TestSplit], rows: Mapping[str, str]) -> Table:
     reading = [
         f"{to.spread_and_best(tests)} Gain: RGB+Flow minus the better single stream, in points.",
         to.fusion_note(tests, rows),
+        *_uneven_notes(tests, rows),
         *to.versions_notes(tests),
     ]
     measured = [_measured(test, rows) for test in tests]
@@ -71,6 +81,39 @@ def table(tests: Sequence[TestSplit], rows: Mapping[str, str]) -> Table:
 def by_stream(test: TestSplit, run: str) -> dict[str, Measurement]:
     """Top-1 accuracy of RGB, Flow and RGB+Flow."""
     return {title: measure(test.runs[run], stream) for title, stream in STREAMS.items()}
+
+
+def _by_class(test: TestSplit, run: str) -> dict[str, Measurement]:
+    """Mean class accuracy of RGB, Flow and RGB+Flow."""
+    return {title: measure(test.runs[run], stream, mean_class_accuracy) for title, stream in STREAMS.items()}
+
+
+def _class_means(tests: Sequence[TestSplit], run: str) -> dict[str, float | None]:
+    """Further cells of a run's row in the CSV."""
+    return {
+        f"{test.column} {title} mean of classes": to.rounded(found.mean)
+        for test in tests
+        if run in test.runs
+        for title, found in _by_class(test, run).items()
+    }
+
+
+def _uneven_notes(tests: Sequence[TestSplit], rows: Mapping[str, str]) -> list[str]:
+    """A line on each test split whose classes have numbers of videos that differ: accuracy where they count alike."""
+    notes = []
+    for test in tests:
+        sizes = class_sizes(test.some)
+        least, most = sizes[sizes > 0].min(), sizes.max()
+        if most > least + 1:  # else they are as even as videos can be shared out
+            found = [
+                f"{to.plain(rows[run])} {' / '.join(f'{each.mean:.1f}' for each in _by_class(test, run).values())}"
+                for run in test.runs
+            ]
+            notes.append(
+                f"The classes of {to.plain(test.place)} have {least:,} to {most:,} test videos each; where classes "
+                f"count alike (mean class accuracy), RGB / Flow / RGB+Flow are: {'; '.join(found)}."
+            )
+    return notes
 
 
 def _measured(test: TestSplit, rows: Mapping[str, str]) -> PageTable:

@@ -24,7 +24,8 @@ from torch.utils.data import DataLoader
 from ccs.clips.dataset import TestClips, TrainClips, loaded, loader, usable_videos, videos_digest
 from ccs.clips.sampling import BalancedBatches, Course
 from ccs.datasets import manifests
-from ccs.models.network import snippet_of
+from ccs.models import published
+from ccs.models.network import snippet_of, weights_of_streams
 from ccs.models.settings import NetworkSettings
 from ccs.settings import Flags, add_settings, given_settings, settings_from, word
 from ccs.shards.reader import ShardReader
@@ -126,8 +127,9 @@ def train(
         "bound": reader.bound,
         "preparation": reader.preparation,
         "settings": json.dumps(dataclasses.asdict(settings), sort_keys=True),
+        "pretrained": _weights_digests(settings.network),
     }
-    sources = {"given": provenance, "used": videos_digest(videos, reader), **_weights_digests(settings.network)}
+    sources = {"given": provenance, "used": videos_digest(videos, reader)}
     if settings.train.patience:  # else no weight depends on it
         sources["watched"] = word(evaluation.fusion)
     with Interruption() as interruption:
@@ -164,12 +166,16 @@ def train(
 
 
 def _weights_digests(settings: NetworkSettings) -> dict[str, str]:
+    """The files that the streams begin with, by the first digits of their SHA-256; not torchvision's."""
     digests = {}
-    for key in ("weights", "weights_flow"):
-        path = Path(getattr(settings, key))
+    for stream, weights in zip(("rgb", "flow"), weights_of_streams(settings), strict=True):
+        if published.files(settings.backbone, weights, flow=stream == "flow"):
+            path = published.fetch(settings.backbone, weights, flow=stream == "flow")
+        else:
+            path = Path(weights)
         if path.is_file():  # a missing one is for the network to tell
             with open(path, "rb") as file:
-                digests[key] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+                digests[stream] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     return digests
 
 

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 
 from ccs.clips.settings import ClipSettings
 from ccs.models import backbones
-from ccs.models.network import CCS
+from ccs.models.network import CCS, snippet_of
 from ccs.models.settings import ANY_NUMBER, BY_RELATIONS, NetworkSettings
 from ccs.stage import CcsError, atomic
 from ccs.train.settings import EvaluateSettings
@@ -170,6 +170,62 @@ def evaluation(state: Mapping[str, Any], network: NetworkSettings, clips: ClipSe
             f"the checkpoint of run {state['run']!r}, seed {state['seed']}, on {state['dataset']!r}: expected settings "
             f"to evaluate it with, found {state['evaluate']!r:.80} ({error}); train again"
         ) from error
+
+
+def preprocessing(state: Mapping[str, Any], trained: TrainedNetwork, evaluation: EvaluateSettings) -> dict[str, Any]:
+    """What a checkpoint's network takes and gives, as values for JSON: all that a program elsewhere needs to use it.
+
+    inputs and outputs: shapes, types, orders of channels, ranges, and the normalisation, which the network does itself.
+    classes, fusion: what the logits are of, and the weights of the streams. segments, snippet, crop: how a clip is cut
+    from a video; frames, flow: the settings by which its pictures and flow are made. evaluated: of how many segments
+    and crops this project scores a video.
+    """
+    network, clips = trained.network, trained.clips
+    snippet = snippet_of(network)
+    K, L, F = clips.segments, snippet.flow_length, snippet.flow_length if snippet.all_frames else 1
+    inputs: dict[str, dict[str, Any]] = {
+        "rgb": {
+            "shape": ["batch", K, F, 3, clips.input_size, clips.input_size],
+            "channels": "R, G, B",
+            "values": "0 to 255",
+        },
+        "flow": {
+            "shape": ["batch", K, L, 2, clips.input_size, clips.input_size],
+            "channels": "x (to the right), y (down)",
+            "values": "round(128 + pixels * 127 / bound), pixels clipped to +-bound: 1 to 255, 128 is no motion",
+            "bound": state["bound"],
+        },
+    }
+    for stream, told in inputs.items():
+        backbone = getattr(trained.model, stream)
+        told |= {"type": "uint8", "mean": list(backbone.mean), "std": list(backbone.std)}
+        told["normalisation"] = "(value - mean) / std by channel, done within the network"
+    logits = {"shape": ["batch", len(state["classes"])], "type": "float32", "values": "logits; softmax: probabilities"}
+    return {
+        "inputs": inputs,
+        "outputs": {
+            "rgb_logits": logits,
+            "flow_logits": logits,
+            "fused_logits": {**logits, "sum": "fusion[0] * rgb_logits + fusion[1] * flow_logits"},
+        },
+        "classes": list(state["classes"]),
+        "fusion": list(evaluation.fusion),
+        "segments": K,
+        "snippet": {
+            "start": f"frame floor((k + 0.5) * max(T - {L}, 1) / {K}) for segment k of 0 to {K - 1}, of T frames",
+            "pairs": f"{L}, from the start on; pair t is the motion from frame t to frame t + 1",
+            "frames": f"{F}, from the start on" if snippet.all_frames else f"1, number {L // 2} from the start on",
+            "past the end": "the last one again",
+        },
+        "crop": {
+            "place": "centre",
+            "side": f"{clips.test_scale:g} of the short side; {clips.input_size} where that is within 1 % of it",
+            "resized": f"to {clips.input_size}, bilinear",
+        },
+        "frames": state["preparation"]["frames"],
+        "flow": state["preparation"]["flow"],
+        "evaluated": {"segments": evaluation.segments, "crops": evaluation.crops},
+    }
 
 
 def resume(path: Path, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:

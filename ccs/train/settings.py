@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from ccs.clips.settings import ClipSettings
-from ccs.models.catalogue import BACKBONES
+from ccs.models.catalogue import BACKBONES, unpublished
 from ccs.models.settings import BY_RELATIONS, LossSettings, NetworkSettings
 from ccs.settings import Boolean, Different, Ge, Gt, Integer, Le, Lt, NoBoolean, NotAllZero, Number, settings
 
@@ -78,8 +78,14 @@ def conflicts(network: NetworkSettings, clips: ClipSettings, losses: LossSetting
         why = f"relations are between 2 segments or more, and with more than {MAX_RELATIONS} there are too many"
         yield "segments", f"{clips.segments} is {limit} ({why})"
     for name in ("weights", "weights_flow"):
-        if getattr(network, name) == "imagenet" and (why := BACKBONES[network.backbone].unpublished):
-            yield name, f"'imagenet' is not possible here ({why})"
+        given = getattr(network, name)
+        if why := unpublished(network.backbone, given):
+            yield name, f"{given!r} is not possible here ({why})"
+    pretrained = network.weights if network.weights_flow == "same" else network.weights_flow
+    pairs = BACKBONES[network.backbone].flow_pairs.get(pretrained, network.flow_length)
+    if network.flow_length != pairs:
+        why = f"the flow stream of {network.backbone} called {pretrained} takes {pairs}; else give weights_flow another"
+        yield "flow_length", f"{network.flow_length} is not {pairs} ({why})"
     if losses.ranking and not network.shared:
         why = (
             "the ranking losses compare the embeddings z of the shared block, which shared: false takes away; set "

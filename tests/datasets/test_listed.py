@@ -50,12 +50,15 @@ def test_real_clips_divided_by_person(real_data):
     assert adapters.splits({"adapter": "list", "folds": 5}) == (1, 2, 3, 4, 5)
 
 
-def test_columns_decide_and_validation_is_taken_by_group(tree):
+def test_columns_decide_and_validation_is_taken_by_group(tree, capsys):
     header = ("path", "label", "split", "group")
     rows = [(f"v/{i:02d}.mp4", "ab"[i % 2], "Training", f"g{i // 4}") for i in range(20)]
     rows += [("v/t.mp4", "b", "testing", "h"), ("v/u.mp4", "", "unlabelled", ""), ("v/x.mp4", "a", "unused", "")]
-    root = tree({**dict.fromkeys((row[0] for row in rows), ""), "lists/all.csv": table(header, *rows)})
+    videos = [*(row[0] for row in rows), "v/unlisted.mp4", "elsewhere/unlisted.mp4"]
+    root = tree({**dict.fromkeys(videos, ""), "lists/all.csv": table(header, *rows)})
     manifest = load(list=root / "lists/all.csv", root=root, val_fraction=0.4)
+    # no other folder is looked into
+    assert f"1 videos in the listed folders of {root} are in none of the lists" in capsys.readouterr().err
     assert manifest.classes == ("a", "b")
     assert Counter(parts(manifest).values()) == {"train": 12, "val": 8, "test": 1, "unlabelled": 1, "unused": 1}
     sides = defaultdict(set)

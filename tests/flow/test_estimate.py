@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+import ccs
 from ccs.flow.engines import BACKENDS, choose, estimate
 from ccs.stage import CcsError
 
@@ -116,6 +117,19 @@ def test_sizes_too_small_for_a_pyramid(height, width):
     np.testing.assert_array_equal(estimate(frames, "opencv")[0], fresh(*frames))
 
 
+def test_colour_frames_are_greyed_and_a_user_needs_no_engine():
+    moving = np.stack([texture(48, 64), texture(48, 64, 1.5, -0.75)])
+    colour = np.uint8(np.rint(moving[..., None] * np.array([1.0, 0.3, 0.6])))
+    grey = np.uint8(np.rint(colour @ np.array([0.299, 0.587, 0.114])))  # luma of R, G, B: ITU-R BT.601
+    found = ccs.flow.estimate(colour)
+    assert np.abs(found - ccs.flow.estimate(grey)).mean() < 0.01
+    for empty in ((0, 20, 30, 3), (2, 0, 30, 3)):
+        with pytest.raises(ccs.CcsError, match=rf"sides of 3 px or more; found {empty[0]} frames"):
+            ccs.flow.estimate(np.zeros(empty, np.uint8))
+    np.testing.assert_allclose(found[0, :, 8:-8, 8:-8].mean(axis=(1, 2)), (1.5, -0.75), atol=0.05)
+    assert ccs.flow.estimate(colour[:1]).shape == (0, 2, 48, 64)
+
+
 def test_one_frame_has_no_pair():
     assert estimate(noise(1, 20, 24), "opencv").shape == (0, 2, 20, 24)
 
@@ -138,7 +152,7 @@ def test_near_the_original_authors_code(real_data, name, bound):
         (np.zeros((2, 20, 0), np.uint8), "0x20"),
         (np.zeros((2, 20, 20), np.float32), "float32"),
         (np.zeros((20, 20), np.uint8), r"\(20, 20\)"),
-        (np.zeros((2, 20, 20, 3), np.uint8), r"\(2, 20, 20, 3\)"),
+        (np.zeros((2, 20, 20, 4), np.uint8), r"\(2, 20, 20, 4\)"),
         ([[1]], "list"),
     ],
 )

@@ -32,8 +32,11 @@ from ccs.flow.sources import find
 from ccs.flow.streams import AS_SHOWN, PairCount, Reading, chunks, read_ahead
 from ccs.flow.tool import _seconds, main, select_gpus
 from ccs.frames import __main__ as frames
-from ccs.frames.film import Children, check_ffmpeg, find_ffmpeg, shorter_side
+from ccs.frames import imported
+from ccs.frames.commands import shorter_side
+from ccs.frames.film import Children, check_ffmpeg, find_ffmpeg
 from ccs.frames.film import opened as film_opened
+from ccs.frames.settings import FramesSettings
 from ccs.provenance import modules
 from ccs.shards import __main__ as shards
 from ccs.stage import CcsError
@@ -529,6 +532,37 @@ def test_outputs_whose_names_would_look_alike_are_refused(tmp_path):
         names([tmp_path])
 
 
+def test_outputs_beside_the_videos_are_not_taken_for_videos_by_the_same_call(tmp_path, monkeypatch, capsys):
+    encode(tmp_path / "in/a.avi", texture(3, 24, 36))
+    encode(tmp_path / "in/deep/b.avi", texture(3, 24, 36))
+    monkeypatch.chdir(tmp_path / "in")
+    for output in (".", str(tmp_path / "in")):
+        flow(tmp_path / "in", "-o", output, "--format", "jpg", "--rgb")
+    said = capsys.readouterr().err
+    assert re.findall(r"2 videos: (\d) kept, (\d) made", said) == [("0", "2"), ("2", "0")]
+    assert "left out" not in said
+    with pytest.raises(CcsError, match=r"img_00001.jpg: expected a video.*, found a picture: name the folder"):
+        flow("a/img_00001.jpg", "-o", "out")
+    with pytest.raises(CcsError, match=r"--output: expected a directory, found an empty text"):
+        flow("a.avi", "-o", "")
+
+
+def test_two_that_cannot_be_told_apart_and_advice_that_helps(tmp_path):
+    """A directory above both helps where they are in different ones; a list says one thing of a video."""
+    for name in ("a/x.avi", "a/x.mp4", "b/x.avi"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"not opened yet")
+    with pytest.raises(CcsError, match=r"a/x.avi and .*/a/x.mp4 would both be written as x: rename or leave out one$"):
+        find([str(tmp_path / "a")], None, "out")
+    apart = [str(tmp_path / "a/x.avi"), str(tmp_path / "b/x.avi")]
+    with pytest.raises(CcsError, match=r"written as x: rename or leave out one, or name a directory above both"):
+        find(apart, None, "out")
+    assert names(apart, str(tmp_path)) == ["a/x", "b/x"]
+    (tmp_path / "list.txt").write_text("a/x.avi 0\na/x.avi 1\n")
+    with pytest.raises(CcsError, match=r"x.avi: expected one label, found 0 and 1, as it is named twice"):
+        find([str(tmp_path / "list.txt")], str(tmp_path), "out")
+
+
 def test_inputs_that_cannot_be_used_are_named_before_any_work(videos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "none").mkdir()
@@ -869,6 +903,22 @@ def test_folders_with_frames_that_lack_or_do_not_fit_are_told(tmp_path, names, m
     assert not tree(tmp_path / "flow")
 
 
+def test_a_folder_of_frames_is_listed_once_when_it_is_found_and_once_when_it_is_taken(tmp_path, monkeypatch):
+    write_stills(tmp_path / "in/a", [f"img_{n}.png" for n in range(1, 6)])
+    Path(tmp_path, "list.txt").write_text("in/a\n")
+    monkeypatch.chdir(tmp_path)
+    listed: list[str] = []
+    for name in ("listdir", "scandir"):
+        ask = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda path=".", ask=ask: (listed.append(os.fspath(path)), ask(path))[1])
+    flow("in", "-o", "out")
+    assert listed.count("in/a") == 2
+    flow("list.txt", "-o", "out2")
+    assert listed.count("in/a") == 3
+    imported.read("in/a", FramesSettings(short_side=48), 20.0, None)
+    assert listed.count("in/a") == 4
+
+
 def test_frames_of_several_sizes_and_times_of_frames_are_told(tmp_path):
     write_stills(tmp_path / "in", ["img_00001.jpg", "img_00002.jpg"])
     with pytest.raises(CcsError, match="a folder of frames, of which nobody knows the times"):
@@ -959,7 +1009,13 @@ def test_lists_in_the_forms_that_people_have(videos, tmp_path, monkeypatch, caps
         assert [source.name for source in found] == ["a/run (1)", "a/b/two"], name
         labels = {"labels.txt": ["3", "0"], "table.csv": ["run", "two"], "table.tsv": [None, None]}
         assert [source.label for source in found] == labels[name]
-    assert "table.tsv: its column start is not used" in capsys.readouterr().err
+    said = "table.tsv: its column start is not used: whole videos are read, or the part of --start and --end\n"
+    assert said in capsys.readouterr().err
+    find([str(tmp_path / "table.tsv")], None, "features", "features")  # which has no such flags
+    assert capsys.readouterr().err.endswith(": whole videos are read\n")
+    (tmp_path / "table.json").touch()
+    with pytest.raises(CcsError, match=r"or pipe them into `ccs features -`"):
+        find([str(tmp_path / "table.json")], None, "features", "features")
     monkeypatch.chdir(tmp_path)  # where none of them is
     found = find([str(tmp_path / "labels.txt")], str(videos), "flow")
     assert [source.name for source in found] == ["a/run (1)", "a/b/two"]

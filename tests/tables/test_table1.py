@@ -87,6 +87,25 @@ def test_means_and_deviations_over_seeds(build):
     assert "**2 of 20 test videos could not be decoded and count as errors**" in markdown
 
 
+def test_mean_class_accuracy_where_classes_are_uneven(build):
+    """18 videos of drink and one of eat and of push: 90 % of videos are a third of the classes."""
+    label = np.array([0] * 18 + [1, 2])
+    logits = np.tile(np.array([2, 1, 0, 0], np.float32), (20, 1))  # drink, whatever it is
+    both = scores_with((0, 0, 0), label=label, rgb=logits, flow=logits)
+    better = scores_with((0, 0, 0), label=label, rgb=np.eye(4, dtype=np.float32)[label], flow=logits, seed=1)
+    csv, markdown, html = build("table1", both, better, rows={"ccs": "CCS"})
+    row = csv[csv["source"] == "measured"].iloc[0]
+    assert row["demo RGB"] == 95
+    assert row["demo RGB mean of classes"] == pytest.approx((100 / 3 + 100) / 2, abs=1e-4)
+    assert row["demo Flow mean of classes"] == pytest.approx(100 / 3, abs=1e-4)
+    said = "have 1 to 18 test videos each; where classes count alike (mean class accuracy), RGB / Flow / RGB+Flow are:"
+    assert f"{said} CCS 66.7 / 33.3 / " in markdown
+    assert said in Html(html).text
+    even = build("table1", scores_with((5, 6, 6)), rows={"ccs": "CCS"})
+    assert "mean class accuracy" not in even.markdown
+    assert even.measured["demo RGB mean of classes"].tolist() == [25.0]
+
+
 def test_published_table_in_both_outputs(build):
     csv, markdown, _ = build("table1", scores_with((1, 1, 1)), rows={"ccs": "CCS"})
     rows = csv[csv["source"] == "published"]
@@ -126,6 +145,15 @@ def test_only_a_benchmarks_own_split_shares_columns_with_the_published_rows(buil
     headings = re.findall(r"^## (.*?), \d", markdown, flags=re.M)
     assert headings[0] == "Measured here: UCF-101, split 1"
     assert len(headings) == 5
+
+
+def test_names_of_weights_are_written_as_the_published_rows_write_them(build):
+    for weights in ("imagenet", "kinetics"):
+        csv, *_ = build(
+            "table1", scores_with((5, 5, 5), settings={"network": {"weights": weights}}), rows={"ccs": "CCS"}
+        )
+        assert csv["pretrain"][0] in set(published("table1")["pretrain"])
+        assert weights in csv["pretrain"][0].lower()
 
 
 def test_a_whole_benchmark_split_stands_beside_the_published_rows_without_caution(build):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import random
 import signal
@@ -192,6 +193,8 @@ def test_resume_file_of_other_videos_or_weights_is_not_used(tmp_path, monkeypatc
             changes["quarantine"] = "video,path,stage,reason\ntrain03,videos/train3.mp4,frames,cut short\n"
         state = run_train(folder, settings, **changes)
         assert "not resuming" in capfd.readouterr().err
+        began_with = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
+        assert state["pretrained"] == {"rgb": began_with, "flow": began_with}
         (folder / "anew").mkdir()
         assert same_weights(state, run_train(folder / "anew", settings, **changes))
 

@@ -80,7 +80,7 @@ def test_stages_exist(module):
     [
         (["trian"], "ccs: error: no command 'trian': did you mean train?", 1),
         (["help", "flo"], "no command 'flo': did you mean flow?", 1),
-        (["zebra"], "no command 'zebra'; there are flow, predict, results, datasets, run, demo", 1),
+        (["zebra"], "no command 'zebra'; there are flow, features, predict, export, results, weights, datasets,", 1),
         (["flow", "a.mp4", "--output", "b", "--formt", "jpg"], "--formt: did you mean --format?", 2),
         (["predict", "a.mp4", "--checkpont=b"], "--checkpoint", 2),
         (["demo", "--output-dir", "a", "--zebra"], "unrecognized arguments: --zebra", 2),

@@ -26,6 +26,7 @@ from ccs import cli
 from ccs.config import configuration as config
 from ccs.config import files, pages
 from ccs.datasets.manifests import Manifest
+from ccs.models import published
 from ccs.provenance import NOT_COUNTED
 from ccs.stage import CcsError
 
@@ -92,13 +93,23 @@ def changed(path, value):
         ),
         (
             "runs.ccs",
-            {"backbone": "bninception"},
-            "runs.ccs.weights: 'imagenet' is not possible here (torchvision has no weights of BN-Inception",
+            {"backbone": "bninception", "weights": "charades"},
+            "runs.ccs.weights: 'charades' is not possible here (bninception has imagenet and kinetics: give one of",
+        ),
+        (
+            "runs.ccs",
+            {"weights_flow": "kinetics"},
+            "runs.ccs.weights_flow: 'kinetics' is not possible here (resnet101 has imagenet: give it, none or a path)",
+        ),
+        (
+            "runs.ccs",
+            {"backbone": "bninception", "weights": "kinetics", "flow_length": 10},
+            "runs.ccs.flow_length: 10 is not 5 (the flow stream of bninception called kinetics takes 5",
         ),
         (
             "runs.ccs",
             {"backbone": "i3d_x0_25", "weights": "none", "weights_flow": "imagenet"},
-            "runs.ccs.weights_flow: 'imagenet' is not possible here (slim versions of I3D have no pretrained",
+            "runs.ccs.weights_flow: 'imagenet' is not possible here (nobody publishes weights of i3d_x0_25: give",
         ),
         ("seeds", [], "seeds: []"),
     ],
@@ -168,7 +179,9 @@ def test_a_run_is_its_own_changes_on_its_bases_on_train():
 def test_a_base_or_train_is_judged_by_what_becomes_of_it_in_a_run():
     """Combinations are of runs: `train` and bases may leave to the run what makes them whole."""
     for given in (
-        {"train": {"backbone": "bninception"}, "runs": {"a": {"weights": "none"}}},
+        {"train": {"backbone": "i3d_x0_5"}, "runs": {"a": {"weights": "none"}}},
+        {"train": {"backbone": "bninception", "weights": "kinetics"}, "runs": {"a": {"base": "i3d"}}},
+        {"runs": {"a": {"backbone": "bninception", "weights": "kinetics", "weights_flow": "none", "flow_length": 10}}},
         {"train": {"aggregation": "concat"}, "runs": {"a": {"evaluate": {"segments": 24}}}},
         {"bases": {"mine": {"shared": False}}, "runs": {"a": {"base": "mine", "ranking": False}}},
         {"runs": {"a": {"evaluate": None}}},
@@ -214,6 +227,35 @@ def test_random_weights_with_settings_for_pretrained_ones_are_told(capsys):
     assert "but lr 0.001 and dropout 0.8 0.7 (the defaults)" in first
     assert "runs.d: weights: none" in second
     assert "but lr 0.001 (the defaults)" in second
+
+
+def test_published_weights_of_runs_that_are_left_are_fetched_once_before_the_first_job(monkeypatch, capsys):
+    asked = []
+
+    def fetch(*names, flow):
+        asked.append((*names, flow))
+        if names[0] == "i3d":
+            raise CcsError("rgb_imagenet.pt: could not be fetched")
+
+    monkeypatch.setattr(published, "fetch", fetch)
+    runs = {
+        "a": {"weights": "kinetics"},
+        "again": {"weights": "kinetics", "lr": 0.1},
+        "both": {"weights": "imagenet"},  # flow begins with the file of RGB
+        "flow": {"base": "i3d", "weights": "none", "weights_flow": "kinetics"},
+        "torchvision": {"backbone": "resnet18", "weights": "imagenet"},
+        "trained": {"base": "i3d", "weights": "charades"},
+    }
+    given = {**SMALL, "train": {"backbone": "bninception", "weights": "none"}, "runs": runs}
+    config.fetch_weights(config.complete(given), [name for name in runs if name != "trained"])
+    assert asked == [
+        ("bninception", "kinetics", False),
+        ("bninception", "kinetics", True),
+        ("bninception", "imagenet", False),
+        ("i3d", "kinetics", True),
+    ]
+    told = capsys.readouterr().err
+    assert told == "ccs: warning: runs.flow: weights_flow kinetics: rgb_imagenet.pt: could not be fetched\n"
 
 
 def test_a_class_that_no_data_set_has_is_refused():

@@ -17,9 +17,7 @@ import dag  # noqa: E402
 
 
 def dry_run(folder: Path, name: str, *targets: str) -> dict[str, int]:
-    """Jobs by rule of a configuration whose videos, lists and weights are where it says, in `folder`."""
-    (folder / "weights").mkdir()
-    (folder / "weights/bn_inception-9f5701afb96c8044.pth").touch()
+    """Jobs by rule of a configuration whose videos and lists are where it says, in `folder`."""
     snakemake = [Path(sys.executable).with_name("snakemake"), "-s", ROOT / "Snakefile", "-d", folder, "--nocolor"]
     command = [
         *snakemake,

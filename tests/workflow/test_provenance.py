@@ -16,12 +16,14 @@ FILES = {
     "toy/__init__.py": "__version__ = '1'\n",
     "toy/stage.py": "from __future__ import annotations\nimport os.path\nfrom toy import used as u\n",
     "toy/used.py": "def f():\n    from .deep.leaf import name\n    return name\n",
+    "toy/typed.py": "",
     "toy/deep/__init__.py": "from . import side\nfrom .. import up\n",
     "toy/deep/__main__.py": "import toy.other\n",
     "toy/deep/leaf.py": "name = 1\n",
     "toy/deep/side.py": "",
     "toy/up.py": "import toy.used, toy.stage\n",  # a circle
-    "toy/other.py": "",
+    "toy/other.py": "if TYPE_CHECKING:\n    import toy.typed\nelse:\n    import toy.untyped\n",
+    "toy/untyped.py": "",
     "toy/data.csv": "1\n",
 }
 
@@ -44,7 +46,7 @@ def digest(root, stage="toy.stage", *data):
 def test_it_covers_what_is_imported_however_deep(root):
     reached = ("toy", "toy.deep", "toy.deep.leaf", "toy.deep.side", "toy.stage", "toy.up", "toy.used")
     assert modules("toy.stage", root) == reached  # not the __main__ of a package that is only imported
-    assert modules("toy.deep", root) == tuple(sorted({*reached, "toy.deep.__main__", "toy.other"}))
+    assert modules("toy.deep", root) == tuple(sorted({*reached, "toy.deep.__main__", "toy.other", "toy.untyped"}))
     before = digest(root)
     for name in reached:
         file = root / f"{name.replace('.', '/')}.py"
@@ -121,8 +123,8 @@ def test_every_stage_of_the_rules_has_a_digest():
     }
     stages |= {f"ccs.figures.{figure}" for figure in ("figure1", "figure5a", "figure5b", "figure6")}  # by a wildcard
     stages -= {"ccs.figures."}
-    assert len(stages) == 16
-    assert len({stage_digest(stage) for stage in stages}) == 16
+    assert len(stages) == 17
+    assert len({stage_digest(stage) for stage in stages}) == 17
 
 
 def test_an_edit_of_the_network_redraws_no_table_and_no_figure_of_scores():

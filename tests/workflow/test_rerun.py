@@ -382,3 +382,11 @@ def test_code_of_evaluation_scores_videos_without_labels_again(project):
     with open(project.path / "ccs/evaluate/__main__.py", "a") as code:
         code.write("\nEXTRA = 1\n")
     assert project.plan(predictions) == {"evaluate_unlabelled": {scores}, "predictions": {predictions}}
+
+
+def test_the_page_of_mistakes_is_made_of_all_seeds_and_shards_when_it_is_asked_for(project):
+    page = "results/runs/mine/split1/ccs/mistakes.html"
+    (command,) = project.commands(page)  # nothing else is to do, and this was not done by the first run
+    assert command[command.index("--html") + 1] == page
+    assert command[command.index("--scores") + 1] == "results/runs/mine/split1/ccs/seed0/scores.h5"
+    assert len([word for word in command if word.startswith("data/mine/shards/")]) == 4

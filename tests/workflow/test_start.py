@@ -40,6 +40,19 @@ def test_an_error_of_the_user_stops_before_any_work(project, changes, message):
 
 
 @pytest.mark.slow
+def test_published_weights_are_looked_after_before_the_first_job_until_their_runs_are_trained(project, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(project.path / "torch"))
+    damaged = project.path / "torch/hub/checkpoints/bninception_rgb_kinetics_init-d4ee618d3399.pth"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"half of it")
+    project.configure({"runs.ccs": {"backbone": "bninception", "weights": "kinetics", "weights_flow": "none"}})
+    told = f"ccs: warning: runs.ccs: weights kinetics: {damaged}: expected the published file"
+    printed = project.run()
+    assert printed.index(told) < printed.index("rule train:")
+    assert told not in project.run("--forcerun", "table")
+
+
+@pytest.mark.slow
 def test_a_failed_stage_shows_its_message_and_what_was_done_stays(project):
     project.configure({"frames.quality": 90})
     done = project.snakemake(failing="ccs.quarantine")

@@ -229,6 +229,11 @@ def weights_files(wildcards):
     return [f"{path} {status.st_size} {status.st_mtime_ns}" for path, status in statuses.items()]
 
 
+def runs_to_train():
+    """Known once Snakemake has planned its jobs."""
+    return sorted({job.wildcards.run for job in workflow.dag.needrun_jobs() if job.rule.name == "train"})
+
+
 # A param that is a function of `output` or `threads` is left out when Snakemake looks for changed params: these do not
 # change what comes out, or only when something else does.
 def directory_of_videos(wildcards, output):
@@ -454,6 +459,12 @@ def run_histories(wildcards):
     every = folders_of({"run": wildcards.run})
     needed = {folder for name, block in SHOWN.items() for folder in folders_of(block, name)}
     return [f"{folder}/history.csv" for folder in ([each for each in every if each in needed] or every)]
+
+
+def scores_of_seeds(wildcards):
+    """Of one run on one test split."""
+    folder = f"results/runs/{wildcards.dataset}/split{wildcards.split}/{wildcards.run}"
+    return [f"{folder}/seed{seed}/scores.h5" for seed in config["seeds"]]
 
 
 def shown_scores(wildcards):

@@ -5,6 +5,7 @@ onstart:
     check_slurm()
     start_project()
     write_manifests()
+    configuration.fetch_weights(config, runs_to_train())
     running.end_stages_when_told(local=workflow.local_exec)
 
 

@@ -33,6 +33,28 @@ rule table:
         " 2> {log}"
 
 
+# Of one run on one test split, beside its seeds; made when it is asked for.
+rule mistakes:
+    input:
+        scores=scores_of_seeds,
+        shards=shard_files("shards", ".h5"),
+    output:
+        html="results/runs/{dataset}/split{split}/{run}/mistakes.html",
+    log:
+        "logs/{dataset}/split{split}/{run}/mistakes.log",
+    conda:
+        "../../envs/ccs.yaml"
+    params:
+        code=stage_digest("ccs.mistakes"),
+        above=scores_above,
+    shell:
+        "python -m ccs.mistakes"
+        " --scores {input.scores}"
+        " --shards {input.shards}"
+        " --html {output.html}"
+        " > {log} 2>&1"
+
+
 # Labels of something-something-v2's test videos are not public: what its server asks for.
 rule predictions:
     input:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 
 from ccs.models.backbones.backbone import Backbone
-from ccs.models.catalogue import BACKBONES, OWN, TORCHVISION, Entry
+from ccs.models.catalogue import BACKBONES, OWN, TORCHVISION, Entry, unpublished
 from ccs.stage import CcsError
 
 __all__ = ["Backbone", "build", "is_3d"]
@@ -20,8 +20,8 @@ def build(name: str, *, weights: str = "none", flow_length: int | None = None, l
 
     Args:
         name: bninception, i3d (and the slim i3d_x0_5, i3d_x0_25) or a classification network of torchvision.
-        weights: `none` (random), `imagenet` (torchvision's published weights; not for bninception) or the path of a
-            state dict of this network; see `ccs.models.backbones.weights`.
+        weights: `none` (random), the name of published weights that the catalogue has for this network, or the path of
+            a state dict of it; see `ccs.models.backbones.weights`.
         flow_length: pairs per snippet for the flow stream, None for RGB. Weights for 3 input channels are then
             averaged over them and repeated (cross-modality initialisation; Wang et al., ECCV 2016, sec. 3.2).
         load_weights: False builds the network that these weights are for and does not read them.
@@ -30,6 +30,8 @@ def build(name: str, *, weights: str = "none", flow_length: int | None = None, l
         CcsError: unknown network, weights that cannot be had, or that do not fit it (the keys are listed).
     """
     module = importlib.import_module(_entry(name).module)
+    if why := unpublished(name, weights):
+        raise CcsError(f"train.weights: {weights!r} is not possible here ({why})")
     return module.build(name, weights=weights, flow_length=flow_length, load_weights=load_weights)
 
 

@@ -2,19 +2,23 @@
 
 The state dict has the keys of the published files, which come from Caffe and hence have these long names, biases before
 batch norm, ceil-mode pooling and BGR inputs: bn_inception-9f5701afb96c8044.pth (yjxiong/tsn-pytorch) and
-bn_inception-52deb4733.pth (Cadene/pretrained-models.pytorch).
+bn_inception-52deb4733.pth (Cadene/pretrained-models.pytorch) of ImageNet, and of Kinetics, with tensors under
+`state_dict`, bninception_rgb_kinetics_init-d4ee618d3399.pth and, for 10 channels of flow,
+bninception_flow_kinetics_init-1410c1ccb470.pth. The code that loads these (yjxiong/action-detection, ssn_models.py and
+ssn_train.py) feeds them as it does the others.
 """
 
 from __future__ import annotations
+
+import functools
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ccs.models import published
 from ccs.models.backbones import weights as pretrained
 from ccs.models.backbones.backbone import Backbone
-from ccs.models.catalogue import OWN
-from ccs.stage import CcsError
 
 MEAN, FLOW_MEAN = (128.0, 117.0, 104.0), (128.0, 128.0)  # RGB and (x, y); the deviation is 1
 CLASSIFIER = ("fc.", "fc-action.", "fc_action.", "last_linear.")  # names in the files of Caffe, TSN and Cadene
@@ -97,7 +101,8 @@ def build(
     """
     body = BNInception(3 if flow_length is None else 2 * flow_length)
     if load_weights:
-        pretrained.load(body, weights, name=name, published=_no_download, classifier=CLASSIFIER)
+        of_name = functools.partial(_published, name, weights, flow=flow_length is not None)
+        pretrained.load(body, weights, name=name, published=of_name, classifier=CLASSIFIER)
     mean = MEAN if flow_length is None else FLOW_MEAN
     return Backbone(
         body,
@@ -109,5 +114,5 @@ def build(
     )
 
 
-def _no_download() -> dict[str, Tensor]:
-    raise CcsError(f"train.weights: imagenet: {OWN['bninception'].unpublished}")
+def _published(name: str, weights: str, *, flow: bool) -> dict[str, Tensor]:
+    return pretrained.read(published.fetch(name, weights, flow=flow), name)

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ccs.models import published
 from ccs.models.backbones import torchvision
 from ccs.models.backbones import weights as pretrained
 from ccs.models.backbones.backbone import Backbone
-from ccs.stage import CcsError
 
 WIDTHS = {"i3d": 1.0, "i3d_x0_5": 0.5, "i3d_x0_25": 0.25}
 
@@ -175,19 +175,18 @@ def build(
 ) -> Backbone:
     """I3D or one of its slim versions (`WIDTHS`); see `ccs.models.backbones.build`.
 
-    `imagenet` (i3d only) is torchvision's GoogLeNet, inflated. Flow has 2 input channels, whatever its length.
+    `imagenet` is torchvision's GoogLeNet, inflated; `kinetics` and `charades` are the published files of I3D itself.
+    Flow has 2 input channels, whatever its length.
     """
     body = I3D(3 if flow_length is None else 2, width=WIDTHS[name], repeat_ends=weights == "imagenet")
     if load_weights:
-        pretrained.load(body, weights, name=name, published=functools.partial(_published, name), classifier=CLASSIFIER)
+        of_name = functools.partial(_published, name, weights, flow=flow_length is not None)
+        pretrained.load(body, weights, name=name, published=of_name, classifier=CLASSIFIER)
     mean = MEAN if flow_length is None else FLOW_MEAN
     return Backbone(body, num_features=body.num_features, mean=mean, std=(STD,) * len(mean), is_3d=True)
 
 
-def _published(name: str) -> dict[str, Tensor]:
-    if WIDTHS[name] != 1:
-        raise CcsError(
-            f"train.weights: imagenet: there are no published weights of {name}; use i3d, or set train.weights to none "
-            f"or to the path of a state dict of {name}"
-        )
-    return inflate(torchvision.published("googlenet"))
+def _published(name: str, weights: str, *, flow: bool) -> dict[str, Tensor]:
+    if weights == "imagenet":
+        return inflate(torchvision.published("googlenet"))
+    return pretrained.read(published.fetch(name, weights, flow=flow), name)

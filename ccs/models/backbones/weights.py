@@ -1,4 +1,4 @@
-"""Pretrained weights: from `none`, `imagenet` or a file into the body of a backbone, checked to the last key."""
+"""Pretrained weights: from a name or a file into the body of a backbone, checked to the last key."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ccs.models.catalogue import WEIGHTS
 from ccs.stage import CcsError
 
 PREFIXES = ("module.", "base_model.")  # of checkpoints of DataParallel and, inside it, of TSN
@@ -33,10 +34,10 @@ def load(
 
     Args:
         body: the network without its classifier, built for the stream's number of input channels.
-        weights: `none`: leave `body` random; `imagenet`: what `published` returns; otherwise the path of a state dict,
-            plain or as the entry `state_dict`, its keys with or without the prefixes `PREFIXES`.
+        weights: `none`: leave `body` random; one of the names `WEIGHTS`: what `published` returns; otherwise the path
+            of a state dict, see `read`.
         name: of the network, for messages.
-        published: gets the published ImageNet weights, with the keys of `body`.
+        published: gets the published weights, with the keys of `body`.
         classifier: how the keys of the file begin that are not used, whatever the number of classes.
 
     Raises:
@@ -45,7 +46,7 @@ def load(
     """
     if weights == "none":
         return
-    state = published() if weights == "imagenet" else _read(Path(weights), name)
+    state = published() if weights in WEIGHTS else read(Path(weights), name)
     expected = body.state_dict()
     state = {k: v for k, v in state.items() if k in expected or not k.startswith((*classifier, TSN_CLASSIFIER))}
     for key, value in state.items():
@@ -96,10 +97,16 @@ def _first_norm(body: nn.Module) -> list[tuple[str, nn.modules.batchnorm._BatchN
     return list(itertools.islice(norms, 1))
 
 
-def _read(path: Path, name: str) -> dict[str, Tensor]:
+def read(path: Path, name: str) -> dict[str, Tensor]:
+    """The state dict at `path`, plain or as the entry `state_dict`, its keys without the prefixes `PREFIXES`.
+
+    Raises:
+        CcsError: no such file, or not a state dict; `name` is the network's.
+    """
     if not path.is_file():
         raise CcsError(
-            f"train.weights: {path} is no file; expected none, imagenet or the path of a state dict of {name}"
+            f"train.weights: {path} is no file; expected none, {', '.join(WEIGHTS)} or the path of a state dict of "
+            f"{name}"
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -17,7 +17,7 @@ import functools
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -26,23 +26,26 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ccs import trained
 from ccs.clips import transforms
 from ccs.clips.dataset import TestClips
 from ccs.clips.sampling import segment_starts
 from ccs.datasets import manifests
+from ccs.datasets.manifests import VideoFile
+from ccs.datasets.settings import ImportSettings
 from ccs.evaluate.scoring import video_logits
 from ccs.figures import cam
 from ccs.flow import shard
 from ccs.flow.engines import BACKENDS, choose
 from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
-from ccs.flow.sources import Source, find
+from ccs.flow.sources import INPUTS, find
 from ccs.frames import decode
 from ccs.frames.film import Ffmpeg, check_ffmpeg, find_ffmpeg
 from ccs.frames.judgement import BadVideo
 from ccs.frames.settings import FfmpegSettings, FramesSettings
 from ccs.models.network import snippet_of
 from ccs.models.settings import ANY_NUMBER
-from ccs.results import files_of_run
+from ccs.pool import num_cores
 from ccs.scores import softmax
 from ccs.settings import Flags, add_settings, given_settings
 from ccs.shards.reader import decode_jpeg, runs_of
@@ -54,6 +57,7 @@ STREAMS = ("RGB", "Flow", "RGB+Flow")
 COLUMNS = ("video", "stream", "rank", "class", "probability", "logit")
 MAX_MAPS = 200  # of a video; more than one a second are not made
 MAX_SEGMENTS = 250  # which the network sees at once
+UNUSED = ImportSettings.bound  # of flow that is in a folder of frames
 NAME_LENGTH = 36  # of a class in the table; the CSV has all of it
 
 DESCRIPTION = """\
@@ -84,6 +88,21 @@ class Logits(NamedTuple):
     rgb: np.ndarray
     flow: np.ndarray
     fused: np.ndarray
+
+
+class Prediction(NamedTuple):
+    """What a network says of one video.
+
+    video: its path. classes: C names. rgb, flow, fused: float64 (C), the probabilities of the classes, 0 to 1 and 1 in
+    all, by each stream alone and by both. logits: what they are the softmax of.
+    """
+
+    video: str
+    classes: tuple[str, ...]
+    rgb: np.ndarray
+    flow: np.ndarray
+    fused: np.ndarray
+    logits: Logits
 
 
 class Row(NamedTuple):
@@ -162,26 +181,89 @@ class Classifier:
 
     Args:
         state: as `ccs.train.checkpoint.read` gives it.
+        path: of the checkpoint, for messages.
         given: settings of `EvaluateSettings` in the place of those that the run is evaluated with.
             10 crops are 5 for a network trained without `flip`.
+
+    Attributes:
+        model: the network, a `torch.nn.Module` in evaluation mode, on `device`: clips of both streams in, uint8
+            (B, K, F, 3, S, S) and (B, K, L, 2, S, S), their logits (B, C) out, `.rgb` and `.flow`.
+        classes: C names, in the order of the logits.
+        preprocessing: what the clips are made of, and what becomes of the logits, as values for JSON; see
+            `ccs.train.checkpoint.preprocessing`.
+        settings: how videos are scored: segments, crops, and the weights of RGB's and flow's logits in both together.
     """
 
-    def __init__(self, state: dict[str, Any], **given: Any) -> None:
+    def __init__(self, state: dict[str, Any], path: str, **given: Any) -> None:
         self.trained = checkpoint.network(state)
         self.classes = tuple(state["classes"])
+        self._trained_on = trained.preparation(state, path)
         network, clips = self.trained.network, self.trained.clips
         self.settings = dataclasses.replace(checkpoint.evaluation(state, network, clips), **given)
-        if self.settings.segments > MAX_SEGMENTS:
-            raise CcsError(
-                f"--segments: expected at most {MAX_SEGMENTS}, held in memory at once; found {self.settings.segments}"
-                + ("" if "segments" in given else ", by which the run is evaluated: give --segments")
-            )
         if network.aggregation not in ANY_NUMBER and self.settings.segments % clips.segments:
             raise CcsError(
-                f"--segments: this network puts {clips.segments} segments together (aggregation "
+                f"segments: this network puts {clips.segments} segments together (aggregation "
                 f"{network.aggregation}): expected a multiple of {clips.segments}, found {self.settings.segments}"
             )
-        self.device = cam.to_device(self.trained.model)
+        self.model = self.trained.model
+        self.device = cam.to_device(self.model)
+        self.preprocessing = checkpoint.preprocessing(state, self.trained, self.settings)
+
+    def preparation(self, backend: str = "auto", workers: int | None = None) -> Preparation:
+        """How videos are prepared for it, with flow of `backend` by so many threads on a CPU (None: all cores).
+
+        Raises:
+            CcsError: no such backend here, no such number of threads, or more segments than are held in memory.
+        """
+        if workers is not None and workers < 1:
+            raise CcsError(f"workers: expected 1 or more, found {workers}")
+        if self.settings.segments > MAX_SEGMENTS:
+            raise CcsError(
+                f"segments: expected at most {MAX_SEGMENTS} to classify a video, held in memory at once; found "
+                f"{self.settings.segments}, of the flag or the argument, or by which the run is evaluated: give fewer"
+            )
+        engine = choose(backend, self._trained_on.parameters.gamma)
+        return Preparation(*self._trained_on, engine, workers or num_cores())
+
+    def predict(
+        self,
+        videos: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        *,
+        backend: str = "auto",
+        workers: int | None = None,
+        ffmpeg: str | None = None,
+    ) -> list[Prediction]:
+        """Classify video files, as `ccs predict` does.
+
+        Args:
+            videos: the path of a file of any kind that ffmpeg reads, or several.
+            backend: of optical flow, as in `ccs.flow.estimate`.
+            workers: threads for flow on a CPU; None: all cores.
+            ffmpeg: path of the program; None: the one on the PATH, or else the one that imageio-ffmpeg brings.
+
+        Returns:
+            A prediction for each path, in their order.
+
+        Raises:
+            CcsError: one of them is not there or cannot be decoded.
+        """
+        paths = [os.fspath(path) for path in ([videos] if isinstance(videos, str | os.PathLike) else videos)]
+        preparation = self.preparation(backend, workers)
+        tool = check_ffmpeg(find_ffmpeg(ffmpeg))
+        BACKENDS[preparation.backend].prepare()
+        found = []
+        with closing(_decoded(paths, preparation, tool)) as results:
+            for (path, *_), decoded in results:
+                try:
+                    if isinstance(decoded, BadVideo | CcsError):
+                        raise decoded
+                    logits = self.logits(VideoReader(path, decoded, preparation))
+                except (BadVideo, CcsError) as error:
+                    named = str(error).startswith(path)  # of what cannot be opened
+                    raise CcsError(str(error) if named else f"{_printable(path)}: {error}") from error
+                rgb, flow, fused = map(softmax, logits)
+                found.append(Prediction(path, self.classes, rgb, flow, fused, logits))
+        return found
 
     def clip(self, reader: VideoReader, segments: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The clips that `evaluate` would show to the network, (crops, segments, ...) of both streams."""
@@ -207,8 +289,8 @@ class Classifier:
         gets them in m interleaved groups, each of them a clip of all the video like the one that is classified.
         """
         num_frames, segments = reader.num_frames[reader.path], self.settings.segments
-        m = math.ceil(reader.decoded.moments.seconds / segments)
-        m = max(1, min(m, MAX_MAPS // segments))
+        seconds = reader.decoded.moments.seconds  # NaN of a folder of frames
+        m = max(1, min(math.ceil(seconds / segments), MAX_MAPS // segments)) if seconds > 0 else 1
         rgb, flow = (x[0].to(self.device) for x in self.clip(reader, m * segments))
         groups = [
             cam.class_activation_maps(self.trained.model, rgb[i::m], flow[i::m], stream=stream, label=label)
@@ -221,37 +303,62 @@ class Classifier:
         return maps.reshape(-1, *maps.shape[2:]), times.ravel()
 
 
+def load(path: str | os.PathLike[str], **evaluation: Any) -> Classifier:
+    """The network of a checkpoint, ready to use, on a GPU where PyTorch has one.
+
+    Args:
+        path: checkpoint.pt of `ccs train`, or the folder of a run or of one of its seeds.
+        evaluation: `segments`, `crops` (1 or 10) or `fusion` (weights of the RGB and the flow logits), in the place of
+            those that the run is evaluated with.
+
+    Raises:
+        CcsError: there is no such checkpoint, it is not of this version, or it cannot be evaluated so.
+    """
+    file = trained.find(os.fspath(path))
+    return Classifier(checkpoint.read(file), file, **evaluation)
+
+
+def predict(
+    videos: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    checkpoint: str | os.PathLike[str],
+    **evaluation: Any,
+) -> list[Prediction]:
+    """Classify video files by a checkpoint: `load` and `Classifier.predict` in one, with their arguments and errors."""
+    return load(checkpoint, **evaluation).predict(videos)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line. Raises `CcsError`, also at the end where videos could not be classified."""
     args = parser().parse_args(argv)
     _check(args)
     # films are named as outputs of `ccs flow` are; without them two videos of one name are no matter
     sources = find(args.videos, None if args.cam else os.sep, args.cam or os.devnull, "predict")
-    args.videos = [source.path for source in sources]
-    args.checkpoint = _checkpoint(args.checkpoint)
-    state = checkpoint.read(args.checkpoint)
-    preparation = preparation_of(state, args)
-    classifier = Classifier(state, **given_settings(args, EvaluateSettings, prefix=""))
+    videos = [source.path for source in sources]
+    checkpoint_file = trained.find(args.checkpoint)
+    classifier = load(checkpoint_file, **given_settings(args, EvaluateSettings, prefix=""))
+    preparation = classifier.preparation(args.backend, args.workers)
     if args.cam and classifier.settings.crops != 1:
         raise CcsError(
             f"--cam: maps are of the one centre crop, expected --crops 1, found {classifier.settings.crops}, of the "
             "flag or of the run's evaluation: give --crops 1, or leave out --cam"
         )
-    films = _films(args, sources)
+    films = {source.path: Path(args.cam, f"{source.name}.mp4") for source in sources} if args.cam else {}
+    _check_outputs([*filter(None, [args.output]), *map(str, films.values())], [*videos, checkpoint_file])
     tool = check_ffmpeg(find_ffmpeg(args.ffmpeg))
     BACKENDS[preparation.backend].prepare()
     rows: list[list[object]] = []
     num_bad = 0
     with (
-        closing(decode.extract([manifests.VideoFile(p, p) for p in args.videos], preparation.frames, tool)) as results,
-        progress(total=len(args.videos), desc="predict", unit="video") as bar,
+        closing(_decoded(videos, preparation, tool)) as results,
+        progress(total=len(videos), desc="predict", unit="video") as bar,
     ):
         for (path, *_), decoded in results:
             try:
                 if isinstance(decoded, BadVideo | CcsError):
                     raise decoded
-                if decoded.note:
-                    bar.write(f"ccs: predict: {path}: {decoded.note}", file=sys.stderr)
+                note = "the flow that is there is not used, its own is computed" if decoded.flow else decoded.note
+                if note:
+                    bar.write(f"ccs: predict: {path}: {note}", file=sys.stderr)
                 reader = VideoReader(path, decoded, preparation)
                 logits = classifier.logits(reader)
                 table = ranked(logits, classifier.classes, args.top)
@@ -267,9 +374,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         with atomic(args.output) as part, open(part, "w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
     if num_bad:
-        raise CcsError(
-            f"{num_bad} of {len(args.videos)} videos could not be classified or filmed; they are named above"
-        )
+        raise CcsError(f"{num_bad} of {len(videos)} videos could not be classified or filmed; they are named above")
+
+
+def _decoded(
+    paths: Iterable[str], preparation: Preparation, tool: Ffmpeg
+) -> Generator[tuple[VideoFile, decode.DecodedVideo | BadVideo | CcsError]]:
+    """The frames of video files and folders of frames, or what is wrong with them, in their order."""
+    return decode.extract([VideoFile(path, path) for path in paths], preparation.frames, tool, 1, UNUSED)
 
 
 def _printable(path: str) -> str:
@@ -292,7 +404,7 @@ def ranked(logits: Logits, classes: Sequence[str], top: int) -> list[Row]:
 def report(reader: VideoReader, table: Sequence[Row], fusion: tuple[float, float]) -> str:
     """The video's name, length and best classes, in columns of streams."""
     num_frames, duration = reader.num_frames[reader.path], reader.decoded.moments.seconds
-    seconds = f"{duration:.2f} s" if duration else "unknown duration"
+    seconds = f"{duration:.2f} s" if duration > 0 else "unknown duration"
     weights = ":".join(f"{weight:g}" for weight in fusion)
     titles = (*STREAMS[:-1], f"{STREAMS[-1]} ({weights})")
     columns = []
@@ -344,8 +456,9 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument(
         "videos",
         nargs="+",
-        metavar="VIDEO|DIR|LIST.txt|-",
-        help="video files of any kind that ffmpeg reads, and directories and lists of them, as of ccs flow",
+        metavar=INPUTS,
+        help="video files of any kind that ffmpeg reads, folders of frames, and directories and lists of them, as of "
+        "ccs flow",
     )
     flags.add_argument(
         "--checkpoint",
@@ -386,9 +499,8 @@ def parser() -> argparse.ArgumentParser:
         default=EngineSettings.backend,
         help="of optical flow; auto: fastest (default: %(default)s)",
     )
-    cores = os.cpu_count() or 1
     flags.add_argument(
-        "--workers", type=int, default=cores, metavar="N", help="threads for flow on a CPU (default: all cores)"
+        "--workers", type=int, default=num_cores(), metavar="N", help="threads for flow on a CPU (default: all cores)"
     )
     add_settings(flags, FfmpegSettings)
     return flags
@@ -401,28 +513,6 @@ def _check(args: argparse.Namespace) -> None:
             raise CcsError(f"{flag}: expected 1 or more, found {value}")
 
 
-def _checkpoint(path: str) -> str:
-    """The file that is meant by a file, or by the folder of a run or of one of its seeds."""
-    if not os.path.isdir(path):
-        return path
-    found = files_of_run(Path(path), "checkpoint.pt")
-    if not found:
-        raise CcsError(
-            f"--checkpoint {path}: expected a checkpoint.pt, or the folder of a run such as "
-            "results/runs/demo/split1/ccs, found no seed*/checkpoint.pt in it: correct the path, or train the run first"
-        )
-    if len(found) > 1:
-        print(f"ccs: predict: {path} has {len(found)} seeds: {found[0]} is taken", file=sys.stderr)
-    return str(found[0])
-
-
-def _films(args: argparse.Namespace, sources: Sequence[Source]) -> dict[str, Path]:
-    """The film of each video where there is --cam; raises where it or --output cannot be written."""
-    films = {source.path: Path(args.cam, f"{source.name}.mp4") for source in sources} if args.cam else {}
-    _check_outputs([*filter(None, [args.output]), *map(str, films.values())], [*args.videos, args.checkpoint])
-    return films
-
-
 def _check_outputs(outputs: Sequence[str], inputs: Sequence[str]) -> None:
     """Raise where an output cannot be written or would replace an input or another output: before minutes of work."""
     for path in outputs:
@@ -433,23 +523,6 @@ def _check_outputs(outputs: Sequence[str], inputs: Sequence[str]) -> None:
         if outputs.count(path) > 1 or os.path.abspath(path) in map(os.path.abspath, set(outputs) - {path}):
             raise CcsError(f"{path}: both --output and a film of --cam would be written there; choose another --output")
         check_writable(path)
-
-
-def preparation_of(state: dict[str, Any], args: argparse.Namespace) -> Preparation:
-    """How this checkpoint's videos were prepared; raises `CcsError` where it does not say."""
-    try:
-        found = state["preparation"]
-        frames = FramesSettings(**found["frames"])
-        flow = dict(found["flow"])
-        bound = float(flow.pop("bound"))
-        del flow["backend"]
-        parameters = Parameters.from_names(flow)
-    except (CcsError, KeyError, TypeError, ValueError) as error:
-        raise CcsError(
-            f"{args.checkpoint}: expected the settings of the stages frames and flow that its training shards were "
-            f"made with, found {state['preparation']!r} ({error!r}): make the shards with this version and train again"
-        ) from error
-    return Preparation(frames, parameters, bound, choose(args.backend, parameters.gamma), args.workers)
 
 
 if __name__ == "__main__":
