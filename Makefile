@@ -38,7 +38,7 @@ ifneq ($(CPU_ONLY),)
 else
 	@echo "Installing the environment into .venv (about 7 GB with the GPU libraries that torch brings) ..."
 	@test -e /dev/nvidiactl -o -e /dev/dxg -o "$$(uname)" != Linux || \
-		echo "There is no GPU of NVIDIA here. For this machine alone, make CPU=1 leaves 1.3 GB out; see README.md"
+		echo "There is no GPU of NVIDIA here. For this machine alone, make CPU=1 leaves 1.3 GB out; see docs/install.md"
 	$(PIP) --require-hashes -r envs/requirements.lock
 endif
 	$(PIP) --no-deps --no-build-isolation -e .

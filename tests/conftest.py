@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real clips, split lists and reference flow; see CCS_REAL_DATA in the README."""
+    """The folder of real clips, split lists and reference flow; see CONTRIBUTING.md."""
     folder = Path(os.environ.get("CCS_REAL_DATA", ROOT.parent / "shared" / "data")).resolve()
     if not folder.is_dir():
         pytest.skip(f"no real clips at {folder}; set CCS_REAL_DATA to their folder")
