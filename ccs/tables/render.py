@@ -40,7 +40,8 @@ def markdown(page: Page) -> str:
     parts = [f"# {page.title}", *map(_markdown_panel, page.measured)]
     if page.measured:
         parts.append("How to read it:\n\n" + _bullets(page.reading))
-    return "\n\n".join([*parts, _markdown_panel(page.paper)]) + "\n"
+    parts += [_markdown_panel(page.paper)] if page.paper else []
+    return "\n\n".join(parts) + "\n"
 
 
 def page_html(title: str, *body: str) -> str:
@@ -61,7 +62,7 @@ def panels_html(page: Page) -> list[str]:
     if page.measured:
         items = "".join(f"<li>{_rich(line)}</li>" for line in page.reading)
         parts.append(f"<h2>How to read it</h2>\n<ul>{items}</ul>")
-    return [*parts, _html_panel(page.paper, "paper")]
+    return [*parts, _html_panel(page.paper, "paper")] if page.paper else parts
 
 
 def table_html(
