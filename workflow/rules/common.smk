@@ -572,8 +572,12 @@ def snakefile(wildcards):
     return str(workflow.main_snakefile)
 
 
+def report_style(wildcards):
+    return str(Path(workflow.basedir, "workflow", "report", "report.css"))
+
+
 def report_captions(wildcards):
-    """A digest of the captions, which are no inputs of any job."""
-    texts = [path.read_bytes() for path in sorted(Path(workflow.basedir, "workflow", "report").glob("*.rst"))]
+    """A digest of the captions and the looks, which are no inputs of any job."""
+    texts = [path.read_bytes() for path in sorted(Path(workflow.basedir, "workflow", "report").glob("*.*"))]
     texts += [module.CAPTION.encode() for module in (*catalogue.tables().values(), *catalogue.figures().values())]
     return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]

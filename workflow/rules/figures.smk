@@ -155,8 +155,9 @@ rule report:
     params:
         snakefile=snakefile,
         config=whole_config,
+        style=report_style,
         captions=report_captions,
     shell:
         "printf '%s' {params.config:q} > {log}.json"
         " && snakemake --snakefile {params.snakefile:q} --configfile {log}.json --nolock --quiet"
-        " --report {output.report} -- {input} > {log} 2>&1"
+        " --report {output.report} --report-stylesheet {params.style:q} -- {input} > {log} 2>&1"
