@@ -1,4 +1,4 @@
-"""One table, of the paper with our numbers in it or of ours alone, as CSV, Markdown and HTML: `python -m ccs.tables`."""
+"""One table, the paper's with our numbers in it or ours alone, as CSV, Markdown and HTML: `python -m ccs.tables`."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def driver(tmp_path):
 
 
 def check_what_it_opens_on(everything: Path, driver: webdriver.Chrome, wait: WebDriverWait) -> None:
-    """Without a click: the numbers at once in sight, every figure drawn below them, and the rules' graph after these."""
+    """Without a click: the numbers in sight, every figure drawn below them, and the graph of the rules after these."""
     measured = pd.read_csv(everything / "results/table1.csv").query("source == 'measured'")
     cells = wait.until(lambda d: d.find_elements(By.CSS_SELECTOR, ".prose td"))
     text = [cell.text for cell in cells]
@@ -81,7 +81,8 @@ def check_what_it_opens_on(everything: Path, driver: webdriver.Chrome, wait: Web
         assert f"{accuracy:.1f}" in text[row : row + 6]
         assert 0 < cells[row].rect["y"] < height
     pictures = driver.find_elements(By.CSS_SELECTOR, ".prose img")
-    assert [image.get_attribute("alt") for image in pictures] == [f"results/figures/{f}.svg" for f in CONFIG["figures"]]
+    shown = [image.get_attribute("alt") for image in pictures]
+    assert shown == [f"results/figures/{figure}.svg" for figure in CONFIG["figures"]]
     for image in pictures:
         wait.until(lambda d, img=image: d.execute_script("return arguments[0].naturalWidth", img) > 300)
     assert pictures[0].rect["y"] < height
