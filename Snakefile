@@ -1,4 +1,4 @@
-# Videos in, results/table1.csv out: snakemake --cores all
+# Videos in, results/table1.csv (of videos of your own, results/accuracy.csv) out: snakemake --cores all
 # `--directory DIR` works in DIR, with DIR/config.yaml; `--configfile FILE` replaces config.yaml, `--config KEY=VALUE`
 # changes a key of it.
 import os
@@ -62,10 +62,13 @@ localrules:
     details,
 
 
-rule table1:
+# Called as its table: table1, or accuracy for videos of one's own.
+rule:
+    name:
+        MAIN_TABLE
     default_target: True
     input:
-        "results/table1.csv",
+        f"results/{MAIN_TABLE}.csv",
 
 
 # Every table and figure that the configuration asks for, and the report.
@@ -74,6 +77,7 @@ rule all:
         TABLES,
         FIGURES,
         CURVES,
+        MISTAKES,
         "results/report.html",
 
 

@@ -58,6 +58,7 @@ COLUMNS = ("video", "stream", "rank", "class", "probability", "logit")
 MAX_MAPS = 200  # of a video; more than one a second are not made
 MAX_SEGMENTS = 250  # which the network sees at once
 UNUSED = ImportSettings.bound  # of flow that is in a folder of frames
+SEEN = {"rgb": "picture", "flow": "motion"}  # by a stream, in the caption of a film
 NAME_LENGTH = 36  # of a class in the table; the CSV has all of it
 
 DESCRIPTION = """\
@@ -74,7 +75,7 @@ map of its most probable class (by RGB+Flow) over it: bright where the stream
 sees what speaks for the class. Maps are computed at the segments' centres, at
 least one a second (at most 200 a video), and change linearly in time between
 them; brightness has one scale in all of the video. Only the centre crop, which
-the network sees, is coloured.
+the network sees, is coloured; towards its edges the colour fades.
 
 A video that cannot be decoded is named with the reason, the others go on (and
 are in the table of --output), and the exit status is 1.
@@ -425,13 +426,14 @@ def write_film(
     """Write the whole video as MP4 with the maps of its most probable class (by both streams) over it."""
     label = int(logits.fused.argmax())
     maps, times = classifier.maps(reader, stream=stream, label=label)
-    title = STREAMS[("rgb", "flow").index(stream)]
-    lines = [
-        f"{classifier.classes[label]}  {_percent(softmax(logits.fused)[label])}",
-        f"{'evidence' if maps.max() > 0 else 'no evidence for it'} in the {title} stream",
-    ]
     decoded = reader.decoded
     (crop,) = transforms.test_crops(decoded.height, decoded.width, classifier.trained.clips, crops=1)
+    lines = [
+        f"{classifier.classes[label]}, {_percent(softmax(logits.fused)[label])} sure",
+        f"{'Bright: what' if maps.max() > 0 else 'Nothing'} in the {SEEN[stream]} speaks for it",
+    ]
+    if (crop.height, crop.width) != (decoded.height, decoded.width):
+        lines.append("Only the tinted part was looked at")
     frames = (reader.frames(reader.path, [t])[0] for t in range(reader.num_frames[reader.path]))
     clock = {"fps": decoded.fps, "shown": decoded.moments.times}
     cam.write_film(path, frames, cam.shares(maps), times, crop=crop, lines=lines, tool=tool, **clock)

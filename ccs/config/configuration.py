@@ -104,7 +104,7 @@ def complete(config: Mapping, source: str = "config", overrides: Mapping | None 
         full[section] = _shown(checker, config.get(section, {}), section, known)
     if not checker.problems:
         full["runs"] = {name: _run(checker, full, each, name) for name, each in changes.items()}
-        full["tables"].setdefault("table1", {}).setdefault("rows", {name: name for name in full["runs"]})
+        full["tables"].setdefault(main_table(full), {}).setdefault("rows", {name: name for name in full["runs"]})
         _check_shown(checker, full)
     if checker.problems:
         raise CcsError("\n  ".join([f"{source} is not valid:", *checker.problems]))
@@ -219,6 +219,13 @@ def _shown(checker: Checker, blocks: object, section: str, known: Mapping) -> di
         checked = checker.block(known[name].Shown, block, (section, name))
         found[name] = {key: value for key, value in (checked or {}).items() if value is not None}
     return found
+
+
+def main_table(config: Mapping) -> str:
+    """The table of all runs, which is made where no target is named: table1, or accuracy where no paper is meant."""
+    own = all(block["adapter"] in adapters.OWN for block in config["datasets"].values())
+    names = ("accuracy", "table1") if own else ("table1", "accuracy")
+    return next((name for name in names if name in config["tables"]), names[0])
 
 
 def runs_of(block: Mapping) -> list[str]:

@@ -56,6 +56,9 @@ ADAPTERS: dict[str, Adapter] = {
 }
 
 
+OWN = ("folder", "list", "rawframes")  # of the user's own videos, divided by the user
+
+
 def load(dataset: str, settings: Mapping, split: int = 1) -> Manifest:
     """The manifest of `dataset`, from its block of the configuration, under split number `split`.
 

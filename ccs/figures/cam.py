@@ -32,6 +32,7 @@ from ccs.stage import atomic
 COLOURS = matplotlib.colormaps["inferno"]  # perceptually uniform: equal steps of a map look equal
 _TABLE = (255 * COLOURS(np.arange(256))[:, :3]).astype(np.float32)
 OPACITY = 0.15, 0.65  # of the colour over the frame, for shares 0 and 1
+EDGE = 0.1  # of a crop's sides, over which the colour fades out towards what the network did not see
 FILM_WIDTH = 320  # pixels; narrower frames are enlarged by a whole number, so that the caption can be read
 
 
@@ -119,7 +120,8 @@ def overlay(frames: np.ndarray, maps: np.ndarray, *, crop: Crop | None = None) -
     """Frames with maps blended over them, where the network looked.
 
     A map is enlarged bilinearly to the crop. Its colour covers the frame the more, the higher it is (`OPACITY`), so
-    that the frame stays readable; what the network did not see stays as it is.
+    that the frame stays readable; what the network did not see stays as it is, and where that begins the colour fades
+    out (`EDGE`).
 
     Args:
         frames: uint8 (n, H, W, 3) RGB.
@@ -131,15 +133,25 @@ def overlay(frames: np.ndarray, maps: np.ndarray, *, crop: Crop | None = None) -
     """
     crop = crop or Crop(0, 0, *frames.shape[1:3])
     inside = slice(crop.top, crop.top + crop.height), slice(crop.left, crop.left + crop.width)
+    seen = _window(crop.top, crop.height, frames.shape[1])[:, None] * _window(crop.left, crop.width, frames.shape[2])
     out = frames.copy()
     for picture, each in zip(out, maps, strict=True):
         share = cv2.resize(np.asarray(each, np.float32), (crop.width, crop.height), interpolation=cv2.INTER_LINEAR)
         if crop.flip:
             share = share[:, ::-1]
-        opacity = (OPACITY[0] + (OPACITY[1] - OPACITY[0]) * share)[..., None]
+        opacity = (seen * (OPACITY[0] + (OPACITY[1] - OPACITY[0]) * share))[..., None]
         blend = (1 - opacity) * picture[inside] + opacity * _TABLE[np.rint(255 * share).astype(int)]
         picture[inside] = np.rint(blend).astype(np.uint8)
     return out
+
+
+def _window(start: int, length: int, whole: int) -> np.ndarray:
+    """Along a side of a crop, (length): 1, and less towards an end beyond which the frame of `whole` pixels goes on."""
+    place = np.arange(length) + 0.5
+    before = place if start > 0 else np.full(length, np.inf)
+    after = length - place if start + length < whole else np.full(length, np.inf)
+    share = np.minimum(np.minimum(before, after) / (EDGE * length), 1)
+    return share * share * (3 - 2 * share)
 
 
 def write_film(
@@ -170,6 +182,7 @@ def write_film(
     Raises:
         CcsError: the folder cannot be written, or ffmpeg cannot write such a video.
     """
+    style.tell_of_boxes(str(path), style.fallbacks("".join(lines))[1])
     film: FilmWriter | None = None
     foot, scale = np.zeros((0, 0, 3), np.uint8), 1
     with atomic(path) as part:
@@ -200,8 +213,10 @@ def caption(lines: Sequence[str], width: int) -> np.ndarray:
         figure = style.new_figure(width / dpi, height / dpi)
         figure.set_dpi(dpi)
         style.write_lines(figure, margin, margin, fitting, color=style.INK)
+        style.give_fallbacks(figure)
         canvas = FigureCanvasAgg(figure)
-        canvas.draw()
+        with style.known_boxes():
+            canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 

@@ -25,7 +25,7 @@ import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, fontManager, get_font
+from matplotlib.font_manager import FontProperties, findSystemFonts, fontManager, get_font
 from matplotlib.text import Text
 from matplotlib.textpath import TextPath
 from matplotlib.typing import ColorType
@@ -133,7 +133,7 @@ def text_width(text: str, size: float = SMALL) -> float:
     """Inches that one line of text takes in the style's font."""
     if not text.strip():
         return 0.0
-    with _known_boxes():
+    with known_boxes():
         path = TextPath((0, 0), text, size=size, prop=FontProperties(family=[FONT, *fallbacks(text)[0]]), usetex=False)
     return path.get_extents().width / 72
 
@@ -144,6 +144,7 @@ def fallbacks(text: str) -> tuple[tuple[str, ...], str]:
     missing = {letter for letter in text if not letter.isspace()} - _letters(fontManager.findfont(FONT))
     if not missing:  # else many font files are opened
         return (), ""
+    _learn_new_fonts()
     # those of matplotlib itself are for formulas, or hold boxes
     own = (font for font in fontManager.ttflist if not font.fname.startswith(matplotlib.get_data_path()))
     families = []
@@ -156,6 +157,20 @@ def fallbacks(text: str) -> tuple[tuple[str, ...], str]:
 
 
 @cache
+def _learn_new_fonts() -> None:
+    """Matplotlib keeps its list of fonts from its first call on, and so misses those that were installed since."""
+    known = {font.fname for font in fontManager.ttflist}
+    for path in findSystemFonts():
+        if path not in known:
+            try:
+                fontManager.addfont(path)
+            except (
+                Exception
+            ):  # a font of a kind, or so broken, that it cannot be read: FreeType's errors are of many types
+                continue
+
+
+@cache
 def _letters(path: str) -> frozenset[str]:
     """What a font can draw; nothing where its file is gone or broken."""
     try:
@@ -165,8 +180,8 @@ def _letters(path: str) -> frozenset[str]:
 
 
 @contextmanager
-def _known_boxes() -> Generator[None]:
-    """Without matplotlib's warning for each missing letter, at each size anew: `save` names them once."""
+def known_boxes() -> Generator[None]:
+    """Without matplotlib's warning for each missing letter, at each size anew: `tell_of_boxes` names them once."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
         yield
@@ -238,17 +253,26 @@ def save(figure: Figure, svg: str | os.PathLike[str], png: str | os.PathLike[str
     title = printable(title)
     width, height = figure.get_size_inches()
     dpi = min(DPI, MAX_SIDE / max(width, height), math.sqrt(MAX_PIXELS / (width * height)))
-    boxes = _give_fallbacks(figure)
-    with applied(), _known_boxes():
+    boxes = give_fallbacks(figure)
+    with applied(), known_boxes():
         with atomic(svg) as part:
             figure.savefig(part, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
         with atomic(png) as part:
             figure.savefig(part, format="png", dpi=dpi, metadata={"Software": None, "Title": title})
-    if boxes:
-        print(f"ccs: {png}: no installed font has {boxes}, drawn as boxes; the SVG keeps the text", file=sys.stderr)
+    tell_of_boxes(f"{png} (the SVG keeps the text)", boxes)
 
 
-def _give_fallbacks(figure: Figure) -> str:
+def tell_of_boxes(where: str, letters: str) -> None:
+    """One line on standard error on letters that no font has, if any, and on what to do."""
+    if letters:
+        print(
+            f"ccs: {where}: no installed font has {letters}, drawn as boxes: install one that does, such as Debian's "
+            "fonts-noto-cjk for Chinese, Japanese and Korean, and make it again",
+            file=sys.stderr,
+        )
+
+
+def give_fallbacks(figure: Figure) -> str:
     """Let the texts of a figure have further fonts where they need them; the letters that are still missing."""
     boxes = set()
     for text in figure.findobj(Text):

@@ -1,4 +1,4 @@
-"""One table of the paper with our numbers in it, as CSV, Markdown and HTML: `python -m ccs.tables`."""
+"""One table, the paper's with our numbers in it or ours alone, as CSV, Markdown and HTML: `python -m ccs.tables`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Write one table as CSV, Markdown and HTML, and print the Markdown on standard output."""
     parser = Flags(prog="python -m ccs.tables", description=(__doc__ or "").split(":")[0] + ".")
     tables = shown.tables()
-    parser.add_argument("table", choices=tables, help="which table of the paper")
+    parser.add_argument("table", choices=tables, help="which table; accuracy is Table 1 without the paper's rows")
     parser.add_argument("--scores", nargs="+", required=True, metavar="H5", help="scores files written by evaluate")
     parser.add_argument(
         "--rows",

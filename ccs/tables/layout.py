@@ -74,12 +74,12 @@ class PageTable:
 
 @dataclass(frozen=True)
 class Page:
-    """A table of the paper for reading: what was measured, how to read it, and the paper's own table."""
+    """A table for reading: what was measured, how to read it, and the paper's own table, if it has one of this kind."""
 
     title: str
     measured: Sequence[PageTable]
     reading: Sequence[str]
-    paper: PageTable
+    paper: PageTable | None = None
 
 
 class Table(NamedTuple):
@@ -111,8 +111,8 @@ def paper_heading(table: int, beside: bool, on: str) -> str:
     return f"Measured here beside {name}, {on}" if beside else f"Published: {name}, {on}"
 
 
-def test_notes(test: TestSplit, benchmarks: Collection[str]) -> list[str]:
-    """What to know about the test videos; `benchmarks`: the data of the published rows."""
+def test_notes(test: TestSplit, benchmarks: Collection[str] | None) -> list[str]:
+    """What to know about the test videos; `benchmarks`: the data of the published rows, None where there are none."""
     notes = []
     if test.quarantine_note:
         notes.append(f"**{test.quarantine_note}** (why: `data/{test.dataset}/quarantine.csv`).")
@@ -179,7 +179,7 @@ def explained(names: Sequence[str], notes: Sequence[str]) -> tuple[list[str], li
 def measured_record(
     name: str,
     tests: Iterable[TestSplit],
-    benchmarks: Collection[str],
+    benchmarks: Collection[str] | None,
     cells: Callable[[TestSplit, str], Mapping[str, Measurement | None]],
 ) -> dict[str, object]:
     """The CSV row of a run: means, standard deviations and counts for each test split, pre-training and notes.

@@ -98,8 +98,13 @@ class TestSplit:
         """How columns name it. Only split 1 of a benchmark shares columns with the published rows."""
         return self.name if self.split == 1 else self.place
 
-    def not_comparable(self, benchmarks: Collection[str]) -> str | None:
-        """Why published rows on split 1 of `benchmarks` are no yardstick for these, or None where they are."""
+    def not_comparable(self, benchmarks: Collection[str] | None) -> str | None:
+        """Why published rows on split 1 of `benchmarks` are no yardstick for these, or None where they are.
+
+        benchmarks: None where no published rows are shown, which then are no yardstick for anything.
+        """
+        if benchmarks is None:
+            return None
         if self.dataset not in benchmarks:
             return "other data than the published rows, not comparable with them"
         if self.split != 1:

@@ -40,7 +40,8 @@ def markdown(page: Page) -> str:
     parts = [f"# {page.title}", *map(_markdown_panel, page.measured)]
     if page.measured:
         parts.append("How to read it:\n\n" + _bullets(page.reading))
-    return "\n\n".join([*parts, _markdown_panel(page.paper)]) + "\n"
+    parts += [_markdown_panel(page.paper)] if page.paper else []
+    return "\n\n".join(parts) + "\n"
 
 
 def page_html(title: str, *body: str) -> str:
@@ -56,12 +57,14 @@ def page_html(title: str, *body: str) -> str:
 
 
 def panels_html(page: Page) -> list[str]:
-    """The page's tables and how to read them, as HTML fragments."""
-    parts = [_html_panel(panel, f"measured{place}") for place, panel in enumerate(page.measured)]
+    """The page's tables and how to read them, as HTML fragments; the first page of the report takes `.measured`."""
+    parts = []
     if page.measured:
+        panels = [_html_panel(panel, f"measured{place}") for place, panel in enumerate(page.measured)]
+        parts.append("\n".join(['<section class="measured">', *panels, "</section>"]))
         items = "".join(f"<li>{_rich(line)}</li>" for line in page.reading)
         parts.append(f"<h2>How to read it</h2>\n<ul>{items}</ul>")
-    return [*parts, _html_panel(page.paper, "paper")]
+    return [*parts, _html_panel(page.paper, "paper")] if page.paper else parts
 
 
 def table_html(

@@ -1,7 +1,8 @@
 """What a table or a figure is told to show: the shapes of their blocks in the configuration, and which ones there are.
 
 A table is a module `ccs.tables.table...`, a figure a package `ccs.figures.figure...`. Each has a class `Shown`, one of
-the shapes here with settings of its own, if any, and a text `CAPTION` for the report.
+the shapes here with settings of its own, if any, and a text `CAPTION` for the report. Where no paper is meant, of
+videos of one's own, what is not tied to it has a plain name: the table `accuracy`, and two of the figures.
 """
 
 from __future__ import annotations
@@ -51,12 +52,13 @@ class OneRun(Everywhere):
 
 def tables() -> dict[str, ModuleType]:
     """The modules of the tables, by name."""
-    return _shown("ccs.tables", "table")
+    return {"accuracy": importlib.import_module("ccs.tables.accuracy"), **_shown("ccs.tables", "table")}
 
 
 def figures() -> dict[str, ModuleType]:
-    """The packages of the figures, by name."""
-    return _shown("ccs.figures", "figure")
+    """The packages of the figures, by name; two names may have one package."""
+    found = _shown("ccs.figures", "figure")
+    return {"confusion": found["figure1"], "activation_maps": found["figure6"], **found}
 
 
 def _shown(package: str, prefix: str) -> dict[str, ModuleType]:

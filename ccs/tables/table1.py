@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from ccs.scores import class_sizes, mean_class_accuracy
 from ccs.settings import settings
@@ -23,6 +23,7 @@ class Shown(Rows):
 
 
 ON = ("ucf101", "hmdb51")
+EXTRA = [f"{stream} mean of classes" for stream in STREAMS]
 _ACCURACIES = [f"{BENCHMARKS[dataset].name} {stream}" for dataset in ON for stream in STREAMS]
 
 
@@ -35,10 +36,7 @@ def table(tests: Sequence[TestSplit], rows: Mapping[str, str]) -> Table:
     """
     paper = published("table1")
     methods = [f"{row.method} {row.reference}".strip() for row in paper.itertuples()]
-    records = [
-        {**to.measured_record(name, tests, ON, by_stream), **_class_means(tests, name), "method": label}
-        for name, label in rows.items()
-    ]
+    records = measured_records(tests, rows, ON)
     for method, row in zip(methods, paper.to_dict("records"), strict=True):
         record = {"source": "published", "method": method, "pretrain": row["pretrain"], "note": row["note"]}
         records.append(record | {column: number(row[column]) for column in _ACCURACIES})
@@ -48,7 +46,7 @@ def table(tests: Sequence[TestSplit], rows: Mapping[str, str]) -> Table:
         lead=["method", "pretrain"],
         published=_ACCURACIES,
         titles=lambda test: list(STREAMS),
-        extra=lambda test: [f"{stream} mean of classes" for stream in STREAMS],
+        extra=lambda test: EXTRA,
     )
 
     marked, notes = to.explained(methods, list(paper["note"]))
@@ -68,14 +66,28 @@ def table(tests: Sequence[TestSplit], rows: Mapping[str, str]) -> Table:
         notes,
         "Numbers in brackets are the paper's references. Known slips of the paper:",
     )
-    reading = [
+    measured = [measured_panel(test, rows, ON) for test in tests]
+    return Table(csv, Page("Table 1: top-1 video accuracy in percent", measured, how_to_read(tests, rows), panel))
+
+
+def measured_records(
+    tests: Sequence[TestSplit], rows: Mapping[str, str], benchmarks: Collection[str] | None
+) -> list[dict[str, object]]:
+    """The CSV rows of all runs; benchmarks: the data of the published rows, None where none are shown."""
+    return [
+        {**to.measured_record(name, tests, benchmarks, by_stream), **_class_means(tests, name), "method": label}
+        for name, label in rows.items()
+    ]
+
+
+def how_to_read(tests: Sequence[TestSplit], rows: Mapping[str, str]) -> list[str]:
+    """What the numbers of the measured panels are, as notes."""
+    return [
         f"{to.spread_and_best(tests)} Gain: RGB+Flow minus the better single stream, in points.",
         to.fusion_note(tests, rows),
         *_uneven_notes(tests, rows),
         *to.versions_notes(tests),
     ]
-    measured = [_measured(test, rows) for test in tests]
-    return Table(csv, Page("Table 1: top-1 video accuracy in percent", measured, reading, panel))
 
 
 def by_stream(test: TestSplit, run: str) -> dict[str, Measurement]:
@@ -116,8 +128,8 @@ def _uneven_notes(tests: Sequence[TestSplit], rows: Mapping[str, str]) -> list[s
     return notes
 
 
-def _measured(test: TestSplit, rows: Mapping[str, str]) -> PageTable:
-    """One test split's rows with the gain of RGB+Flow over the better single stream."""
+def measured_panel(test: TestSplit, rows: Mapping[str, str], benchmarks: Collection[str] | None) -> PageTable:
+    """One test split's rows with the gain of RGB+Flow over the better single stream; benchmarks as above."""
     seeds = to.seeds_column(test)
     lines = []
     for name, scores in test.runs.items():
@@ -127,7 +139,7 @@ def _measured(test: TestSplit, rows: Mapping[str, str]) -> PageTable:
         lines.append([*line, Cell(to.signed(gain)), *(Cell(str(len(scores))) for _ in seeds)])
     columns = [Column("Method", words=True), Column("Pre-train", words=True)]
     columns += [*(Column(stream, test.column) for stream in STREAMS), Column("Gain"), *seeds]
-    return PageTable(to.heading(test), columns, {"": lines}, to.test_notes(test, ON))
+    return PageTable(to.heading(test), columns, {"": lines}, to.test_notes(test, benchmarks))
 
 
 def _beside(tests: Sequence[TestSplit], rows: Mapping[str, str]) -> list[list[Cell]]:

@@ -156,13 +156,25 @@ def test_overlay_colours_the_crop_by_the_maps_and_nothing_else():
     assert (frames == 100).all()
     weak, strong = cam.OPACITY
     zero, one = (255 * np.array(cam.COLOURS(share)[:3]) for share in (0.0, 1.0))
-    np.testing.assert_allclose(out[0, 4, 49], (1 - strong) * 100 + strong * one, atol=1)
-    np.testing.assert_allclose(out[0, 35, 10], (1 - weak) * 100 + weak * zero, atol=1)
+    np.testing.assert_allclose(out[0, 9, 43], (1 - strong) * 100 + strong * one, atol=1)
+    np.testing.assert_allclose(out[0, 30, 15], (1 - weak) * 100 + weak * zero, atol=1)
     np.testing.assert_allclose(
-        out[1, 4:36, 10:50].reshape(-1, 3), np.tile((1 - weak) * 100 + weak * zero, (1280, 1)), atol=1
+        out[1, 8:32, 14:46].reshape(-1, 3), np.tile((1 - weak) * 100 + weak * zero, (768, 1)), atol=1
     )
     assert np.array_equal(
         cam.overlay(frames, maps, crop=crop._replace(flip=True))[0, 4:36, 10:50], out[0, 4:36, 49:9:-1]
     )
     whole = cam.overlay(frames, maps)
     np.testing.assert_allclose(whole[0, 0, 59], (1 - strong) * 100 + strong * one, atol=1)
+
+
+def test_colour_fades_out_only_where_the_frame_goes_on():
+    """A crop that ends below, and has the frame's other three sides."""
+    frames, maps = np.full((1, 200, 100, 3), 100, np.uint8), np.ones((1, 2, 2), np.float32)
+    (out,) = cam.overlay(frames, maps, crop=Crop(0, 0, 150, 100)).astype(int)
+    full = np.rint((1 - cam.OPACITY[1]) * 100 + cam.OPACITY[1] * 255 * np.array(cam.COLOURS(1.0)[:3]))
+    np.testing.assert_allclose(out[:135].reshape(-1, 3), np.tile(full, (13500, 1)), atol=1)
+    assert (out[150:] == 100).all()
+    steps = np.abs(np.diff(out[..., 0], axis=0)).max(axis=1)
+    assert steps.max() < (full[0] - 100) / 5  # no edge: less than a fifth of the way at once
+    assert (np.diff(out[..., 0], axis=0) <= 0).all()

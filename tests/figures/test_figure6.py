@@ -204,8 +204,8 @@ def test_maps_are_drawn_where_they_belong(inputs, tmp_path, monkeypatch):
         np.testing.assert_allclose(pixel(column, 0, 40, 30), grey, atol=2)
         np.testing.assert_allclose(pixel(column, 1, 5, 30), grey, atol=2)  # not seen by the network
     strong, brightest = cam.OPACITY[1], 255 * np.array(cam.COLOURS(1.0)[:3])
-    np.testing.assert_allclose(pixel(4, 1, 16, 54), (1 - strong) * grey + strong * brightest, atol=6)
-    np.testing.assert_allclose(pixel(4, 1, 64, 6), (1 - cam.OPACITY[0]) * grey, atol=6)
+    np.testing.assert_allclose(pixel(4, 1, 21, 49), (1 - strong) * grey + strong * brightest, atol=6)
+    np.testing.assert_allclose(pixel(4, 1, 59, 11), (1 - cam.OPACITY[0]) * grey, atol=6)
 
 
 def test_a_class_without_evidence_says_so(inputs, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.font_manager import fontManager
 from matplotlib.image import imread
 
-from ccs.figures import bars, style
+from ccs.figures import bars, cam, style
 from ccs.figures.figure1 import __main__ as figure1
 from ccs.figures.figure5a import __main__ as figure5a
 from ccs.stage import CcsError
@@ -125,11 +125,14 @@ def write_letters(tmp_path):
 def only_bundled_fonts(monkeypatch):
     own = matplotlib.get_data_path()
     monkeypatch.setattr(fontManager, "ttflist", [font for font in fontManager.ttflist if font.fname.startswith(own)])
-    style.fallbacks.cache_clear()
-    style.text_width.cache_clear()
-    yield
-    style.fallbacks.cache_clear()
-    style.text_width.cache_clear()
+    installed = []
+    monkeypatch.setattr(style, "findSystemFonts", lambda: installed)
+    caches = (style.fallbacks, style.text_width, style._learn_new_fonts)
+    for each in caches:
+        each.cache_clear()
+    yield installed
+    for each in caches:
+        each.cache_clear()
 
 
 @pytest.mark.filterwarnings("error")
@@ -138,13 +141,13 @@ def test_letters_of_no_font_are_named_once(tmp_path, capfd, only_bundled_fonts):
     svg, _ = write_letters(tmp_path)
     assert MADE_UP in svg
     said = capfd.readouterr().err
-    assert (
-        said == f"ccs: {tmp_path / 'f.png'}: no installed font has {MADE_UP}, drawn as boxes; the SVG keeps the text\n"
-    )
+    start = f"ccs: {tmp_path / 'f.png'} (the SVG keeps the text): no installed font has {MADE_UP}, drawn as boxes"
+    assert said.startswith(start)
+    assert said.count("\n") == 1
 
 
 @pytest.mark.filterwarnings("error")
-def test_letters_come_from_an_installed_font_that_has_them(tmp_path, capfd, only_bundled_fonts):
+def test_letters_come_from_a_font_that_was_installed_since(tmp_path, capfd, only_bundled_fonts):
     pen = TTGlyphPen(None)  # both letters are a black square as wide as the type is high
     for place, corner in enumerate([(0, 0), (0, 1000), (1000, 1000), (1000, 0)]):
         (pen.lineTo if place else pen.moveTo)(corner)
@@ -159,11 +162,14 @@ def test_letters_come_from_an_installed_font_that_has_them(tmp_path, capfd, only
     font.setupOS2()
     font.setupPost()
     font.save(tmp_path / "squares.ttf")
-    fontManager.addfont(tmp_path / "squares.ttf")
+    (tmp_path / "broken.ttf").write_text("no font")
+    only_bundled_fonts += [str(tmp_path / "broken.ttf"), str(tmp_path / "squares.ttf")]
     assert style.text_width(MADE_UP, 36) == pytest.approx(1, abs=0.02)
     svg, png = write_letters(tmp_path)
     assert MADE_UP in svg
     assert (png < 0.5).sum() == pytest.approx(2 * (20 / 72 * style.DPI) ** 2, rel=0.05)
+    caption = cam.caption([MADE_UP[0]], 200)[..., 0]  # of a film, at 100 dots per inch
+    assert (caption < 128).sum() == pytest.approx((style.SMALL / 72 * 100) ** 2, rel=0.2)
     assert capfd.readouterr().err == ""
 
 

@@ -57,7 +57,7 @@ def test_every_rule_of_the_paper_is_submitted_with_what_it_needs(tmp_path):
     jobs = dry_run(tmp_path, "--configfile", str(tmp_path / "paper.yaml"), "--", "all")
     shown = {"frames": 4, "flow": 4, "shards": 4, "train": 3 * 19, "evaluate": 3 * 19, "table": 3, "figure": 3}
     assert {rule: len(jobs[rule]) for rule in shown} == shown
-    assert {"quarantine", "figure6", "details", "report", "all"} <= jobs.keys()
+    assert {"quarantine", "activation_maps", "details", "report", "all"} <= jobs.keys()
     assert [values(jobs["train"], name) for name in ("gpu", "threads", "mem_mb", "runtime")] == [
         {"1"},
         {"8"},

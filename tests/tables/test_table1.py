@@ -6,6 +6,7 @@ import re
 import statistics
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ccs.tables.measurements import published
@@ -104,6 +105,19 @@ def test_mean_class_accuracy_where_classes_are_uneven(build):
     even = build("table1", scores_with((5, 6, 6)), rows={"ccs": "CCS"})
     assert "mean class accuracy" not in even.markdown
     assert even.measured["demo RGB mean of classes"].tolist() == [25.0]
+
+
+def test_of_videos_of_ones_own_the_same_numbers_and_nothing_of_the_paper(build):
+    files = [scores_with((5, 6, 7), run="ccs", seed=seed, num_quarantined=1) for seed in range(2)]
+    files.append(scores_with((5, 6, 6), run="two_stream", num_quarantined=1))
+    own, paper = build("accuracy", *files, rows=ROWS), build("table1", *files, rows=ROWS)
+    there = paper.measured.drop(columns=["source", "note", *PAPER_COLUMNS])
+    pd.testing.assert_frame_equal(own.csv.drop(columns="note"), there, check_dtype=False)
+    assert set(own.csv["note"]) == {"demo: 1 of 20 test videos could not be decoded and counts as an error"}
+    heading = "Measured here: demo, split 1, 20 test videos of 4 classes, 1 to 2 seeds"
+    assert parse_markdown(own.markdown, heading) == parse_markdown(paper.markdown, heading)
+    for text in (own.markdown, own.html):
+        assert not re.search(r"Table \d|published|1908|UCF", text, re.IGNORECASE)
 
 
 def test_published_table_in_both_outputs(build):

@@ -150,7 +150,7 @@ def test_runs_are_train_with_their_changes_and_rows_all_runs():
     assert (train["lr"], train["epochs"], evaluate["segments"]) == (0.5, 400, 25)
     assert full["runs"]["a"] == {**train, "evaluate": evaluate}
     assert full["runs"]["b"] == {**train, "lr": 0.25, "epochs": 3, "evaluate": evaluate}
-    assert full["tables"]["table1"]["rows"] == {"a": "a", "b": "b"}
+    assert full["tables"] == {"accuracy": {"rows": {"a": "a", "b": "b"}}}
     assert config.complete(full) == full
 
 

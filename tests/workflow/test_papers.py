@@ -63,7 +63,7 @@ def test_every_run_of_the_paper_trains_once(tmp_path):
     assert len([run for dataset, run in shown if dataset == "hmdb51"]) == 8 + 3  # Tables 1 and 3, Figure 5a
     assert jobs["train"] == jobs["evaluate"] == 3 * len(shown)  # 3 seeds, however many tables show a run
     assert jobs["frames"] == jobs["flow"] == jobs["shards"] == 128 + 64
-    assert (jobs["table"], jobs["figure"], jobs["figure6"], jobs["report"]) == (3, 3, 1, 1)
+    assert (jobs["table"], jobs["figure"], jobs["activation_maps"], jobs["report"]) == (3, 3, 1, 1)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 from itertools import pairwise
@@ -25,7 +26,7 @@ def test_a_directory_of_its_own_has_configuration_data_and_results(project, tmp_
     (mine / "config.yaml").write_text(yaml.safe_dump(OTHER))
     done = project.snakemake("--directory", str(mine))
     assert done.returncode == 0, done.stdout
-    assert (mine / "results/table1.csv").is_file()
+    assert (mine / "results/accuracy.csv").is_file()
     assert (mine / "data/yours/manifest.csv").is_file()
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
@@ -85,6 +86,22 @@ def test_the_report_is_asked_for_with_the_configuration_as_it_was_understood(pro
     given = json.loads(shlex.split(command.partition("printf ")[2])[1])
     assert given["seeds"] == [7]
     assert configuration.complete(given) == given
+
+
+def test_videos_of_ones_own_have_targets_of_plain_names(project):
+    """The configuration that their owners copy: nothing of it is called a table or a figure of the paper."""
+    own = yaml.safe_load((project.path / "workflow/configs/folder.yaml").read_text())
+    project.configure({name: own[name] for name in ("tables", "figures")})
+    page = "results/runs/mine/split1/ccs/mistakes.html"
+    assert project.plan()["table"] == {"results/accuracy.csv"}
+    jobs = project.plan("all")
+    assert jobs["table"] == {"results/accuracy.csv"}
+    assert jobs["figure"] == {"results/figures/confusion.svg"}
+    assert jobs["activation_maps"] == {"results/figures/activation_maps.svg"}
+    assert jobs["mistakes"] == {page}
+    assert not [output for outputs in jobs.values() for output in outputs if re.search(r"table\d|figure\d", output)]
+    (figure,) = (line for line in project.commands("all") if "results/figures/confusion.png" in line)
+    assert "ccs.figures.figure1" in figure
 
 
 def test_text_of_the_user_is_text_to_the_last_command(project, tmp_path):

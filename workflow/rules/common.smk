@@ -421,6 +421,7 @@ def check_slurm():
 # -- targets -----------------------------------------------------------------------------------------------------------
 OF_NETWORKS = [name for name, figure in catalogue.figures().items() if getattr(figure, "OF_NETWORKS", False)]
 OF_SCORES = [name for name in catalogue.figures() if name not in OF_NETWORKS]
+MAIN_TABLE = configuration.main_table(config)
 TABLES = [f"results/{table}.csv" for table in config["tables"]]
 FIGURES = [f"results/figures/{figure}.svg" for figure in config["figures"]]
 DETAILS = [f"results/figures/{figure}.details.html" for figure in config["figures"]]
@@ -474,7 +475,7 @@ def shown_scores(wildcards):
 def shown_lookalikes(wildcards):
     """Of the data sets whose division into training and test is the user's own."""
     shown_datasets = shown(wildcards).get("datasets", config["datasets"])
-    own = [name for name in shown_datasets if config["datasets"][name]["adapter"] in ("folder", "list", "rawframes")]
+    own = [name for name in shown_datasets if config["datasets"][name]["adapter"] in adapters.OWN]
     return [f"data/{name}/lookalikes.csv" for name in own]
 
 
@@ -484,7 +485,7 @@ def shown_checkpoints(wildcards):
 
 def shown_rows(wildcards):
     block = shown(wildcards)
-    labels = config["tables"]["table1"]["rows"]  # of figures that show one run
+    labels = config["tables"][MAIN_TABLE]["rows"]  # of figures that show one run
     rows = block.get("groups") or block.get("rows") or {block["run"]: labels.get(block["run"], block["run"])}
     return shlex.quote(json.dumps(rows, ensure_ascii=False))
 
@@ -499,8 +500,13 @@ def table_code(wildcards):
     return stage_digest("ccs.tables", *published(wildcards.table), also=(f"ccs.tables.{wildcards.table}",))
 
 
+def figure_module(wildcards, output):
+    """The code has it, too."""
+    return catalogue.figures()[wildcards.figure].__name__
+
+
 def figure_code(wildcards):
-    stage = f"ccs.figures.{wildcards.figure}"
+    stage = figure_module(wildcards, None)
     if wildcards.figure in OF_NETWORKS:
         return network_code(stage, *configuration.runs_of(shown(wildcards)), data=published(wildcards.figure))
     return stage_digest(stage, *published(wildcards.figure))
@@ -516,6 +522,16 @@ def caption(wildcards, output):
     """For the report; what it says changes no table and no figure."""
     name = wildcards.get("table") or wildcards.figure
     return {**catalogue.tables(), **catalogue.figures()}[name].CAPTION
+
+
+def pages_of_mistakes():
+    """Of the run whose confusion is shown under that name, which is that of videos of one's own."""
+    block = config["figures"].get("confusion", {})
+    folders = dict.fromkeys(os.path.dirname(folder) for folder in folders_of(block)) if block else ()
+    return [f"{folder}/mistakes.html" for folder in folders]
+
+
+MISTAKES = pages_of_mistakes()
 
 
 def cam_datasets(wildcards):
@@ -556,8 +572,12 @@ def snakefile(wildcards):
     return str(workflow.main_snakefile)
 
 
+def report_style(wildcards):
+    return str(Path(workflow.basedir, "workflow", "report", "report.css"))
+
+
 def report_captions(wildcards):
-    """A digest of the captions, which are no inputs of any job."""
-    texts = [path.read_bytes() for path in sorted(Path(workflow.basedir, "workflow", "report").glob("*.rst"))]
+    """A digest of the captions and the looks, which are no inputs of any job."""
+    texts = [path.read_bytes() for path in sorted(Path(workflow.basedir, "workflow", "report").glob("*.*"))]
     texts += [module.CAPTION.encode() for module in (*catalogue.tables().values(), *catalogue.figures().values())]
     return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]

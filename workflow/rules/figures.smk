@@ -20,10 +20,11 @@ rule figure:
         rows=shown_rows,
         settings=figure_settings,
         caption=caption,
+        module=figure_module,
         code=figure_code,
         above=shown_above,
     shell:
-        "python -m ccs.figures.{wildcards.figure}"
+        "python -m {params.module}"
         " --scores {input.scores}"
         " --rows {params.rows}"
         " --svg {output.svg}"
@@ -34,7 +35,7 @@ rule figure:
 
 
 # Drawn from networks, not from scores alone.
-rule figure6:
+rule activation_maps:
     input:
         checkpoints=shown_checkpoints,
         scores=shown_scores,
@@ -59,10 +60,11 @@ rule figure6:
         manifests=cam_manifests,
         settings=figure_settings,
         caption=caption,
+        module=figure_module,
         code=figure_code,
         above=shown_above,
     shell:
-        "exec python -m ccs.launch --gpus 0 -- ccs.figures.{wildcards.figure}"
+        "exec python -m ccs.launch --gpus 0 -- {params.module}"
         " --checkpoints {input.checkpoints}"
         " --scores {input.scores}"
         " --manifests {params.manifests}"
@@ -142,6 +144,7 @@ rule report:
         FIGURES,
         DETAILS,
         CURVES,
+        MISTAKES,
     output:
         report="results/report.html",
     log:
@@ -152,8 +155,9 @@ rule report:
     params:
         snakefile=snakefile,
         config=whole_config,
+        style=report_style,
         captions=report_captions,
     shell:
         "printf '%s' {params.config:q} > {log}.json"
         " && snakemake --snakefile {params.snakefile:q} --configfile {log}.json --nolock --quiet"
-        " --report {output.report} -- {input} > {log} 2>&1"
+        " --report {output.report} --report-stylesheet {params.style:q} -- {input} > {log} 2>&1"

@@ -33,13 +33,18 @@ rule table:
         " 2> {log}"
 
 
-# Of one run on one test split, beside its seeds; made when it is asked for.
+# Of one run on one test split, beside its seeds; made when it is asked for, and of what `confusion` shows.
 rule mistakes:
     input:
         scores=scores_of_seeds,
         shards=shard_files("shards", ".h5"),
     output:
-        html="results/runs/{dataset}/split{split}/{run}/mistakes.html",
+        html=report(
+            "results/runs/{dataset}/split{split}/{run}/mistakes.html",
+            caption="../report/mistakes.rst",
+            category="Mistakes",
+            labels={"data": "{dataset}", "split": "{split}", "run": "{run}"},
+        ),
     log:
         "logs/{dataset}/split{split}/{run}/mistakes.log",
     conda:

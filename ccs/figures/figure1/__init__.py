@@ -16,7 +16,7 @@ CAPTION = (
 
 @settings
 class Shown(OneRun):
-    """Figure 1 of the paper, confusion of RGB, flow and RGB+Flow."""
+    """Confusion of RGB, flow and RGB+Flow: Figure 1 of the paper."""
 
     num_classes: Annotated[Integer, Ge(0)] = 4
     """so many classes that are most confused, 2 or more, or 0 for all"""

@@ -19,7 +19,7 @@ OF_NETWORKS = True  # it is drawn from checkpoints and shards, of the first seed
 
 @settings
 class Shown(OneRun):
-    """Figure 6 of the paper, class activation maps of the RGB stream."""
+    """Class activation maps of the RGB stream: Figure 6 of the paper."""
 
     classes: Annotated[tuple[Annotated[Text, AfterValidator(nfc)], ...], Field(min_length=1), Different()] | None = None
     """names of classes; without it the first three of the data set"""
