@@ -218,7 +218,8 @@ class Follower(logging.Handler):
     def _draw(self) -> None:
         if not self.is_terminal or not self.running or self.ended.is_set() or self.whole:
             return
-        about = list(self._about())[: max(1, os.get_terminal_size(self.stream.fileno()).lines - 2)]
+        height = os.get_terminal_size(self.stream.fileno()).lines or 24  # 0 where it is not known
+        about = list(self._about())[: max(1, height - 2)]
         # without its wrapping the terminal cuts long lines, whatever the width of their letters
         print("\x1b[?7l", *(f"{line}\n" for line in about), "\x1b[?7h", sep="", end="", file=self.stream, flush=True)
         self.lines = len(about)
@@ -296,7 +297,7 @@ def end(workflow: Workflow, runs: Sequence[str]) -> None:
     for handler in workflow.logger_manager.logger.handlers:
         if isinstance(handler, Follower):
             handler.finish()
-    made = [str(path) for job in workflow.dag.jobs for path in job.output]
+    made = [str(path) for job in workflow.dag.jobs for path in job.output if os.path.exists(path)]  # not with --until
     for path in sorted(each for each in made if each.endswith(".md")):
         # published rows of other data stand apart, below
         print(Path(path).read_text(encoding="utf-8").partition("\n## Published")[0], flush=True)

@@ -27,6 +27,7 @@ def dry_run(folder: Path, *arguments: str) -> dict[str, list[str]]:
         "64",
         "--nocolor",
         "--dry-run",
+        "-p",
         *arguments,
     ]
     environment = {**os.environ, "SLURM_CONF": os.devnull}
