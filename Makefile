@@ -1,8 +1,13 @@
-# make results/table1.csv   the environment if it is missing, then the workflow
+# make help                 this list
+# make results/table1.csv   the environment if it is missing, then the demo up to this table (config.yaml); any target of
+#                           the workflow will do, such as results/report.html: every table, every figure, and one page
+#                           of them; `snakemake -n`, in the environment, names all
+# make env                  the environment alone, in .venv; `source .venv/bin/activate` enters it
 # make test                 the environment if it is missing, then every test
+# make lint                 every linter, as before a change lands
+# make lock                 envs/requirements.lock and envs/ccs.yaml anew (needs uv)
 # make CPU=1 ...            the environment, if it is missing, without what only a GPU needs; with TORCH_INDEX=URL,
 #                           an index of packages with PyTorch's builds for CPUs, without all that GPUs need
-# make lock                 envs/requirements.lock and envs/ccs.yaml anew (needs uv)
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -18,7 +23,7 @@ ifneq ($(shell test -w "$$HOME" && echo writable),writable)
 export HOME := $(CURDIR)/.snakemake
 endif
 
-.PHONY: env test lint lock
+.PHONY: env help test lint lock
 .DELETE_ON_ERROR:
 
 env: .venv/.ready
@@ -43,6 +48,9 @@ else
 endif
 	$(PIP) --no-deps --no-build-isolation -e .
 	@echo "made$(if $(CPU_ONLY), with CPU=1)" > $@
+
+help:
+	@sed -n '/^$$/q; s/^# //p' Makefile
 
 results/%: env FORCE
 	snakemake --cores all $@

@@ -4,7 +4,7 @@
     python benchmarks/dag.py --videos 13320
 
 Videos are empty files under published names, in lists of the published form; no stage runs. There are about 1,000
-videos a shard. Prints, per data set: jobs, seconds of `snakemake -n` when nothing has been done, and seconds of
+videos a shard. Prints, per data set: jobs, seconds of `snakemake -n -p` when nothing has been done, and seconds of
 `snakemake` when all has been.
 """
 
@@ -36,7 +36,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             num_shards = -(-num_videos // VIDEOS_PER_SHARD)
             make(Path(folder), num_videos, num_shards)
-            dry, printed = timed(folder, "--dry-run")
+            dry, printed = timed(folder, "--dry-run", "-p")
             jobs = int(re.search(r"^total +(\d+)", printed, re.MULTILINE)[1])
             finish(Path(folder), printed)
             nothing, printed = timed(folder)

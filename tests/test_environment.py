@@ -163,3 +163,10 @@ def test_figures_need_no_home():
     environment |= {"HOME": "/dev/null/none", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+def test_make_help_tells_of_each_target():
+    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    assert set(re.findall(r"^make (\S+)  ", told, re.MULTILINE)) == {*phony, "results/table1.csv"}
+    assert told.splitlines()[-1].endswith("without all that GPUs need")

@@ -41,15 +41,19 @@ class Project:
         printed, _ = process.communicate()
         return subprocess.CompletedProcess(process.args, process.returncode, printed)
 
-    def start(self, *arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.Popen:
-        """Start snakemake so; the stage that `WAITING_STAGE` names waits for a signal, and writes down which."""
+    def start(
+        self, *arguments: str, cwd: Path | None = None, stdout: int = subprocess.PIPE, **environment: str
+    ) -> subprocess.Popen:
+        """Start snakemake so; the stage that `WAITING_STAGE` names waits for a signal, and writes down which, and
+        that of `WARNING_STAGE` warns of something.
+        """
         path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
         return subprocess.Popen(
             [Path(sys.executable).with_name("snakemake"), "--cores", "2", "--nocolor", *arguments],
             cwd=cwd or self.path,
             # locks of its own: a test does not wait for a GPU that somebody uses
             env={"CCS_GPU_LOCKS": str(self.path / "locks"), **os.environ, "PYTHONPATH": path, **environment},
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.STDOUT,
             text=True,
             # where the tests run in the background, Ctrl-C is ignored and would be inherited so
@@ -65,7 +69,7 @@ class Project:
     def plan(self, *arguments: str) -> dict[str, set[str]]:
         """What a run would do: the first output of each job, by rule."""
         jobs = defaultdict(set)
-        printed = self.run("--dry-run", *arguments)
+        printed = self.run("--dry-run", "-p", *arguments)
         for block in re.split(r"^(?:local)?rule ", printed, flags=re.MULTILINE)[1:]:
             output = re.search(r"^    output: ([^,\n]+)", block, flags=re.MULTILINE)
             if output:

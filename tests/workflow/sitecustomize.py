@@ -30,6 +30,8 @@ if stage in OUTPUTS:
     if stage == os.environ.get("FAILING_STAGE"):
         sys.stderr.write("ccs: error: videos/jump/3.mp4: expected a video, found a poem\n")
         os._exit(1)
+    if stage == os.environ.get("WARNING_STAGE"):
+        sys.stderr.write("ccs: warning: two poems look alike\n")
     if stage == os.environ.get("WAITING_STAGE"):
         import signal
         import time
@@ -40,6 +42,7 @@ if stage in OUTPUTS:
             os._exit(75)
 
         signal.signal(signal.SIGTERM, told)
+        sys.stderr.write("work:  34%|###4      | 17/50 [00:12<00:24]\n")
         with open("waiting.txt", "a") as file:
             print(os.getpid(), file=file)
         time.sleep(600)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -48,17 +49,90 @@ def test_published_weights_are_looked_after_before_the_first_job_until_their_run
     project.configure({"runs.ccs": {"backbone": "bninception", "weights": "kinetics", "weights_flow": "none"}})
     told = f"ccs: warning: runs.ccs: weights kinetics: {damaged}: expected the published file"
     printed = project.run()
-    assert printed.index(told) < printed.index("rule train:")
+    assert printed.index(told) < printed.index("starts: train")
     assert told not in project.run("--forcerun", "table")
 
 
 @pytest.mark.slow
-def test_a_failed_stage_shows_its_message_and_what_was_done_stays(project):
+def test_a_failed_stage_says_why_at_the_very_end_with_its_log_and_what_was_done_stays(project):
     project.configure({"frames.quality": 90})
     done = project.snakemake(failing="ccs.quarantine")
     assert done.returncode == 1
-    assert "ccs: error: videos/jump/3.mp4: expected a video, found a poem" in done.stdout
+    failure = ["failed: quarantine mine", "ccs: error: videos/jump/3.mp4: expected a video, found a poem"]
+    *_, name, message, log, _, advice = done.stdout.splitlines()
+    assert [name, message] == failure
+    assert log == "(log: logs/mine/quarantine.log)"
+    assert (project.path / "logs/mine/quarantine.log").read_text().splitlines() == failure[1:]
+    assert advice.endswith("the same command goes on")
+    assert done.stdout.count(message) == 1
     assert "frames" not in project.plan()
+
+
+@pytest.mark.slow
+def test_what_will_be_done_is_a_line_a_stage_and_what_was_done_a_line_a_job(project):
+    """Beside what Snakemake itself says with -p."""
+    project.configure({"frames.quality": 90})
+    plan = project.plan()
+    planned = project.run("--dry-run").splitlines()
+    assert len(planned) < 24
+    rows = dict(re.findall(r"^(\w+) +(\d+)(?:  .*)?$", "\n".join(planned), re.MULTILINE))
+    assert rows == {
+        **{stage: str(len(jobs)) for stage, jobs in plan.items()},
+        "total": str(sum(map(len, plan.values()))),
+    }
+    assert any(re.fullmatch("frames +4  params have changed since last execution", line) for line in planned)
+    assert any("results/table1.csv results/report.html" in line for line in planned)  # what there is
+
+    process = project.start(WARNING_STAGE="ccs.lookalikes")
+    printed, _ = process.communicate()
+    assert process.returncode == 0, printed
+    told = re.findall(r"(\d+) of (\d+) done: (\w+) ", printed)
+    assert [(int(count), int(of)) for count, of, _ in told] == [(i + 1, int(rows["total"])) for i in range(len(told))]
+    assert {stage: [each for *_, each in told].count(stage) for stage in plan} == {k: len(v) for k, v in plan.items()}
+    assert printed.count("\nccs: warning: two poems look alike\n") == 1
+    table = (project.path / "results/table1.md").read_text()
+    assert table in printed
+    assert printed.index(table) < printed.index("  results/table1.html\n")
+    assert "--checkpoint results/runs/mine/split1/ccs/seed0/checkpoint.pt" in printed
+
+
+@pytest.mark.slow
+def test_a_terminal_shows_what_runs_and_how_far_it_is(project, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    (project.path / "waiting.txt").touch()
+    master, terminal = os.openpty()
+    call = project.start("--forcerun", "train", stdout=terminal, WAITING_STAGE="ccs.train")
+    os.close(terminal)
+    printed = b""
+    try:
+        wait_for_stages(project, 2)
+        end = time.monotonic() + 60
+        while not re.search(rb"train mine split 1 ccs seed 0, 00:\d\d  work:  34%", printed):
+            assert time.monotonic() < end, printed
+            printed += os.read(master, 1 << 16)
+        # lines about what runs, in the place of those before: up by as many, and clear what is below
+        assert re.search(
+            rb"0 of 5 done, 2 running, 00:\d\d so far\r\n(  train .*\r\n){2}\x1b\[\?7h\x1b\[3A\x1b\[J", printed
+        )
+    finally:
+        call.terminate()
+        while True:
+            try:
+                printed += os.read(master, 1 << 16) or b""
+            except OSError:  # nobody has it open any longer
+                break
+        os.close(master)
+        call.wait(60)
+    assert call.returncode == 1
+
+
+def test_a_target_without_its_dashes_is_told_apart_from_a_configuration(project):
+    done = project.snakemake("--dry-run", "--configfile", "config.yaml", "all")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout
+    meant = shlex.split(done.stdout.rpartition(": ")[2])
+    assert meant == ["snakemake", "--cores", "2", "--nocolor", "--dry-run", "--configfile", "config.yaml", "--", "all"]
+    assert project.plan(*meant[4:])["report"]
 
 
 def wait_for_stages(project, number: int) -> list[int]:
@@ -190,10 +264,10 @@ def test_training_asks_for_a_gpu_and_its_share_of_the_cores_where_there_is_one(p
     monkeypatch.setenv("PATH", str(tool.parent), prepend=":")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert project.plan("--cores", "16") == {}
-    with_gpu = project.run("--dry-run", "--forcerun", "train", "--cores", "16")
+    with_gpu = project.run("--dry-run", "-p", "--forcerun", "train", "--cores", "16")
     assert re.search(r"rule train:(\n    .*)*\n    threads: 16\n    resources: .*gpu=1", with_gpu)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    without = project.run("--dry-run", "--forcerun", "train", "--cores", "16")
+    without = project.run("--dry-run", "-p", "--forcerun", "train", "--cores", "16")
     assert re.search(r"rule train:(\n    .*)*\n    resources: .*gpu=0", without)
     assert "threads: 16" not in without
 

@@ -61,6 +61,8 @@ def test_videos_in_table_out(tmp_path):
     done = subprocess.run(snakemake, env=environment, cwd="/", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'It\'s {ours} & "theirs"' in done.stdout  # the table is printed
+    assert "Published" not in done.stdout  # without the rows of other data, which are in the file
+    assert "## Published" in (tmp_path / "results/table1.md").read_text()
 
     manifest = read(tmp_path / "data/tiny/manifest.csv")
     assert len(manifest.videos) == 24

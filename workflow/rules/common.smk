@@ -22,7 +22,7 @@ try:
 except (KeyError, OSError):  # a container's user may have no name, and Snakemake asks for it
     os.environ.update(LOGNAME=str(os.getuid()))
 
-from ccs.config import configuration, project, running
+from ccs.config import configuration, project, running, terminal
 from ccs.datasets import adapters
 from ccs.datasets import manifests as manifest_files
 from ccs.datasets.demo import Rendering
@@ -76,6 +76,8 @@ def all_split_digests(wildcards):
     return " ".join(split_digests(wildcards.dataset).values())
 
 
+if workflow.is_main_process:
+    terminal.follow(workflow)
 if workflow.is_main_process and not workflow.output_settings.dryrun:
     running.begin()
 

@@ -9,6 +9,10 @@ onstart:
     running.end_stages_when_told(local=workflow.local_exec)
 
 
+onsuccess:
+    terminal.end(workflow, configuration.runs_of(next(iter(SHOWN.values()), {})))
+
+
 # No job of it where no data set renders itself: its list of outputs is empty then.
 rule demo:
     output:

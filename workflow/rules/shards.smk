@@ -43,4 +43,4 @@ rule lookalikes:
         " --splits {params.splits}"
         " --shards {input.shards}"
         " --output {output.table}"
-        " 2> {log}"
+        " > {log} 2>&1"

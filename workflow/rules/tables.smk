@@ -1,4 +1,3 @@
-# Prints the table, so that only its messages go to the log.
 rule table:
     input:
         scores=shown_scores,
@@ -30,7 +29,7 @@ rule table:
         " --output {output.csv}"
         " --markdown {output.markdown}"
         " --html {output.html}"
-        " 2> {log}"
+        " > {log} 2>&1"
 
 
 # Of one run on one test split, beside its seeds; made when it is asked for, and of what `confusion` shows.
