@@ -78,7 +78,7 @@ def check_what_it_opens_on(everything: Path, driver: webdriver.Chrome, wait: Web
     for image in pictures:
         wait.until(lambda d, img=image: d.execute_script("return arguments[0].naturalWidth", img) > 300)
     measured = pd.read_csv(everything / "results/table1.csv").query("source == 'measured'")
-    cells = driver.find_elements(By.CSS_SELECTOR, ".prose td")
+    cells = driver.find_element(By.CSS_SELECTOR, ".prose table").find_elements(By.TAG_NAME, "td")
     text = [cell.text for cell in cells]
     height = driver.execute_script("return window.innerHeight")
     for label, accuracy in zip(measured["method"], measured["demo RGB+Flow"], strict=True):
