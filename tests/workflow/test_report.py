@@ -72,19 +72,19 @@ def driver(tmp_path):
 
 def check_what_it_opens_on(everything: Path, driver: webdriver.Chrome, wait: WebDriverWait) -> None:
     """Without a click: the numbers in sight, every figure drawn below them, and the graph of the rules after these."""
+    pictures = wait.until(lambda d: d.find_elements(By.CSS_SELECTOR, ".prose img"))
+    shown = [image.get_attribute("alt") for image in pictures]
+    assert shown == [f"results/figures/{figure}.svg" for figure in CONFIG["figures"]]
+    for image in pictures:
+        wait.until(lambda d, img=image: d.execute_script("return arguments[0].naturalWidth", img) > 300)
     measured = pd.read_csv(everything / "results/table1.csv").query("source == 'measured'")
-    cells = wait.until(lambda d: d.find_elements(By.CSS_SELECTOR, ".prose td"))
+    cells = driver.find_element(By.CSS_SELECTOR, ".prose table").find_elements(By.TAG_NAME, "td")
     text = [cell.text for cell in cells]
     height = driver.execute_script("return window.innerHeight")
     for label, accuracy in zip(measured["method"], measured["demo RGB+Flow"], strict=True):
         row = text.index(label)
         assert f"{accuracy:.1f}" in text[row : row + 6]
         assert 0 < cells[row].rect["y"] < height
-    pictures = driver.find_elements(By.CSS_SELECTOR, ".prose img")
-    shown = [image.get_attribute("alt") for image in pictures]
-    assert shown == [f"results/figures/{figure}.svg" for figure in CONFIG["figures"]]
-    for image in pictures:
-        wait.until(lambda d, img=image: d.execute_script("return arguments[0].naturalWidth", img) > 300)
     assert pictures[0].rect["y"] < height
     assert max(image.rect["y"] for image in pictures) < driver.find_element(By.ID, "rulegraph").rect["y"]
     wait.until(lambda d: pictures[0].click() or True)  # opens it alone
