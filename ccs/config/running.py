@@ -30,6 +30,7 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 CALL = "CCS_CALL"  # an environment variable: process and machine of the call that has started what inherits it
 ORPHANS_SECONDS = 60  # a training writes its checkpoint
 SECONDS = 0.5  # between looks for stages that have started since
+TOLD = threading.Event()  # to end, by a signal
 
 
 def begin() -> None:
@@ -228,15 +229,13 @@ def end_stages_when_told(*, local: bool) -> None:
         local: jobs are processes of this machine; those of a cluster are cancelled on either signal.
     """
     snakemakes = signal.getsignal(signal.SIGTERM)
-    told = False
 
     def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal told
         # in threads, for what was interrupted may hold the locks that they need
-        if told:
+        if TOLD.is_set():
             threading.Thread(target=_say_who_is_left, daemon=True).start()
             return
-        told = True
+        TOLD.set()
         threading.Thread(target=_tell_stages, daemon=True).start()
         if number == signal.SIGTERM and local and callable(snakemakes):
             threading.Thread(target=snakemakes, args=(number, frame), daemon=True).start()

@@ -21,6 +21,8 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from ccs.config import running
+
 Workflow = Any  # Snakemake's; its own types allow None for what is there by now
 
 SECONDS = 1.0  # between looks at logs, in a terminal
@@ -157,8 +159,9 @@ class Follower(logging.Handler):
         about = vars(record)
         job = self.running.pop(about["jobid"], None) or Job(about["rule_name"], about["rule_name"], [], time.time())
         job.logs, job.failure = list(about["log"]), about["rule_msg"] or ""  # a cluster has a log of its own
-        self.failed[about["jobid"]] = job
-        self._say_when(f"failed: {job.name}")
+        if not running.TOLD.is_set():
+            self.failed[about["jobid"]] = job
+        self._say_when(f"{'stopped' if running.TOLD.is_set() else 'failed'}: {job.name}")
 
     def close(self) -> None:
         """The last thing that is said: why jobs failed, and where more of it is."""
@@ -172,6 +175,8 @@ class Follower(logging.Handler):
                 self._say("\n".join(filter(None, told)), always=True)
             if self.failed:
                 self._say("\nWhat was done stays. Once the cause is mended, the same command goes on", always=True)
+            elif running.TOLD.is_set():
+                self._say("What was done stays. The same command goes on", always=True)
             self.failed.clear()
         super().close()
 

@@ -158,6 +158,8 @@ def test_who_tells_snakemake_to_end_tells_its_stages(project, number):
         call.kill()
     assert call.returncode == 1
     assert "Traceback" not in printed
+    assert printed.count("stopped: shards mine shard ") == 2
+    assert printed.endswith("The same command goes on\n")
     assert (project.path / "told.txt").read_text().split() == ["SIGTERM"] * 2
     assert not [stage for stage in stages if Path(f"/proc/{stage}").exists()]
     project.run("--rerun-incomplete")
