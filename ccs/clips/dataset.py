@@ -11,8 +11,9 @@ import math
 import mmap
 import os
 import signal
+import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -102,13 +103,21 @@ def loaded(batches: DataLoader) -> Iterator[Any]:
     # a page for each semaphore of the workers' queues; PyTorch would tell in two tracebacks that there is none
     if batches.num_workers and _shared_memory()[1] < (4 * batches.num_workers + 8) * mmap.PAGESIZE:
         raise _no_room()
-    before = signal.getsignal(signal.SIGCHLD)
+    _set_no_handler()
     with _broken(batches), held():
         iterator = iter(batches)
-    if signal.getsignal(signal.SIGCHLD) is not before:
-        # PyTorch's handler tells of a dead worker wherever the program just is; `next` tells of it too
-        signal.signal(signal.SIGCHLD, before)
     return _checked(batches, iterator)
+
+
+def _set_no_handler() -> None:
+    """PyTorch's handler tells of a dead worker wherever the program just is; `next` tells of it too. It is set once, by
+    the first loader that has started workers, one of which may be dead by then: so before there are any.
+    """
+    before = signal.getsignal(signal.SIGCHLD)
+    if threading.current_thread() is threading.main_thread() and before is not None:
+        with suppress(AttributeError):  # a PyTorch without it: a test sees that
+            torch.utils.data._utils.signal_handling._set_SIGCHLD_handler()
+        signal.signal(signal.SIGCHLD, before)
 
 
 def _checked(batches: DataLoader, iterator: Iterator[Any]) -> Generator[Any]:
