@@ -29,6 +29,7 @@ ROWS = ("a frame", "its flow", "where CCS looks")
 
 
 def main(project: Path) -> None:
+    """Write `OUTPUT`."""
     run = project / "results/runs/demo/split1/ccs"
     found = [scores.read(path) for path in scores.files_of_run(run, "scores.h5")]
     network = ccs.load(run / "seed0")
