@@ -146,4 +146,4 @@ def test_the_workflow_runs_from_the_wheel(wheel, tmp_path):
     line = [sys.executable, "-m", "ccs", "run", "--dry-run", "--", "results/table1.csv"]
     done = subprocess.run(line, cwd=work, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert re.search(r"^train +6$", done.stdout, re.MULTILINE)
+    assert re.search(r"^train +6  ", done.stdout, re.MULTILINE)
