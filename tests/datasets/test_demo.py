@@ -142,6 +142,23 @@ def test_video_depends_on_seed_and_own_name_only():
     assert not np.array_equal(demo.render(recipe._replace(split="test"), SMALL), frames)
 
 
+def test_an_ffmpeg_that_is_not_the_same_every_time_gives_the_same_file(tmp_path: Path):
+    """As happens on a busy machine, once in thousands of videos."""
+    frames = np.random.default_rng(0).integers(0, 256, (4, 72, 96, 3), np.uint8)
+    odd = tmp_path / "ffmpeg"
+    odd.write_text(
+        f"""#!/bin/sh
+for path; do :; done
+{demo.find_ffmpeg()} "$@" && [ -e {tmp_path}/once ] || {{ touch {tmp_path}/once; printf x >> "$path"; }}
+"""
+    )
+    odd.chmod(0o755)
+    demo.encode(frames, tmp_path / "a.mp4", 12, demo.find_ffmpeg())
+    demo.encode(frames, tmp_path / "b.mp4", 12, str(odd))
+    assert (tmp_path / "once").exists()
+    assert (tmp_path / "b.mp4").read_bytes() == (tmp_path / "a.mp4").read_bytes()
+
+
 def test_failing_ffmpeg_leaves_no_file(tmp_path: Path):
     with pytest.raises(CcsError, match=r"clip\.mp4: .* could not encode"):
         demo.encode(np.zeros((2, 72, 97, 3), np.uint8), tmp_path / "clip.mp4", 12, demo.find_ffmpeg())  # odd width
