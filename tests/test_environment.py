@@ -51,6 +51,8 @@ def test_the_conda_environment_is_that_of_the_lock():
     assert (ROOT / "envs" / "ccs.yaml").read_text() == conda["conda_environment"]()
 
 
+# a make that runs the tests tells of itself what these look for
+OUTSIDE = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
 CPU = runpy.run_path(str(ROOT / "envs" / "cpu.py"))
 TRAINING_STEP = """
 import ctypes, sys
@@ -112,7 +114,7 @@ def test_make_for_cpus_takes_torch_from_the_index_that_is_named(tmp_path):
             file.writestr(f"{name}-{version}.dist-info/RECORD", "")
         (tmp_path / name / "index.html").write_text(f'<a href="{wheel.name}">{wheel.name}</a>')
     command = ["make", "-n", "-B", "CPU=1", f"TORCH_INDEX={tmp_path.as_uri()}", ".venv/.ready"]
-    lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=OUTSIDE).stdout
     (line,) = (line for line in lines.splitlines() if "--index-url" in line)
     assert "--require-hashes" not in line
     assert re.search(r"envs/cpu.py --torch-apart > (\S+)\n.*--require-hashes --no-deps -r \1\n", lines)
@@ -124,7 +126,8 @@ def test_make_for_cpus_takes_torch_from_the_index_that_is_named(tmp_path):
     assert {path.name for path in (tmp_path / "installed").glob("*.dist-info")} == {
         f"{name}-{LOCKED[name]}+cpu.dist-info" for name in ("torch", "torchvision")
     }
-    told = subprocess.run(["make", "-n", "TORCH_INDEX=x", "env"], cwd=ROOT, capture_output=True, text=True, check=False)
+    line = ["make", "-n", "TORCH_INDEX=x", "env"]
+    told = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False, env=OUTSIDE)
     assert told.returncode == 2
     assert "CPU=1" in told.stderr
 
@@ -140,8 +143,7 @@ def test_an_environment_that_is_there_stays(made, flag, says, tmp_path):
         (tmp_path / name).write_text(f"made{made}\n")
         os.utime(tmp_path / name, (1, 1 + (name == ".venv/.ready")))
     line = ["make", "--no-print-directory", "env", flag]
-    outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    told = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True, env=outside).stdout
+    told = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True, env=OUTSIDE).stdout
     assert says in told
     assert bool(told.replace("make: Nothing to be done for 'env'.\n", "")) == bool(says)
 
@@ -167,7 +169,7 @@ def test_figures_need_no_home():
 
 
 def test_make_help_tells_of_each_target():
-    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True, env=OUTSIDE).stdout
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
     assert set(re.findall(r"^make (\S+)  ", told, re.MULTILINE)) == {*phony, "results/table1.csv"}
     assert told.splitlines()[-1].endswith("without all that GPUs need")
