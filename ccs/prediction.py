@@ -47,7 +47,7 @@ from ccs.models.network import snippet_of
 from ccs.models.settings import ANY_NUMBER
 from ccs.pool import num_cores
 from ccs.scores import softmax
-from ccs.settings import Flags, add_settings, given_settings
+from ccs.settings import Flags, add_settings, check_counts, given_settings
 from ccs.shards.reader import decode_jpeg, runs_of
 from ccs.stage import CcsError, atomic, check_writable, progress, run
 from ccs.train import checkpoint
@@ -331,7 +331,7 @@ def predict(
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line. Raises `CcsError`, also at the end where videos could not be classified."""
     args = parser().parse_args(argv)
-    _check(args)
+    check_counts(args, "top", "segments", "workers")
     # films are named as outputs of `ccs flow` are; without them two videos of one name are no matter
     sources = find(args.videos, None if args.cam else os.sep, args.cam or os.devnull, "predict")
     videos = [source.path for source in sources]
@@ -506,13 +506,6 @@ def parser() -> argparse.ArgumentParser:
     )
     add_settings(flags, FfmpegSettings)
     return flags
-
-
-def _check(args: argparse.Namespace) -> None:
-    """Raise what is wrong with the flags, before anything is read."""
-    for flag, value in (("--top", args.top), ("--segments", args.segments), ("--workers", args.workers)):
-        if value is not None and value < 1:
-            raise CcsError(f"{flag}: expected 1 or more, found {value}")
 
 
 def _check_outputs(outputs: Sequence[str], inputs: Sequence[str]) -> None:

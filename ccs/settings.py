@@ -329,6 +329,14 @@ class Flags(argparse.ArgumentParser):
         return found
 
 
+def check_counts(args: Any, *names: str) -> None:
+    """Raise `CcsError` where one of these flags was given as less than 1."""
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise CcsError(f"--{name}: expected 1 or more, found {value}")
+
+
 def add_settings(parser: Any, kind: type, *, prefix: str = "") -> None:
     """Add one flag per setting to an `argparse` parser or a group of one.
 

@@ -21,12 +21,12 @@ from ccs.features.outputs import FORMATS, obstacle, remove_leftovers
 from ccs.flow.engines import BACKENDS, choose
 from ccs.flow.jobs import check_failures
 from ccs.flow.settings import GpuSettings, Parameters
-from ccs.flow.sources import INPUTS, Source, find
-from ccs.flow.tool import check_directory
+from ccs.flow.sources import Source, find
+from ccs.flow.tool import add_places, check_directory, check_fps
 from ccs.frames.film import check_ffmpeg, find_ffmpeg
 from ccs.frames.settings import DamageSettings, FfmpegSettings
 from ccs.pool import num_cores
-from ccs.settings import Flags, add_settings, settings_from
+from ccs.settings import Flags, add_settings, check_counts, settings_from
 from ccs.stage import CcsError, run
 
 BATCH_CPU, BATCH_GPU = 4, 32  # windows
@@ -61,9 +61,7 @@ examples:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the tool. Raises `CcsError`, also at the end for failed videos."""
     args = _parser().parse_args(argv)
-    for flag, value in (("--workers", args.workers), ("--batch", args.batch)):
-        if value is not None and value < 1:
-            raise CcsError(f"{flag}: expected 1 or more, found {value}")
+    check_counts(args, "workers", "batch")
     check_directory(args.output, "features", ["VIDEO_rgb.npy", "VIDEO.npy (--format joined)", "VIDEO.h5 (--format h5)"])
     output = Path(args.output)
     print("ccs: features: looking for videos, and for what is done of them", file=sys.stderr)
@@ -71,8 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sources = find(args.inputs, args.root, args.output, "features")
     network = _network(args)
     settings = _settings(args, network)
-    if settings.fps and not tool.prompt:
-        raise CcsError(f"--fps: needs an ffmpeg of 5.1 or newer, found {tool.version} ({tool.path}): see --ffmpeg")
+    check_fps(settings.fps, tool)
     backend = choose(args.backend, network.how.parameters.gamma) if networks.uses_flow(network) else ""
     batch = args.batch or (BATCH_CPU if network.device.type == "cpu" else BATCH_GPU)
     memory, missing = settings_from(args, GpuSettings).gpu_memory, settings_from(args, DamageSettings)
@@ -96,10 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("inputs", nargs="+", metavar=INPUTS, help="what to compute features of")
-    parser.add_argument(
-        "-o", "--output", required=True, metavar="DIR", help="where outputs go, a directory; made if it is not there"
-    )
+    add_places(parser, "what to compute features of")
     parser.add_argument(
         "--weights",
         required=True,

@@ -23,7 +23,7 @@ from ccs.flow.engines import BACKENDS, choose
 from ccs.flow.quantise import check_bound
 from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
 from ccs.pool import ordered_map
-from ccs.settings import Flags, add_settings, settings_from
+from ccs.settings import Flags, add_settings, check_counts, settings_from
 from ccs.stage import CcsError, atomic, progress, run
 
 
@@ -38,8 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for kind in (GpuSettings, EngineSettings, Parameters):
         add_settings(parser, kind)
     args = parser.parse_args(argv)
-    if args.workers < 1:
-        raise CcsError(f"--workers: expected 1 or more, found {args.workers}")
+    check_counts(args, "workers")
     check_bound(args.bound)
     engine, parameters = settings_from(args, EngineSettings), settings_from(args, Parameters)
     memory = settings_from(args, GpuSettings).gpu_memory

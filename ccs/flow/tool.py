@@ -26,10 +26,11 @@ from ccs.flow.methods import METHODS, choose
 from ccs.flow.quantise import check_bound
 from ccs.flow.settings import EngineSettings, GpuSettings, Parameters
 from ccs.flow.sources import INPUTS, LISTS, OTHERS, Source, find
+from ccs.frames.commands import Ffmpeg
 from ccs.frames.film import check_ffmpeg, find_ffmpeg
 from ccs.frames.settings import DamageSettings, FfmpegSettings, FramesSettings
 from ccs.pool import num_cores
-from ccs.settings import Flags, add_settings, settings_from
+from ccs.settings import Flags, add_settings, check_counts, settings_from
 from ccs.stage import CcsError, run
 
 USAGE = f"""ccs flow {INPUTS} ... -o DIR [flags]
@@ -87,13 +88,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = _settings(args)
     memory = settings_from(args, GpuSettings).gpu_memory
     max_missing = settings_from(args, DamageSettings).max_missing_fraction
-    if args.workers < 1:
-        raise CcsError(f"--workers: expected 1 or more, found {args.workers}")
+    check_counts(args, "workers")
     check_directory(args.output, "flow", _outputs())
     print("ccs: flow: looking for videos, and for what is done of them", file=sys.stderr)
     tool = check_ffmpeg(find_ffmpeg(args.ffmpeg))
-    if settings.fps and not tool.prompt:
-        raise CcsError(f"--fps: needs an ffmpeg of 5.1 or newer, found {tool.version} ({tool.path}): see --ffmpeg")
+    check_fps(settings.fps, tool)
     sources = find(args.inputs, args.root, args.output)
     labels = rawframes.labels(sources) if args.lists else None
     asked_gpus = select_gpus(args.gpus) if args.gpus else 0
@@ -123,10 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("inputs", nargs="+", metavar=INPUTS, help="what to compute the flow of")
-    parser.add_argument(
-        "-o", "--output", required=True, metavar="DIR", help="where outputs go, a directory; made if it is not there"
-    )
+    add_places(parser, "what to compute the flow of")
     parser.add_argument("--format", choices=list(FORMATS), default="jpg", help="see above (default: jpg)")
     parser.add_argument(
         "--bound",
@@ -251,6 +247,20 @@ def _settings(args: argparse.Namespace) -> OutputSettings:
         visualize=args.visualize,
         method=args.method,
     )
+
+
+def add_places(parser: argparse.ArgumentParser, inputs: str) -> None:
+    """Add the inputs, with this help, and the directory of the outputs."""
+    parser.add_argument("inputs", nargs="+", metavar=INPUTS, help=inputs)
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="DIR", help="where outputs go, a directory; made if it is not there"
+    )
+
+
+def check_fps(fps: float | None, tool: Ffmpeg) -> None:
+    """`CcsError` where frames are to be taken at a rate and this ffmpeg does not tell their times in time."""
+    if fps and not tool.prompt:
+        raise CcsError(f"--fps: needs an ffmpeg of 5.1 or newer, found {tool.version} ({tool.path}): see --ffmpeg")
 
 
 def check_directory(output: str, usual: str, outputs: Sequence[str]) -> None:
