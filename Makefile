@@ -4,6 +4,7 @@
 #                           of them; `snakemake -n`, in the environment, names all
 # make env                  the environment alone, in .venv; `source .venv/bin/activate` enters it
 # make test                 the environment if it is missing, then every test
+# make docs                 the pages as a site: open site/index.html
 # make lint                 every linter, as before a change lands
 # make lock                 envs/requirements.lock and envs/ccs.yaml anew (needs uv)
 # make CPU=1 ...            the environment, if it is missing, without what only a GPU needs; with TORCH_INDEX=URL,
@@ -23,7 +24,7 @@ ifneq ($(shell test -w "$$HOME" && echo writable),writable)
 export HOME := $(CURDIR)/.snakemake
 endif
 
-.PHONY: env help test lint lock
+.PHONY: env help test docs lint lock
 .DELETE_ON_ERROR:
 
 env: .venv/.ready
@@ -59,6 +60,9 @@ FORCE: ;
 
 test: env
 	pytest -n auto --dist worksteal
+
+docs: env
+	python docs/site.py
 
 lint: env
 	ruff check .

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -50,3 +54,30 @@ def test_every_page_is_reached_from_the_readme():
 
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+def test_every_page_is_in_the_menu_of_the_site():
+    menu = tomllib.loads((ROOT / "docs" / "zensical.toml").read_text())["project"]["nav"]
+    assert sorted(re.findall(r"[\w/]+\.md", str(menu))) == sorted(str(page.relative_to(ROOT)) for page in PAGES)
+
+
+STRUCTURE = ("h1", "h2", "h3", "p", "li", "table", "tr", "pre", "code", "strong", "em", "img")
+
+
+def test_the_site_has_every_page_as_it_reads_on_github(tmp_path):
+    """By another reader of Markdown, of GitHub's kind: the site's own takes, say, a list in a paragraph for text."""
+    made = subprocess.run(
+        [sys.executable, ROOT / "docs" / "site.py", tmp_path / "site"], capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, made.stdout + made.stderr  # strict: links and anchors are checked
+    github = MarkdownIt("gfm-like", {"linkify": False})
+    for page in PAGES:
+        shown = tmp_path / "site" / page.relative_to(ROOT).with_suffix(".html")
+        if page.name == "README.md":
+            shown = shown.with_name("index.html")
+        article = re.search(r"<article[^>]*>(.*)</article>", shown.read_text(), re.DOTALL)[1]
+        for tag in STRUCTURE:
+            wanted, found = (len(re.findall(rf"<{tag}[ >]", html)) for html in (github.render(page.read_text()), article))
+            assert found == wanted, f"{page.name}: {found} {tag} in the site, {wanted} on GitHub"
+        elsewhere = re.findall(r'(?:src|<link[^>]*href)="?(https?:[^" >]*)', shown.read_text())
+        assert not elsewhere, "the site fetches from elsewhere"
