@@ -76,8 +76,9 @@ def test_the_site_has_every_page_as_it_reads_on_github(tmp_path):
         if page.name == "README.md":
             shown = shown.with_name("index.html")
         article = re.search(r"<article[^>]*>(.*)</article>", shown.read_text(), re.DOTALL)[1]
+        as_on_github = github.render(page.read_text())
         for tag in STRUCTURE:
-            wanted, found = (len(re.findall(rf"<{tag}[ >]", html)) for html in (github.render(page.read_text()), article))
+            wanted, found = (len(re.findall(rf"<{tag}[ >]", html)) for html in (as_on_github, article))
             assert found == wanted, f"{page.name}: {found} {tag} in the site, {wanted} on GitHub"
         elsewhere = re.findall(r'(?:src|<link[^>]*href)="?(https?:[^" >]*)', shown.read_text())
         assert not elsewhere, "the site fetches from elsewhere"
