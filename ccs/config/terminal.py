@@ -1,7 +1,7 @@
 """What a call of Snakemake tells a person: what it will do and why, what runs and how far it is, and how it ended.
 
 `follow` takes the place of Snakemake's own messages in the terminal; its log file keeps them all. In a terminal the
-last lines are about the jobs that run, each with the last line of its log; elsewhere each job is a line when it starts
+last lines are about the jobs that run, each with what its log says last; elsewhere each job is a line when it starts
 and one when it ends, and what takes long is told of from time to time.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -28,6 +29,7 @@ Workflow = Any  # Snakemake's; its own types allow None for what is there by now
 SECONDS = 1.0  # between looks at logs, in a terminal
 OFTEN, SELDOM = 60.0, 600.0  # seconds between lines about jobs that run, elsewhere: twice as long each time
 TAIL = 1 << 13  # bytes at the end of a log in which its last line is
+BAR = re.compile(r".*?(?P<percent>\d+)%\|.*\[[\d:]+<(?P<left>[\d:?]+)")  # of tqdm
 MESSAGE = 20  # lines of a failed job's log, where it has no message of ours
 
 # Messages of Snakemake's that say nothing to a person, by how they begin, and kinds of them that are told otherwise
@@ -243,7 +245,7 @@ class Follower(logging.Handler):
             f", about {tqdm.format_interval(left)} left" if left is not None else ""
         )
         for job in self.running.values():
-            said = next(filter(None, (_last_line(log, job.started) for log in job.logs)), "")
+            said = next(filter(None, (_last_said(log, job.started) for log in job.logs)), "")
             yield f"  {job.name}, {tqdm.format_interval(now - job.started)}  {said}".rstrip()
 
     def _left(self, now: float) -> float | None:
@@ -336,8 +338,8 @@ def _lines(log: str) -> list[str]:
         return []
 
 
-def _last_line(log: str, since: float) -> str:
-    """The last one of a log, where it has been written since then."""
+def _last_said(log: str, since: float) -> str:
+    """What a log that has been written since then ends with: how far its bar is, and its last message."""
     try:
         with open(log, "rb") as file:
             status = os.fstat(file.fileno())
@@ -347,7 +349,10 @@ def _last_line(log: str, since: float) -> str:
             lines = file.read().decode(errors="replace").split("\n")
     except OSError:
         return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    bars = [bar for bar in map(BAR.match, lines) if bar]
+    far = f"{bars[-1]['percent']} %, {bars[-1]['left']} left" if bars and bars[-1]["percent"] != "100" else ""
+    last = next((line.strip() for line in reversed(lines) if line.strip() and not BAR.match(line)), "")
+    return ", ".join(filter(None, [far, last]))
 
 
 def _from(workflow: Workflow, path: str) -> str:

@@ -107,7 +107,9 @@ def test_a_terminal_shows_what_runs_and_how_far_it_is(project, monkeypatch):
     try:
         wait_for_stages(project, 2)
         end = time.monotonic() + 60
-        while not re.search(rb"train mine split 1 ccs seed 0, 00:\d\d  work:  34%", printed):
+        while not re.search(
+            rb"train mine split 1 ccs seed 0, 00:\d\d  34 %, 00:24 left, epoch 1/3: loss 2.1\r", printed
+        ):
             assert time.monotonic() < end, printed
             printed += os.read(master, 1 << 16)
         # lines about what runs, in the place of those before: up by as many, and clear what is below
