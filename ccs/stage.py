@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota or a limit that takes no more
 LITTLE = 16 << 20  # bytes free: so few may be why a temporary file could not be written
+NO_MEMORY = re.compile("out of memory|can't allocate memory")  # PyTorch's: of a GPU, of the CPU
 PART = re.compile(r"\..+\.\d+(\.old)?\.part(\..*)?", re.DOTALL)  # any name that `part_of` gives
 
 
@@ -37,7 +38,8 @@ class CcsError(Exception):
 
 
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
-    """Call a stage's `main`; a `CcsError` becomes one message on standard error and exit status 1.
+    """Call a stage's `main`; a `CcsError`, or memory that ran out, becomes one message on standard error and exit
+    status 1.
 
     SIGTERM, as a scheduler or `timeout` sends it, unwinds as Ctrl-C does: workers ended, half-written files removed.
     What standard error does not take, its log being on a full disk for instance, is lost, and the work goes on.
@@ -59,6 +61,11 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
         status = 130
     except BrokenPipeError:  # `... | head`: what reads the output has seen enough
         status = 141
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or NO_MEMORY.search(str(error))):
+            raise
+        print(f"ccs: error: {_out_of_memory(error)}", file=sys.stderr)
+        status = 1
     except OSError as error:
         if error.errno not in FULL:
             raise
@@ -70,6 +77,17 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     if status:
         _give_up_stdout()
         sys.exit(status)  # out here the error no longer holds what it came through, such as a loader and its processes
+
+
+def _out_of_memory(error: Exception) -> str:
+    said = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+    if "CUDA" in said or "GPU" in said:
+        return (
+            f"the memory of the GPU ran out ({said}). See by nvidia-smi what else is on it; else take less at once: in "
+            "training smaller batch_classes or batch_videos (with accumulate a step has as many videos), fewer "
+            "segments, or precision: auto; where a network is used, fewer segments or crops"
+        )
+    return f"memory ran out ({said}). Give the job more, or take less at once: fewer workers, smaller batches or frames"
 
 
 def open_closed_streams() -> None:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -117,6 +118,22 @@ def test_bad_input_is_a_message_and_a_bug_is_a_traceback(capsys):
 
     with pytest.raises(KeyError):
         run(bug, [])
+
+
+def test_memory_that_runs_out_is_a_message(capsys):
+    import torch
+
+    def on_a_gpu(argv):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity ...")
+
+    asks_for_a_petabyte = (np.empty, torch.empty)
+    for main in (on_a_gpu, *(lambda argv, empty=empty: empty(1 << 50) for empty in asks_for_a_petabyte)):
+        with pytest.raises(SystemExit) as exit_:
+            run(main, [])
+        assert exit_.value.code == 1
+        message = capsys.readouterr().err
+        where = " of the GPU" if main is on_a_gpu else ""
+        assert re.fullmatch(rf"ccs: error: (the )?memory{where} ran out \(.+\)\. .* take less at once: .*\n", message)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
