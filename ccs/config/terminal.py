@@ -120,6 +120,8 @@ class Follower(logging.Handler):
             self._fail(record)
         elif not self.whole and event not in OTHERWISE and not str(record.msg).startswith(NOISE):
             self.snakemakes.handle(record)
+        if str(record.msg).startswith("Nothing to be done") and not self.workflow.dryrun:
+            self.workflow._onsuccess(None)  # what there is, all the same
 
     def _plan(self, stats: dict[str, int]) -> None:
         if self.total:  # a dry run tells it once more when it ends
@@ -188,6 +190,8 @@ class Follower(logging.Handler):
         self.ended.set()
         with self._held():
             self._erase()
+            if not self.total:
+                return
             took = tqdm.format_interval(time.time() - self.began)
             self._say(f"{self._done()} of {self.total.total()} done, in {took}")
 
@@ -312,11 +316,14 @@ def end(workflow: Workflow, runs: Sequence[str]) -> None:
     if shown:
         print("To look at:", *(f"  {_from(workflow, each)}" for each in shown), sep="\n", file=sys.stderr)
     following = []
+    by_make = "MAKELEVEL" in os.environ
     if "results/report.html" not in shown:
-        following.append("  every table and figure, and one page of all: the same command with the target `-- all`")
+        how = "make results/report.html" if by_make else "the same command with the target `-- all`"
+        following.append(f"  every table and figure, and one page of all: {how}")
     if checkpoints := sorted(each for each in made if each.endswith("/checkpoint.pt")):
         chosen = next((each for each in checkpoints if f"/{runs[-1]}/" in each), checkpoints[0])
-        following.append(f"  classify a video: ccs predict VIDEO --checkpoint {_from(workflow, chosen)}")
+        enter = f"source {_from(workflow, sys.prefix)}/bin/activate; " if by_make else ""  # its PATH ends with make
+        following.append(f"  classify a video: {enter}ccs predict VIDEO --checkpoint {_from(workflow, chosen)}")
     if following:
         print("What next:", *following, sep="\n", file=sys.stderr)
 

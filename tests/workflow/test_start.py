@@ -95,6 +95,11 @@ def test_what_will_be_done_is_a_line_a_stage_and_what_was_done_a_line_a_job(proj
     assert printed.index(table) < printed.index("  results/table1.html\n")
     assert "--checkpoint results/runs/mine/split1/ccs/seed0/checkpoint.pt" in printed
 
+    again, _ = project.start(MAKELEVEL="1").communicate()  # as make calls it, whose PATH is gone afterwards
+    assert again.index("Nothing to be done") < again.index(table) < again.index("  results/table1.html\n")
+    (enter,) = re.findall("classify a video: source (.*)/bin/activate; ccs predict VIDEO", again)
+    assert Path(enter).resolve() == Path(sys.prefix).resolve()
+
 
 @pytest.mark.slow
 def test_a_terminal_shows_what_runs_and_how_far_it_is(project, monkeypatch):
