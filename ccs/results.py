@@ -44,9 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--mistakes", metavar="FILE.html", help="also write a page of the surest mistakes, with frames and flow"
     )
-    parser.add_argument(
-        "--number", type=int, default=mistakes.NUMBER, metavar="N", help="of them (default: %(default)s)"
-    )
+    parser.add_argument("--number", type=int, metavar="N", help=f"of them (default: {mistakes.NUMBER})")
     parser.add_argument(
         "--shards",
         nargs="+",
@@ -54,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="training shards with the pictures (default: data/DATASET/shards/*.h5 of the run's project)",
     )
     args = parser.parse_args(argv)
+    if not args.mistakes and (args.shards or args.number is not None):
+        raise CcsError("--number and --shards are about the page of mistakes: add --mistakes FILE.html")
     found = of_run(Path(args.run))
     output = Path(args.output or (args.run if Path(args.run).is_dir() else Path(args.run).parent))
     labelled = all((np.asarray(each.label) >= 0).all() for each in found)
@@ -69,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(report(found))
     if args.mistakes:
         shards = args.shards or shards_of(Path(args.run), found[0].dataset)
-        mistakes.write(args.mistakes, found, ShardReader(shards), args.number)
+        mistakes.write(
+            args.mistakes, found, ShardReader(shards), mistakes.NUMBER if args.number is None else args.number
+        )
 
 
 def of_run(path: Path) -> list[Scores]:

@@ -211,6 +211,8 @@ def test_a_page_needs_the_shards_of_its_videos(project, tmp_path):
     with pytest.raises(CcsError, match="--number: expected 1 or more, found 0"):
         results.main([str(project), "--mistakes", str(tmp_path / "m.html"), "--shards", str(other), "--number", "0"])
     assert not (tmp_path / "m.html").exists()
+    with pytest.raises(CcsError, match="add --mistakes"):
+        results.main([str(project), "--number", "3"])
 
 
 def test_errors(run, tmp_path):

@@ -29,7 +29,7 @@ Workflow = Any  # Snakemake's; its own types allow None for what is there by now
 SECONDS = 1.0  # between looks at logs, in a terminal
 OFTEN, SELDOM = 60.0, 600.0  # seconds between lines about jobs that run, elsewhere: twice as long each time
 TAIL = 1 << 13  # bytes at the end of a log in which its last line is
-BAR = re.compile(r".*?(?P<percent>\d+)%\|.*\[[\d:]+<(?P<left>[\d:?]+)")  # of tqdm
+BAR = re.compile(r".*?(?P<percent>\d+)%\|.*\[[\d:]+<(?P<left>[\d:]+)")  # of tqdm, once it knows
 MESSAGE = 20  # lines of a failed job's log, where it has no message of ours
 
 # Messages of Snakemake's that say nothing to a person, by how they begin, and kinds of them that are told otherwise
@@ -358,7 +358,7 @@ def _last_said(log: str, since: float) -> str:
         return ""
     bars = [bar for bar in map(BAR.match, lines) if bar]
     far = f"{bars[-1]['percent']} %, {bars[-1]['left']} left" if bars and bars[-1]["percent"] != "100" else ""
-    last = next((line.strip() for line in reversed(lines) if line.strip() and not BAR.match(line)), "")
+    last = next((line.strip() for line in reversed(lines) if line.strip() and "%|" not in line), "")
     return ", ".join(filter(None, [far, last]))
 
 

@@ -67,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("ccs: features: looking for videos, and for what is done of them", file=sys.stderr)
     tool = check_ffmpeg(find_ffmpeg(args.ffmpeg))
     sources = find(args.inputs, args.root, args.output, "features")
+    WindowSettings(args.stack, args.step)  # what is wrong with them is told before weights are read
     network = _network(args)
     settings = _settings(args, network)
     check_fps(settings.fps, tool)
