@@ -229,9 +229,10 @@ class Follower(logging.Handler):
     def _draw(self) -> None:
         if not self.is_terminal or not self.running or self.ended.is_set() or self.whole:
             return
-        height = os.get_terminal_size(self.stream.fileno()).lines or 24  # 0 where it is not known
-        about = list(self._about())[: max(1, height - 2)]
-        # without its wrapping the terminal cuts long lines, whatever the width of their letters
+        width, height = os.get_terminal_size(self.stream.fileno())  # 0 where they are not known
+        lines = list(self._about())[: max(1, (height or 24) - 2)]
+        about = [line if len(line) <= (width or 80) else f"{line[: (width or 80) - 4]} ..." for line in lines]
+        # without its wrapping the terminal cuts lines of wide letters too
         print("\x1b[?7l", *(f"{line}\n" for line in about), "\x1b[?7h", sep="", end="", file=self.stream, flush=True)
         self.lines = len(about)
 

@@ -79,7 +79,8 @@ def published(name: str) -> dict[str, Tensor]:
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:  # no network, wrong checksum, cut short
         raise CcsError(
             f"train.weights: imagenet: the weights of {name} could not be downloaded or read ({error}). Fetch "
-            f"{weights.url} on a machine with access and put it into {Path(torch.hub.get_dir()) / 'checkpoints'}"
+            f"{weights.url} on a machine with access and put it into {Path(torch.hub.get_dir()) / 'checkpoints'}; or "
+            "give the path of another file as train.weights, or none to begin without"
         ) from error
     # DenseNet's files are older than its code: norm.1 became norm1
     return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", key): value for key, value in state.items()}
