@@ -114,8 +114,9 @@ class Follower(logging.Handler):
             self._plan(getattr(record, "stats", {}))
         elif event == "job_info":
             self._start(record)
-        elif event == "job_finished" and (job := self.running.pop(vars(record)["job_id"], None)):
-            self._finish(job, vars(record)["job_id"])
+        elif event == "job_finished":
+            if job := self.running.pop(vars(record)["job_id"], None):  # else a target such as `all`
+                self._finish(job, vars(record)["job_id"])
         elif event == "job_error":
             self._fail(record)
         elif not self.whole and event not in OTHERWISE and not str(record.msg).startswith(NOISE):
