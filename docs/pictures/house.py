@@ -34,7 +34,7 @@ COMMANDS = (
     Room("ccs predict", "what a video shows"),
     Room("ccs features", "of windows in time"),
     Room("ccs export", "ONNX, torch.export"),
-    Room("ccs results", "right by class"),
+    Room("ccs results", "accuracy by class"),
     Room("import ccs", "all this in Python"),
 )
 CELLAR = (

@@ -24,7 +24,6 @@ METHODS = {
     "cb": "with the\nconnection block",
     "ccs": "with all of it\n(CCS)",
 }
-LABEL = {"ha": "center", "va": "bottom", "fontsize": 12, "color": FUSED}
 MOTIONS = {  # the classes by how they move: flow tells these groups apart, and frames what is held
     "hand to mouth": ("drink", "eat", "sing", "smoke"),
     "up": ("raise_crate", "raise_present"),
@@ -56,7 +55,7 @@ def two_confusions(figure: Figure, project: Path, *, left: float, top: float, si
         axes = style.place(figure, left + column * (side + 0.12), top, side, side)
         _confusion(axes, _percent(seeds), f"{title}: {accuracy:.0f} % right")
         if column == 0:
-            axes.set_yticks(range(len(CLASSES)), [said(name) for name in CLASSES], fontsize=10.5)
+            axes.set_yticks(range(len(CLASSES)), [said(name) for name in CLASSES], fontsize=11.5)
 
 
 def _percent(seeds: Sequence[scores.Scores]) -> np.ndarray:
@@ -74,10 +73,10 @@ def _confusion(axes: Axes, percent: np.ndarray, title: str) -> None:
     axes.set(xticks=[], yticks=[])
     axes.tick_params(length=0)
     axes.spines[:].set(visible=True, color=style.GRID)
-    axes.set_title(title, fontsize=12)
+    axes.set_title(title, fontsize=13)
     start = 0
     for motion, names in MOTIONS.items():
-        axes.text(start + len(names) / 2 - 0.5, len(CLASSES) - 0.2, motion, ha="center", va="top", fontsize=10.5)
+        axes.text(start + len(names) / 2 - 0.5, len(CLASSES) - 0.2, motion, ha="center", va="top", fontsize=11)
         start += len(names)
         if start < len(CLASSES):
             axes.axhline(start - 0.5, color=style.FAINT, linewidth=0.8)
@@ -85,7 +84,7 @@ def _confusion(axes: Axes, percent: np.ndarray, title: str) -> None:
     for (row, column), value in np.ndenumerate(percent):
         if value >= 0.5:
             colour = style.ink_on("#08306b" if value > 55 else "white")
-            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=9, color=colour)
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=10, color=colour)
 
 
 def draw_curves(project: Path) -> None:
@@ -133,7 +132,7 @@ def draw_table(project: Path) -> None:
         if row:
             difference = compare(test.runs[run], test.runs["two_stream"])["fused"]
             _interval(right, row, difference, FUSED, MARKS["RGB+Flow"])
-            right.text(difference.points, row - 0.18, f"{difference.points:+.1f}", backgroundcolor="white", **LABEL)
+            right.text(difference.high + 1.2, row, f"{difference.points:+.1f}", va="center", fontsize=12, color=FUSED)
     guess = 100 / len(test.some.classes)
     left.axvline(guess, color=style.FAINT, linewidth=1, linestyle=":")
     right.axvline(0, color=style.FAINT, linewidth=1)
@@ -147,7 +146,7 @@ def draw_table(project: Path) -> None:
     left.set_xticks(range(0, 101, 20), [f"{tick} %" for tick in range(0, 101, 20)], fontsize=11)
     left.set_xlim(0, 100)
     right.set_xticks([0, 10, 20, 30], ["0", "+10", "+20", "+30"], fontsize=11)
-    right.set_xlim(-6, 32)
+    right.set_xlim(-6, 38)
     left.text(guess + 1, len(METHODS) - 0.52, "guessing", fontsize=10.5, color=style.FAINT, va="bottom")
     left.set_title("Test videos that are named right", fontsize=13, fontweight="bold", loc="left", pad=26)
     right.set_title("RGB+Flow, points gained", fontsize=13, fontweight="bold", loc="left", pad=26)
@@ -155,7 +154,8 @@ def draw_table(project: Path) -> None:
         handles=_handles(), loc="lower left", bbox_to_anchor=(-0.01, 0.985), ncols=3, fontsize=11.5, borderaxespad=0
     )
     right.text(0, 1.035, "over separate training", transform=right.transAxes, fontsize=11.5, color=style.INK)
-    note = f"Means over {len(test.runs['ccs'])} trainings, {test.size}, with 95 % intervals."
+    num = len(test.runs["ccs"])
+    note = f"Mean of {num} trainings, {test.size}; 95 % intervals over trainings and videos."
     style.write(figure, 0.12, 3.52, note, fontsize=10.5, color=style.FAINT)
     files.save(figure, "table1.png")
 

@@ -174,14 +174,14 @@ def draw_overview(project: Path) -> None:
         falls = Reliance(network, video.path).falls(result.classes.index(name))
         frame = video.frames[moment]
         x = left + column * (width + gap)
-        style.write(figure, x + width / 2, 0.12, plots.said(name), fontsize=13, ha="center")
+        style.write(figure, x + width / 2, 0.12, plots.said(name), fontsize=14.5, ha="center")
         pictures = frame, painted(video.motion[moment : moment + 1])[0], lit(frame, falls, np.percentile(falls, 98))
         for row, picture in enumerate(pictures):
             _picture(figure, x, top + row * (height + gap), width, picture)
     for row, text in enumerate(("frame", "motion", "what CCS\nrelies on")):
-        _beside(figure, 0.3, top + row * (height + gap) + height / 2, text, 13)
+        _beside(figure, 0.3, top + row * (height + gap) + height / 2, text, 14)
     plots.two_confusions(figure, project, left=8.6, top=0.66, side=2.1)
-    style.write(figure, 7.5, 3.26, WHY, fontsize=12.5, linespacing=1.4)
+    style.write(figure, 7.5, 3.26, WHY, fontsize=13, linespacing=1.4)
     files.save(figure, "overview.png")
 
 
