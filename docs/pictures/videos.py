@@ -158,8 +158,8 @@ def _picture(figure: Figure, left: float, top: float, width: float, picture: np.
     return axes
 
 
-def _beside(figure: Figure, left: float, middle: float, text: str, size: float = 12) -> None:
-    style.write(figure, left, middle, text, fontsize=size, rotation=90, va="center", ha="center", linespacing=1.2)
+def _beside(figure: Figure, left: float, middle: float, text: str) -> None:
+    style.write(figure, left, middle, text, fontsize=14, rotation=90, va="center", ha="center", linespacing=1.2)
 
 
 def draw_overview(project: Path) -> None:
@@ -179,7 +179,7 @@ def draw_overview(project: Path) -> None:
         for row, picture in enumerate(pictures):
             _picture(figure, x, top + row * (height + gap), width, picture)
     for row, text in enumerate(("frame", "motion", "what CCS\nrelies on")):
-        _beside(figure, 0.3, top + row * (height + gap) + height / 2, text, 14)
+        _beside(figure, 0.3, top + row * (height + gap) + height / 2, text)
     plots.two_confusions(figure, project, left=8.6, top=0.66, side=2.1)
     style.write(figure, 7.5, 3.26, WHY, fontsize=13, linespacing=1.4)
     files.save(figure, "overview.png")
