@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
+IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
+MAX_BYTES = 250_000  # of a picture: all of them come with each clone, and with each change of one
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "benchmarks" / "README.md"])
@@ -38,6 +41,20 @@ def test_links_lead_somewhere(page):
         assert target.exists(), link
         assert target.is_relative_to(ROOT), link
         assert not anchor or anchor in anchors(target), link
+
+
+def test_pictures_are_told_small_and_opaque():
+    shown = set()
+    for page in PAGES:
+        for alternative, link in IMAGE.findall(text(page)):
+            picture = (page.parent / link).resolve()
+            assert len(alternative.split()) >= 5, f"{page}: {link} says nothing to those who cannot see it"
+            assert picture.stat().st_size <= MAX_BYTES, link
+            with Image.open(picture) as opened:
+                opened.load()  # the whole file is a picture
+                assert not opened.has_transparency_data, f"{link} has no ground of its own on a dark page"
+            shown.add(picture)
+    assert set(ROOT.glob("docs/pictures/*.png")) == shown
 
 
 def test_every_page_is_reached_from_the_readme():
