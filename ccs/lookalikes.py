@@ -4,7 +4,8 @@
         --output data/D/lookalikes.csv
 
 Clips cut from one recording show the same people in the same place. Where one of them is for training and another for
-testing, a network may know the recording and nothing of the action, and its accuracy says little of new videos. So each
+testing, a network may know the recording and nothing of the action, and its accuracy says little of new videos: it is
+too high where the two are of one class, and too low where they are of different ones. So each
 video is put down as a mean picture, grey and of `WIDTH` x `HEIGHT` pixels, and each test video is compared with all
 training videos of its split by their correlation. Where that is above `ALIKE` the two may well be of one recording, or
 of one camera that stands still; which, only a person can tell. So nothing fails, and no result changes.
@@ -84,9 +85,10 @@ def warning(dataset: str, split: int, num_test: int, found: Sequence[Pair], tabl
     return (
         f"ccs: warning: {dataset}, split {split}: {len(found)} of {num_test} test videos look like a training video "
         f"({len(found) / num_test:.0%}; correlation above {ALIKE:g}), such as {first.video} like {first.train_video} "
-        f"({first.correlation:.2f}); {table} has all. If such clips were cut from one recording, the accuracy is "
-        f"partly that of knowing it again: set datasets.{dataset}.group to what their names have in common, which "
-        "keeps them on one side. If one camera just saw different people, all is well"
+        f"({first.correlation:.2f}); {table} has all. If such clips show the same recording or person, a network may "
+        "know it again: the accuracy is then too high where it does the same in training, and too low where it does "
+        f"something else. Set datasets.{dataset}.group to what their names have in common, which keeps them on one "
+        "side. If one camera just saw different people, all is well"
     )
 
 
