@@ -293,7 +293,7 @@ PROMISED: dict[str, tuple[str, dict[str, int]]] = {
     "ccs version": (rf"ccs {re.escape(__version__)}\n", {}),
     "ccs weights": (r"bninception[^\n]*SHA-256[^\n]*\n\s+https?://", {}),
     "ccs predict new.mp4 --checkpoint results/runs/demo/split1/ccs --cam films/": ("new.mp4: ", {"films/new.mp4": 1}),
-    "ccs predict new.mp4 --checkpoint sports/results/runs/my_videos/split1/ccs/seed0/checkpoint.pt --cam films/": (
+    "ccs predict new.mp4 --cam films/ --checkpoint sports/results/runs/my_videos/split1/ccs": (
         "new.mp4: ",
         {"films/new.mp4": 1},
     ),
