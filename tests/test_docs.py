@@ -99,3 +99,34 @@ def test_the_site_has_every_page_as_it_reads_on_github(tmp_path):
             assert found == wanted, f"{page.name}: {found} {tag} in the site, {wanted} on GitHub"
         elsewhere = re.findall(r'(?:src|<link[^>]*href)="?(https?:[^" >]*)', shown.read_text())
         assert not elsewhere, "the site fetches from elsewhere"
+
+    written = tmp_path / "site" / "index.html"
+    made_again = [sys.executable, ROOT / "docs" / "site.py", "site"]  # in the place of the former one
+    written.write_text("an older one")
+    subprocess.run(made_again, check=True, capture_output=True, cwd=tmp_path)
+    assert len(written.read_text()) > 1000
+    note = tmp_path / "site" / "docs" / "note.txt"
+    note.write_text("of somebody")
+    refused = subprocess.run(made_again, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "found docs/note.txt" in refused.stderr
+    assert note.read_text() == "of somebody"
+
+
+def test_the_site_replaces_no_folder_of_another_kind(tmp_path):
+    work = tmp_path / "thesis" / "chapter" / "one.tex"
+    work.parent.mkdir(parents=True)
+    work.write_text("years of work")
+    (tmp_path / "link").symlink_to(tmp_path / "thesis")
+    for folder in ("thesis", "link", "thesis/chapter/one.tex", "."):
+        made = subprocess.run(
+            [sys.executable, ROOT / "docs" / "site.py", folder],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+        )
+        assert made.returncode == 1
+        assert "expected" in made.stderr
+        assert "Traceback" not in made.stderr
+        assert work.read_text() == "years of work"
