@@ -30,6 +30,7 @@ SECONDS = 1.0  # between looks at logs, in a terminal
 OFTEN, SELDOM = 60.0, 600.0  # seconds between lines about jobs that run, elsewhere: twice as long each time
 TAIL = 1 << 13  # bytes at the end of a log in which its last line is
 BAR = re.compile(r".*?(?P<percent>\d+)%\|.*\[[\d:]+<(?P<left>[\d:]+)")  # of tqdm, once it knows
+CONTROL = re.compile(r"\x1b\[[\d;?]*[ -/]*[@-~]")  # of a terminal: colours, the cursor's place
 MESSAGE = 20  # lines of a failed job's log, where it has no message of ours
 
 # Messages of Snakemake's that say nothing to a person, by how they begin, and kinds of them that are told otherwise
@@ -232,7 +233,8 @@ class Follower(logging.Handler):
             return
         width, height = os.get_terminal_size(self.stream.fileno())  # 0 where they are not known
         lines = list(self._about())[: max(1, (height or 24) - 2)]
-        about = [line if len(line) <= (width or 80) else f"{line[: (width or 80) - 4]} ..." for line in lines]
+        width = max(width or 80, 8)
+        about = [line if len(line) <= width else f"{line[: width - 4]} ..." for line in lines]
         # without its wrapping the terminal cuts lines of wide letters too
         print("\x1b[?7l", *(f"{line}\n" for line in about), "\x1b[?7h", sep="", end="", file=self.stream, flush=True)
         self.lines = len(about)
@@ -342,9 +344,14 @@ def message(log: str) -> list[str]:
 
 def _lines(log: str) -> list[str]:
     try:
-        return Path(log).read_text(encoding="utf-8", errors="replace").splitlines()
+        return list(map(_plain, Path(log).read_text(encoding="utf-8", errors="replace").splitlines()))
     except OSError:
         return []
+
+
+def _plain(line: str) -> str:
+    """Without what would move the terminal's cursor or colour what follows."""
+    return "".join(letter if letter.isprintable() else " " for letter in CONTROL.sub("", line))
 
 
 def _last_said(log: str, since: float) -> str:
@@ -355,7 +362,7 @@ def _last_said(log: str, since: float) -> str:
             if status.st_mtime < since - 1:  # of an earlier call
                 return ""
             file.seek(max(0, status.st_size - TAIL))
-            lines = file.read().decode(errors="replace").split("\n")
+            lines = list(map(_plain, re.split(r"[\r\n]", file.read().decode(errors="replace"))))
     except OSError:
         return ""
     bars = [bar for bar in map(BAR.match, lines) if bar]
