@@ -23,7 +23,7 @@ import numpy as np
 
 from ccs import mistakes, scores
 from ccs.scores import STREAMS, Scores
-from ccs.settings import Flags
+from ccs.settings import Flags, check_counts
 from ccs.shards.reader import ShardReader
 from ccs.stage import CcsError, atomic, run
 
@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if not args.mistakes and (args.shards or args.number is not None):
         raise CcsError("--number and --shards are about the page of mistakes: add --mistakes FILE.html")
+    check_counts(args, "number")
     found = of_run(Path(args.run))
     output = Path(args.output or (args.run if Path(args.run).is_dir() else Path(args.run).parent))
     labelled = all((np.asarray(each.label) >= 0).all() for each in found)

@@ -67,12 +67,13 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
         print(f"ccs: error: {_out_of_memory(error)}", file=sys.stderr)
         status = 1
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno == errno.ENOMEM:  # of a new process, or of a file that is mapped
+            told = _out_of_memory(error)
+        elif error.errno in FULL:
+            told = _cannot_write("standard output, or a temporary file", error, sys.stdout.fileno())
+        else:
             raise
-        print(
-            f"ccs: error: {_cannot_write('standard output, or a temporary file', error, sys.stdout.fileno())}",
-            file=sys.stderr,
-        )
+        print(f"ccs: error: {told}", file=sys.stderr)
         status = 1
     if status:
         _give_up_stdout()
@@ -80,7 +81,8 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
 
 
 def _out_of_memory(error: Exception) -> str:
-    said = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    said = next(filter(NO_MEMORY.search, lines), lines[0]).strip().rstrip(".")  # a loading process's has a traceback
     if "CUDA" in said or "GPU" in said:
         return (
             f"the memory of the GPU ran out ({said}). See by nvidia-smi what else is on it; else take less at once: in "

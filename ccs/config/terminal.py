@@ -122,7 +122,8 @@ class Follower(logging.Handler):
             self._fail(record)
         elif not self.whole and event not in OTHERWISE and not str(record.msg).startswith(NOISE):
             self.snakemakes.handle(record)
-        if str(record.msg).startswith("Nothing to be done") and not self.workflow.dryrun:
+        idle = str(record.msg).startswith("Nothing to be done")  # only by now are there settings of an execution
+        if idle and not (self.workflow.dryrun or self.workflow.execution_settings.no_hooks):
             self.workflow._onsuccess(None)  # what there is, all the same
 
     def _plan(self, stats: dict[str, int]) -> None:
@@ -315,7 +316,7 @@ def end(workflow: Workflow, runs: Sequence[str]) -> None:
     made = [str(path) for job in workflow.dag.jobs for path in job.output if os.path.exists(path)]  # not with --until
     for path in sorted(each for each in made if each.endswith(".md")):
         # published rows of other data stand apart, below
-        print(Path(path).read_text(encoding="utf-8").partition("\n## Published")[0], flush=True)
+        _print(Path(path).read_text(encoding="utf-8").partition("\n## Published")[0])
     shown = sorted(each for each in made if each.endswith((".html", ".svg")) and ".details." not in each)
     if shown:
         print("To look at:", *(f"  {_from(workflow, each)}" for each in shown), sep="\n", file=sys.stderr)
@@ -330,6 +331,17 @@ def end(workflow: Workflow, runs: Sequence[str]) -> None:
         following.append(f"  classify a video: {enter}ccs predict VIDEO --checkpoint {_from(workflow, chosen)}")
     if following:
         print("What next:", *following, sep="\n", file=sys.stderr)
+
+
+def _print(text: str) -> None:
+    """On standard output, if it can be: where nobody reads it, its disk is full or its letters are few, the work is
+    done all the same, and the file has the text.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        print(text.encode(encoding, "replace").decode(encoding), flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would try once more at its end
 
 
 def message(log: str) -> list[str]:

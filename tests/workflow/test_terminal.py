@@ -50,3 +50,10 @@ def test_lines_about_what_runs_fit_any_terminal(tmp_path, monkeypatch, columns, 
     os.close(master)
     assert 1 <= len(drawn) <= max(1, (rows or 24) - 2)
     assert max(map(len, drawn)) <= max(8, columns or 80)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_table_that_cannot_be_printed_does_not_fail_what_is_done(monkeypatch, encoding):
+    with open("/dev/full", "w", encoding=encoding) as stream:
+        monkeypatch.setattr("sys.stdout", stream)
+        terminal._print("50.7 \u00b1 3.1")
