@@ -134,12 +134,13 @@ def test_a_terminal_shows_what_runs_and_how_far_it_is(project, monkeypatch):
     assert call.returncode == 1
 
 
-def test_a_target_without_its_dashes_is_told_apart_from_a_configuration(project):
-    done = project.snakemake("--dry-run", "--configfile", "config.yaml", "all")
+@pytest.mark.parametrize("option", [("--configfile", "config.yaml"), ("--config", "seeds=[0]"), ("-C", "seeds=[0]")])
+def test_a_target_without_its_dashes_is_told_apart_from_a_configuration(project, option):
+    done = project.snakemake("--dry-run", *option, "all")
     assert done.returncode == 1
     assert "Traceback" not in done.stdout
     meant = shlex.split(done.stdout.rpartition(": ")[2])
-    assert meant == ["snakemake", "--cores", "2", "--nocolor", "--dry-run", "--configfile", "config.yaml", "--", "all"]
+    assert meant == ["snakemake", "--cores", "2", "--nocolor", "--dry-run", *option, "--", "all"]
     assert project.plan(*meant[4:])["report"]
 
 
