@@ -29,7 +29,8 @@ T = TypeVar("T")
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota or a limit that takes no more
 LITTLE = 16 << 20  # bytes free: so few may be why a temporary file could not be written
-NO_MEMORY = re.compile("out of memory|can't allocate memory")  # PyTorch's: of a GPU, of the CPU
+# PyTorch's, of a GPU and of the CPU; a worker's, of which a traceback has come
+NO_MEMORY = re.compile(r"out of memory|can't allocate memory|^[\w.]*MemoryError\b", re.MULTILINE)
 PART = re.compile(r"\..+\.\d+(\.old)?\.part(\..*)?", re.DOTALL)  # any name that `part_of` gives
 
 

@@ -132,18 +132,23 @@ def test_memory_that_runs_out_is_a_message(capsys):
             "Caught RuntimeError in DataLoader worker process 0.\n  File x\nRuntimeError: can't allocate memory"
         )
 
+    def in_a_worker(argv):
+        raise RuntimeError(
+            "in a worker process:\nTraceback\n  File x\nnumpy._ArrayMemoryError: Unable to allocate 1.00 PiB"
+        )
+
     def in_fork(argv):
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
     asks_for_a_petabyte = (lambda argv, empty=empty: empty(1 << 50) for empty in (np.empty, torch.empty))
-    for main in (on_a_gpu, in_a_process_that_loads, in_fork, *asks_for_a_petabyte):
+    for main in (on_a_gpu, in_a_process_that_loads, in_a_worker, in_fork, *asks_for_a_petabyte):
         with pytest.raises(SystemExit) as exit_:
             run(main, [])
         assert exit_.value.code == 1
         message = capsys.readouterr().err
         where = " of the GPU" if main is on_a_gpu else ""
         assert re.fullmatch(rf"ccs: error: (the )?memory{where} ran out \(.+\)\. .* take less at once: .*\n", message)
-        assert "Caught" not in message
+        assert "process" not in message
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
