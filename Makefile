@@ -24,6 +24,7 @@ ifneq ($(shell test -w "$$HOME" && echo writable),writable)
 export HOME := $(CURDIR)/.snakemake
 endif
 
+.DEFAULT_GOAL := help
 .PHONY: env help test docs lint lock
 .DELETE_ON_ERROR:
 

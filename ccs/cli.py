@@ -110,7 +110,8 @@ def _tell_of_missing(argv: Sequence[str] | None) -> None:
     name, module = argv or ("", "")
     package = module.partition(".")[0]
     raise CcsError(
-        f"ccs {name} needs the package {package}, which is not installed: pip install 'ccs-video[{_extra_of(package)}]'"
+        f"ccs {name} needs the package {package}, which is not installed: pip install '.[{_extra_of(package)}]' in a "
+        "checkout of ccs"
     )
 
 

@@ -54,7 +54,7 @@ def blosc(compressor: Compressor, level: int) -> Mapping:
     if hdf5plugin is None:
         raise CcsError(
             "HDF5 files with flow need Blosc, expected the package hdf5plugin, found it not installed: "
-            "pip install 'ccs-video[h5]', or take another format"
+            "pip install '.[h5]' in a checkout of ccs, or take another format"
         )
     return hdf5plugin.Blosc(cname=compressor, clevel=level, shuffle=hdf5plugin.Blosc.NOSHUFFLE)
 

@@ -30,7 +30,11 @@ T = TypeVar("T")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota or a limit that takes no more
 LITTLE = 16 << 20  # bytes free: so few may be why a temporary file could not be written
 # PyTorch's, of a GPU and of the CPU; a worker's, of which a traceback has come
-NO_MEMORY = re.compile(r"out of memory|can't allocate memory|^[\w.]*MemoryError\b", re.MULTILINE)
+NO_MEMORY = re.compile(
+    r"\b(CUDA( error:)?|HIP) out of memory|\bC(UBLAS|UDNN)_STATUS_ALLOC_FAILED"
+    r"|DefaultCPUAllocator: can't allocate memory|^[\w.]*MemoryError\b",
+    re.MULTILINE,
+)
 PART = re.compile(r"\..+\.\d+(\.old)?\.part(\..*)?", re.DOTALL)  # any name that `part_of` gives
 
 
@@ -84,7 +88,7 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
 def _out_of_memory(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     said = next(filter(NO_MEMORY.search, lines), lines[0]).strip().rstrip(".")  # a loading process's has a traceback
-    if "CUDA" in said or "GPU" in said:
+    if re.search("CUDA|HIP|CUBLAS|CUDNN", said):
         return (
             f"the memory of the GPU ran out ({said}). See by nvidia-smi what else is on it; else take less at once: in "
             "training smaller batch_classes or batch_videos (with accumulate a step has as many videos), fewer "

@@ -118,10 +118,11 @@ def test_flow_runs_in_an_environment_with_the_base_alone(empty_environment, tmp_
     told = ccs(empty_environment, "predict", "clip.mp4", cwd=tmp_path)
     assert told.returncode == 1
     assert told.stderr == (
-        "ccs: error: ccs predict needs the package torch, which is not installed: pip install 'ccs-video[train]'\n"
+        "ccs: error: ccs predict needs the package torch, which is not installed: "
+        "pip install '.[train]' in a checkout of ccs\n"
     )
     told = ccs(empty_environment, "flow", "clip.mp4", "--output", "h5", "--format", "h5", cwd=tmp_path)
-    assert "pip install 'ccs-video[h5]'" in told.stderr
+    assert "pip install '.[h5]' in a checkout" in told.stderr
     assert not (tmp_path / "h5").exists()
 
 

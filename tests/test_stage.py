@@ -129,7 +129,8 @@ def test_memory_that_runs_out_is_a_message(capsys):
 
     def in_a_process_that_loads(argv):
         raise RuntimeError(
-            "Caught RuntimeError in DataLoader worker process 0.\n  File x\nRuntimeError: can't allocate memory"
+            "Caught RuntimeError in DataLoader worker process 0.\n  File x\n"
+            "RuntimeError: [..] DefaultCPUAllocator: can't allocate memory"
         )
 
     def in_a_worker(argv):
@@ -149,6 +150,12 @@ def test_memory_that_runs_out_is_a_message(capsys):
         where = " of the GPU" if main is on_a_gpu else ""
         assert re.fullmatch(rf"ccs: error: (the )?memory{where} ran out \(.+\)\. .* take less at once: .*\n", message)
         assert "process" not in message
+
+    def in_a_folder(argv):
+        raise RuntimeError("videos/out of memory/a.mp4: a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        run(in_a_folder, [])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

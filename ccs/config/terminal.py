@@ -45,6 +45,7 @@ NOISE = (
     "This was a dry-run",
     "RuleException:\nCalledProcessError",
     "Exiting because a job execution failed",
+    "Shutting down, this might take some time",
     "WorkflowError:\nAt least one job did not complete successfully",
     "Complete log",
     "Elapsed time",

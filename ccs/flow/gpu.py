@@ -68,7 +68,7 @@ def _reason() -> str | None:
     advice = "or set the flow backend to native or auto."
     for package in ("cuda-bindings", "nvidia-cuda-nvrtc"):
         if not _installed(package):
-            return f"{package} is not installed. Install it with pip install 'ccs-video[gpu]', {advice}"
+            return f"{package} is not installed. Install it with pip install '.[gpu]' in a checkout of ccs, {advice}"
     try:
         from cuda.bindings import driver
 

@@ -28,7 +28,7 @@ def available() -> str | None:
     """None, or why it cannot be used here."""
     if missing := [name for name in ("torch", "torchvision") if not util.find_spec(name)]:
         found = " and ".join(missing)
-        return f"{found}: not installed; pip install ccs-video[train]"
+        return f"{found}: not installed; pip install '.[train]' in a checkout of ccs"
     return None
 
 

@@ -52,7 +52,7 @@ paths below the given directory:
        mmaction2 calls rawframes, and --lists writes its lists
   h5   DIR/VIDEO.h5: 8 bits, lossless, 128 + flow * 127 / bound; the layout of
        the pipeline's flow shards, and with --rgb of its frames shards;
-       needs hdf5plugin (pip install 'ccs-video[h5]')
+       needs hdf5plugin (in a checkout, pip install '.[h5]')
   npy  DIR/VIDEO/flow.npy: float32 (pairs, 2, H, W) in pixels, x (to the right)
        then y (down)
   flo  DIR/VIDEO/flow_00001.flo: float32, Middlebury's format

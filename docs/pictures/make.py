@@ -28,9 +28,11 @@ def main(argv: list[str] | None = None) -> None:
     parser = Flags(prog="python docs/pictures/make.py", description=__doc__.split("\n\n")[0])
     parser.add_argument("project", type=Path, help="directory of a finished run of the demo")
     project = parser.parse_args(argv).project
-    if not (project / "results/table3.csv").is_file():
+    runs = [f"results/runs/demo/split1/{name}/seed4/scores.h5" for name in ("two_stream", "cb", "cs", "ccs")]
+    missing = [name for name in ["results/table3.csv", *runs] if not (project / name).is_file()]
+    if missing:
         raise CcsError(
-            f"{project}: expected results/table3.csv of a finished run of the demo, found none; make it with "
+            f"{project}: expected a finished run of the demo with 5 seeds, found no {missing[0]}; make it with "
             f"python benchmarks/demo.py --folder {project} --seeds 5 --target results/table3.csv"
         )
     with style.applied():

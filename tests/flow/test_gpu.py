@@ -415,7 +415,7 @@ class TestAvailable:
     def test_not_installed(self, monkeypatch):
         monkeypatch.setattr(gpu.util, "find_spec", lambda name: None)
         gpu._reason.cache_clear()
-        assert "pip install 'ccs-video[gpu]'" in gpu.available()
+        assert "pip install '.[gpu]' in a checkout" in gpu.available()
         gpu._reason.cache_clear()
 
     @pytest.mark.parametrize(

@@ -306,7 +306,7 @@ from ccs import stage
 from ccs.train import loop
 
 def out_of_memory(*args, **kwargs):
-    raise RuntimeError("out of memory")
+    raise RuntimeError("out of memories")
 
 loop.ccs_loss = out_of_memory
 stage.run(lambda argv: run_train(Path(sys.argv[1]), workers=2))
@@ -318,7 +318,7 @@ def test_it_ends_on_an_error_though_its_workers_ignore_signals(tmp_path):
     """Python would wait for them for ever."""
     done = in_own_process(OUT_OF_MEMORY, tmp_path, capture_output=True, timeout=120)
     assert done.returncode == 1
-    assert "\nRuntimeError: out of memory\n" in done.stderr
+    assert "\nRuntimeError: out of memories\n" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "checkpoint.resume.pt"])

@@ -98,7 +98,7 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra():
     hide = "import sys; sys.modules['torch'] = None; from ccs import cli; cli.main(['predict', '--help'])"
     done = subprocess.run([sys.executable, "-c", hide], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "pip install 'ccs-video[train]'" in done.stderr
+    assert "pip install '.[train]' in a checkout" in done.stderr
     assert "Traceback" not in done.stderr
 
 

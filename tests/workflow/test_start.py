@@ -98,7 +98,7 @@ def test_what_will_be_done_is_a_line_a_stage_and_what_was_done_a_line_a_job(proj
     again, _ = project.start(MAKELEVEL="1").communicate()  # as make calls it, whose PATH is gone afterwards
     assert again.index("Nothing to be done") < again.index(table) < again.index("  results/table1.html\n")
     (enter,) = re.findall("classify a video: source (.*)/bin/activate; ccs predict VIDEO", again)
-    assert Path(enter).resolve() == Path(sys.prefix).resolve()
+    assert (project.path / enter).resolve() == Path(sys.prefix).resolve()
     assert table not in project.run("--no-hooks")
 
 
