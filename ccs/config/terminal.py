@@ -7,6 +7,7 @@ and one when it ends, and what takes long is told of from time to time.
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import re
@@ -31,6 +32,7 @@ OFTEN, SELDOM = 60.0, 600.0  # seconds between lines about jobs that run, elsewh
 TAIL = 1 << 13  # bytes at the end of a log in which its last line is
 BAR = re.compile(r".*?(?P<percent>\d+)%\|.*\[[\d:]+<(?P<left>[\d:]+)")  # of tqdm, once it knows
 CONTROL = re.compile(r"\x1b\[[\d;?]*[ -/]*[@-~]")  # of a terminal: colours, the cursor's place
+NO_RULE = re.compile(r"No rule to produce (\S+)")  # what Snakemake says of an unknown target
 MESSAGE = 20  # lines of a failed job's log, where it has no message of ours
 
 # Messages of Snakemake's that say nothing to a person, by how they begin, and kinds of them that are told otherwise
@@ -123,6 +125,8 @@ class Follower(logging.Handler):
             self._fail(record)
         elif not self.whole and event not in OTHERWISE and not str(record.msg).startswith(NOISE):
             self.snakemakes.handle(record)
+        if unknown := NO_RULE.search(record.getMessage()):
+            self._say(near(self.workflow, unknown[1]))
         idle = str(record.msg).startswith("Nothing to be done")  # only by now are there settings of an execution
         if idle and not (self.workflow.dryrun or self.workflow.execution_settings.no_hooks):
             self.workflow._onsuccess(None)  # what there is, all the same
@@ -299,12 +303,23 @@ def targets(workflow: Workflow) -> str:
     """Where none was named: which was taken, and which there are."""
     if workflow.dag_settings.targets:
         return ""
-    every = next(rule for rule in workflow.rules if rule.name == "all").input
-    named = " ".join(str(each) for each in every if not str(each).startswith("results/figures/curves/"))
     return (
         f"No target was named, so it is {workflow.default_target}. `-- all` makes every table and figure, and each "
-        f"is a target of its own:\n  {named}\n"
+        f"is a target of its own:\n  {' '.join(_named(workflow))}\n"
     )
+
+
+def _named(workflow: Workflow) -> list[str]:
+    """The targets that people name: tables, figures, the report."""
+    every = next(rule for rule in workflow.rules if rule.name == "all").input
+    return [str(each) for each in every if not str(each).startswith("results/figures/curves/")]
+
+
+def near(workflow: Workflow, target: str) -> str:
+    """Of a target that there is not: which was meant, and which there are."""
+    named = _named(workflow)
+    meant = "".join(f"Did you mean {each}? " for each in difflib.get_close_matches(target, named, n=1))
+    return f"{meant}The targets of this configuration:\n  all {' '.join(named)}"
 
 
 def end(workflow: Workflow, runs: Sequence[str]) -> None:
