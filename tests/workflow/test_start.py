@@ -147,9 +147,10 @@ def test_a_target_without_its_dashes_is_told_apart_from_a_configuration(project,
 def test_a_target_that_there_is_not_is_told_with_those_that_there_are(project):
     done = project.snakemake("--dry-run", "results/tabel1.csv")
     assert done.returncode == 1
-    assert (
-        "Did you mean results/table1.csv? There are all, and\n  results/table1.csv results/report.html\n" in done.stdout
+    told = (
+        "Did you mean results/table1.csv? The targets of this configuration:\n  all results/table1.csv results/report"
     )
+    assert told in done.stdout
 
 
 def wait_for_stages(project, number: int) -> list[int]:
