@@ -135,7 +135,9 @@ def test_errors_leave_nothing(tmp_path, monkeypatch):
         export.main([path, "-o", str(tmp_path / "n.h5")])
     with monkeypatch.context() as patch:
         patch.setattr(export.importlib.util, "find_spec", lambda name: None)
-        with pytest.raises(ccs.CcsError, match=r"n\.onnx: ONNX needs the package onnx.*'ccs-video\[export\]'"):
+        with pytest.raises(
+            ccs.CcsError, match=r"n\.onnx: ONNX needs the package onnx.*pip install '\.\[export\]' in a checkout"
+        ):
             export.main([path, "-o", str(tmp_path / "n.onnx")])
 
     def refuse(*args, **options):

@@ -74,7 +74,7 @@ def test_raft_says_what_it_lacks(tmp_path, monkeypatch):
         with pytest.raises(CcsError, match=r"raft: the weights https:.*raft_large.*: put this file into .*checkpoints"):
             main([video, "-o", str(tmp_path / "flow"), "--method", "raft"])
     monkeypatch.setattr(raft.util, "find_spec", lambda name: None)
-    with pytest.raises(CcsError, match=r"--method raft cannot be used here: .*pip install ccs-video\[train\]"):
+    with pytest.raises(CcsError, match=r"--method raft cannot be used here: .*pip install '\.\[train\]' in a checkout"):
         main([video, "-o", str(tmp_path / "flow"), "--method", "raft"])
 
 
