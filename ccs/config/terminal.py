@@ -27,6 +27,7 @@ from ccs.config import running
 
 Workflow = Any  # Snakemake's; its own types allow None for what is there by now
 
+LATE = 5.0  # seconds in which a job that waits for nothing has begun its log
 SECONDS = 1.0  # between looks at logs, in a terminal
 OFTEN, SELDOM = 60.0, 600.0  # seconds between lines about jobs that run, elsewhere: twice as long each time
 TAIL = 1 << 13  # bytes at the end of a log in which its last line is
@@ -64,6 +65,11 @@ class Job:
     logs: list[str]
     started: float  # time.time()
     failure: str = ""  # what a cluster says of it
+
+    def waits(self) -> bool:
+        """In a queue: it has not begun its log. One that has no log is taken for begun."""
+        late = time.time() - self.started > LATE
+        return late and bool(self.logs) and not any(_written(log, self.started) for log in self.logs)
 
 
 def follow(workflow: Workflow) -> None:
@@ -253,13 +259,17 @@ class Follower(logging.Handler):
     def _about(self) -> Iterator[str]:
         """A line about all jobs, and one about each that runs."""
         now = time.time()
-        status = f"{self._done()} of {self.total.total()} done, {len(self.running)} running"
+        waiting = sum(job.waits() for job in self.running.values())
+        status = f"{self._done()} of {self.total.total()} done, {len(self.running) - waiting} running"
+        if waiting:
+            status += f", {waiting} waiting in the queue"
         left = self._left(now)
         yield f"{status}, {tqdm.format_interval(now - self.began)} so far" + (
             f", about {tqdm.format_interval(left)} left" if left is not None else ""
         )
         for job in self.running.values():
             said = next(filter(None, (_last_said(log, job.started) for log in job.logs)), "")
+            said = "waits" if job.waits() else said
             yield f"  {job.name}, {tqdm.format_interval(now - job.started)}  {said}".rstrip()
 
     def _left(self, now: float) -> float | None:
@@ -382,14 +392,21 @@ def _plain(line: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in CONTROL.sub("", line))
 
 
+def _written(log: str, since: float) -> bool:
+    """There is this log, and not of an earlier call."""
+    try:
+        return os.stat(log).st_mtime >= since - 1
+    except OSError:
+        return False
+
+
 def _last_said(log: str, since: float) -> str:
     """What a log that has been written since then ends with: how far its bar is, and its last message."""
+    if not _written(log, since):
+        return ""
     try:
         with open(log, "rb") as file:
-            status = os.fstat(file.fileno())
-            if status.st_mtime < since - 1:  # of an earlier call
-                return ""
-            file.seek(max(0, status.st_size - TAIL))
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
             lines = list(map(_plain, re.split(r"[\r\n]", file.read().decode(errors="replace"))))
     except OSError:
         return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import logging
 import os
 import re
@@ -50,6 +51,22 @@ def test_lines_about_what_runs_fit_any_terminal(tmp_path, monkeypatch, columns, 
     os.close(master)
     assert 1 <= len(drawn) <= max(1, (rows or 24) - 2)
     assert max(map(len, drawn)) <= max(8, columns or 80)
+
+
+def test_a_job_that_has_not_begun_its_log_waits(tmp_path):
+    """As those of a cluster do, which Snakemake calls started when they are submitted."""
+    follower = terminal.Follower(
+        SimpleNamespace(dryrun=False, _localrules=set()), logging.StreamHandler(io.StringIO()), whole=False
+    )
+    now = time.time()
+    for number, (name, ago) in enumerate([("new", 9), ("old", 9), ("none", 9), ("just", 0)]):
+        follower.running[number] = terminal.Job(f"train {name}", "train", [str(tmp_path / name)], now - ago)
+    (tmp_path / "new").write_text("epoch 1/9\n")
+    (tmp_path / "old").write_text("epoch 9/9\n")  # of a call before
+    os.utime(tmp_path / "old", (now - 60, now - 60))
+    status, *jobs = follower._about()
+    assert status.startswith("0 of 0 done, 2 running, 2 waiting in the queue, 00:00 so far")
+    assert [job.strip().partition("  ")[2] for job in jobs] == ["epoch 1/9", "waits", "waits", ""]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
