@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 from ccs import __version__
-from ccs.stage import CcsError, open_closed_streams, run
+from ccs.stage import CcsError, install, open_closed_streams, run
 
 
 def _figures() -> dict[str, tuple[str, str]]:
@@ -109,10 +109,7 @@ def _tell_of_missing(argv: Sequence[str] | None) -> None:
     """Raise what to install for the command `argv[0]`, which lacks the module `argv[1]`."""
     name, module = argv or ("", "")
     package = module.partition(".")[0]
-    raise CcsError(
-        f"ccs {name} needs the package {package}, which is not installed: pip install '.[{_extra_of(package)}]' in a "
-        "checkout of ccs"
-    )
+    raise CcsError(f"ccs {name} needs the package {package}, which is not installed: {install(_extra_of(package))}")
 
 
 def _extra_of(package: str) -> str:

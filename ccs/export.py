@@ -27,7 +27,7 @@ from ccs import __version__
 from ccs.models.network import CCS
 from ccs.prediction import Classifier, load
 from ccs.settings import Flags
-from ccs.stage import CcsError, atomic, check_writable, run
+from ccs.stage import CcsError, atomic, check_writable, install, run
 
 SUFFIXES = (".onnx", ".pt2")
 TOLERANCE = 1e-4
@@ -59,8 +59,7 @@ def export(network: Classifier, path: Path) -> None:
     missing = [name for name in ("onnx", "onnxscript") if path.suffix == ".onnx" and not importlib.util.find_spec(name)]
     if missing:
         raise CcsError(
-            f"{path}: ONNX needs the package {missing[0]}, which is not installed: pip install '.[export]' in a "
-            "checkout of ccs, or write a .pt2"
+            f"{path}: ONNX needs the package {missing[0]}, which is not installed: {install('export')}, or write a .pt2"
         )
     model = Fused(copy.deepcopy(network.model).cpu(), network.settings.fusion).eval()
     size = sum(each.numel() * each.element_size() for each in model.state_dict().values())

@@ -25,7 +25,7 @@ try:
 except ModuleNotFoundError:  # those who want flow as JPEGs need none
     hdf5plugin = None
 
-from ccs.stage import FULL, CcsError, error_number
+from ccs.stage import FULL, CcsError, error_number, install
 
 # Chunks are read once and not again, so HDF5's cache of 8 MiB a dataset is pure cost.
 READING = {"mode": "r", "rdcc_nbytes": 0, "locking": False}
@@ -54,7 +54,7 @@ def blosc(compressor: Compressor, level: int) -> Mapping:
     if hdf5plugin is None:
         raise CcsError(
             "HDF5 files with flow need Blosc, expected the package hdf5plugin, found it not installed: "
-            "pip install '.[h5]' in a checkout of ccs, or take another format"
+            f"{install('h5')}, or take another format"
         )
     return hdf5plugin.Blosc(cname=compressor, clevel=level, shuffle=hdf5plugin.Blosc.NOSHUFFLE)
 

@@ -70,9 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(report(found))
     if args.mistakes:
         shards = args.shards or shards_of(Path(args.run), found[0].dataset)
-        mistakes.write(
-            args.mistakes, found, ShardReader(shards), mistakes.NUMBER if args.number is None else args.number
-        )
+        mistakes.write(args.mistakes, found, ShardReader(shards), args.number or mistakes.NUMBER)
 
 
 def of_run(path: Path) -> list[Scores]:

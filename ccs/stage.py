@@ -81,7 +81,7 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
         print(f"ccs: error: {told}", file=sys.stderr)
         status = 1
     if status:
-        _give_up_stdout()
+        give_up_stdout()
         sys.exit(status)  # out here the error no longer holds what it came through, such as a loader and its processes
 
 
@@ -97,6 +97,11 @@ def _out_of_memory(error: Exception) -> str:
     return f"memory ran out ({said}). Give the job more, or take less at once: fewer workers, smaller batches or frames"
 
 
+def install(extra: str) -> str:
+    """How to install what an extra of this distribution brings, which no index of packages has."""
+    return f"pip install '.[{extra}]' in a checkout of ccs"
+
+
 def open_closed_streams() -> None:
     """Where the program was started without standard output or error (`>&-`), what is printed is lost: Python has no
     stream there, and the next file that is opened would take its number.
@@ -108,7 +113,7 @@ def open_closed_streams() -> None:
             setattr(sys, name, stream)
 
 
-def _give_up_stdout() -> None:
+def give_up_stdout() -> None:
     """Print what is left to print, unless that cannot be: Python would try once more at its end, and complain."""
     try:
         sys.stdout.flush()

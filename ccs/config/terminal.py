@@ -24,6 +24,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from ccs.config import running
+from ccs.stage import give_up_stdout
 
 Workflow = Any  # Snakemake's; its own types allow None for what is there by now
 
@@ -259,17 +260,17 @@ class Follower(logging.Handler):
     def _about(self) -> Iterator[str]:
         """A line about all jobs, and one about each that runs."""
         now = time.time()
-        waiting = sum(job.waits() for job in self.running.values())
-        status = f"{self._done()} of {self.total.total()} done, {len(self.running) - waiting} running"
+        waiting = {number for number, job in self.running.items() if job.waits()}
+        status = f"{self._done()} of {self.total.total()} done, {len(self.running) - len(waiting)} running"
         if waiting:
-            status += f", {waiting} waiting in the queue"
+            status += f", {len(waiting)} waiting in the queue"
         left = self._left(now)
         yield f"{status}, {tqdm.format_interval(now - self.began)} so far" + (
             f", about {tqdm.format_interval(left)} left" if left is not None else ""
         )
-        for job in self.running.values():
+        for number, job in self.running.items():
             said = next(filter(None, (_last_said(log, job.started) for log in job.logs)), "")
-            said = "waits" if job.waits() else said
+            said = "waits" if number in waiting else said
             yield f"  {job.name}, {tqdm.format_interval(now - job.started)}  {said}".rstrip()
 
     def _left(self, now: float) -> float | None:
@@ -367,7 +368,7 @@ def _print(text: str) -> None:
     try:
         print(text.encode(encoding, "replace").decode(encoding), flush=True)
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would try once more at its end
+        give_up_stdout()
 
 
 def message(log: str) -> list[str]:

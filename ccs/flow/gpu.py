@@ -24,7 +24,7 @@ import ccs
 from ccs.flow import gpu_device
 from ccs.flow.gpu_device import MIN_CAPABILITY, CudaError, Device, call
 from ccs.flow.quantise import check_finite
-from ccs.stage import CcsError
+from ccs.stage import CcsError, install
 
 if TYPE_CHECKING:
     from ccs.flow.gpu_engine import Engine
@@ -68,7 +68,7 @@ def _reason() -> str | None:
     advice = "or set the flow backend to native or auto."
     for package in ("cuda-bindings", "nvidia-cuda-nvrtc"):
         if not _installed(package):
-            return f"{package} is not installed. Install it with pip install '.[gpu]' in a checkout of ccs, {advice}"
+            return f"{package} is not installed. Install it with {install('gpu')}, {advice}"
     try:
         from cuda.bindings import driver
 

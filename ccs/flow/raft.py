@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ccs.stage import CcsError
+from ccs.stage import CcsError, install
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,7 @@ def available() -> str | None:
     """None, or why it cannot be used here."""
     if missing := [name for name in ("torch", "torchvision") if not util.find_spec(name)]:
         found = " and ".join(missing)
-        return f"{found}: not installed; pip install '.[train]' in a checkout of ccs"
+        return f"{found}: not installed; {install('train')}"
     return None
 
 
